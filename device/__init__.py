@@ -1,0 +1,1 @@
+"""The nanotox station: camera, counting, classification, verdicts, MQTT."""
