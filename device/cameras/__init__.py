@@ -3,16 +3,16 @@
 To add a kind, write `device/cameras/<kind>.py` with two names, and nothing else changes:
 
 `Settings`
-    A frozen dataclass with the options of `[camera]` in station.toml besides `kind`. Types: bool, int, float, str, Path
-    (relative to the folder of station.toml), Literal, tuple[..., ...] of these, or `X | None`. A limit is stated once,
-    as `field(default=10.0, metadata={"range": (0.1, 60.0)})` (both ends allowed). A field without a default is
-    mandatory. `__post_init__` may raise ValueError for faults that concern several fields. Each field carries a
-    docstring of one line: meaning, unit, range.
+    A frozen dataclass with the options of `[camera]` in station.toml besides `kind`. Types: bool, int, float,
+    str, Path (relative to the folder of station.toml), Literal, tuple[..., ...] of these, or `X | None`. A
+    limit is stated once, as `field(default=10.0, metadata={"range": (0.1, 60.0)})`, both ends allowed. A field
+    without a default is mandatory. `__post_init__` may raise ValueError for faults that concern several
+    fields. Each field carries a docstring of one line: meaning, unit, range.
 `open_camera(settings: Settings, setup: Setup) -> Camera`
     Opens the source, or raises CameraError saying what was found, what was expected and what to do.
 
-Third-party imports stand at the top of the kind's module, or inside `open_camera` where `nanotox config check` shall
-work without the library.
+Third-party imports stand at the top of the kind's module, or inside `open_camera` where `config check` shall work
+without the library.
 """
 
 import importlib
@@ -20,13 +20,11 @@ import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from pathlib import Path
+from typing import Any, Protocol, cast
 
 from device.errors import CameraError, ConfigError
-from device.records import Assay, Frame, Modality, Reason, Scale
-
-if TYPE_CHECKING:
-    from device.records import PlateWell
+from device.records import Assay, Frame, Modality, PlateWell, Reason, Scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,32 +53,34 @@ class Setup:
     """Scale that the camera writes into its frames."""
     assay: Assay = "adherent"
     modality: Modality = "phase"
-    wells: tuple["PlateWell", ...] = ()
+    wells: tuple[PlateWell, ...] = ()
     """Wells of the plate, in order; empty where no plate is defined."""
+    plate_folder: Path | None = None
+    """Folder of plate.csv, to which `PlateWell.files` are relative."""
 
 
 class Camera(Protocol):
     """A source of frames.
 
-    The station opens one camera in its main thread and then calls `frames` once, in its capture thread. A camera of a
-    finite source (files, a phantom plate) ends its iterator; a live one goes on until `close`.
+    The station opens one camera in its main thread and then calls `frames` once, in its capture thread. A
+    camera of a finite source (files, a phantom plate) ends its iterator; a live one goes on until `close`.
     """
 
     live: bool
-    """True: frames come whether or not they are read; when the analysis is late the newest wins and drops are counted.
-    False: the source waits, and every frame gives exactly one reading."""
+    """True: frames come whether or not they are read; when the analysis is late the newest wins and drops are
+    counted. False: the source waits, and every frame gives exactly one reading."""
 
     def frames(self) -> Iterator[Frame | LostFrame]:
         """Yield frames with `sequence` rising from 0.
 
-        Called once, from the capture thread. Raises CameraError when the source is gone for good or delivers nothing
-        within its own time limit; the station then opens the camera again if it is live. A single bad frame is a
-        LostFrame, not an error.
+        Called once, from the capture thread. Raises CameraError when the source is gone for good or delivers
+        nothing within its own time limit; the station then opens the camera again if it is live. A single bad
+        frame is a LostFrame, not an error.
         """
         ...
 
     def close(self) -> None:
-        """Let go of the source; `frames` ends soon after. May be called from any thread, and more than once."""
+        """Let go of the source; `frames` ends soon after. Any thread may call this, and more than once."""
         ...
 
 
