@@ -1,0 +1,57 @@
+"""The one definition of what a model sees: 28x28 crops of cells, and the whole field at 28x28.
+
+Preprocessing id `relative/1`: gray = clip(round(128 + 127 r), 0, 255), r being the relative contrast at the
+working scale. Background is 128, black 1, twice the background 255. Training calls these same functions.
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+CROP_PX = 28
+"""Side of a crop, px: 18 um at 0.65 um/px."""
+PREPROCESSING = "relative/1"
+"""Identity of `to_model_gray`; it stands in each model card and changes with any change here."""
+GAIN = 127.0
+"""Gray levels per unit of relative contrast."""
+_HALF = CROP_PX // 2
+
+
+def cut_crops(
+    relative: NDArray[np.float32], centers: NDArray[np.float32] | NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    """Return the 28x28 surroundings of each center as the cell model sees them.
+
+    Parameters
+    ----------
+    relative : (H, W) ndarray of float32
+        Relative contrast from `flatten`; not modified.
+    centers : (K, 2) ndarray of float
+        Rows and columns in `relative`; those outside are moved to its border.
+
+    Returns
+    -------
+    (K, 28, 28) ndarray of uint8
+        The center lies between pixels 13 and 14 of a crop. Beyond the border the image is reflected.
+    """
+    centers = np.asarray(centers, np.float64).reshape(-1, 2)
+    gray = np.pad(to_model_gray(relative), _HALF, mode="reflect")
+    limit = np.array(relative.shape) - 1
+    # a crop starting at row s of `relative` has its center at s + 13.5, and `gray` is offset by 14
+    start = np.floor(np.clip(centers, 0, limit) - (_HALF - 0.5) + 0.5).astype(np.intp) + _HALF
+    offsets = np.arange(CROP_PX)
+    rows = start[:, 0, None, None] + offsets[None, :, None]
+    cols = start[:, 1, None, None] + offsets[None, None, :]
+    return np.ascontiguousarray(gray[rows, cols])
+
+
+def shrink_field(relative: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the field as the field model sees it: (1, 28, 28) uint8, area averages, sides squeezed."""
+    small = cv2.resize(relative, (CROP_PX, CROP_PX), interpolation=cv2.INTER_AREA)
+    return to_model_gray(np.asarray(small, np.float32))[None]
+
+
+def to_model_gray(relative: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return clip(round(128 + 127 r), 0, 255) as uint8, of the shape of `relative`."""
+    gray: NDArray[np.uint8] = np.clip(np.rint(GAIN * relative + 128), 0, 255).astype(np.uint8)
+    return gray

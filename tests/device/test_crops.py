@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from device.analysis.crops import CROP_PX, cut_crops, shrink_field, to_model_gray
+
+
+@pytest.fixture
+def relative():
+    return np.random.default_rng(3).normal(0, 0.2, (60, 90)).astype(np.float32)
+
+
+def test_background_is_128_black_is_1_and_twice_the_background_is_255():
+    relative = np.array([[0, -1, 1, 5, -0.5]], np.float32)
+    assert to_model_gray(relative).tolist() == [[128, 1, 255, 255, 64]]
+
+
+def test_an_inner_crop_is_the_plain_cut_around_its_center(relative):
+    crop = cut_crops(relative, np.array([[30.5, 40.5]]))[0]
+    assert np.array_equal(crop, to_model_gray(relative)[17:45, 27:55])
+
+
+@pytest.mark.parametrize("center", [(0, 0), (59, 89), (-5, 200), (0.4, 88.6)])
+def test_crops_at_the_border_reflect_the_image(relative, center):
+    crop = cut_crops(relative, np.array([center]))[0]
+    padded = np.pad(to_model_gray(relative), 28, mode="reflect")
+    row, col = np.floor(np.clip(center, 0, [59, 89]) - np.array(13.0)).astype(int) + 28
+    assert np.array_equal(crop, padded[row : row + 28, col : col + 28])
+
+
+def test_no_centers_give_no_crops(relative):
+    assert cut_crops(relative, np.zeros((0, 2))).shape == (0, CROP_PX, CROP_PX)
+
+
+def test_a_one_pixel_image_has_crops():
+    crops = cut_crops(np.zeros((1, 1), np.float32), np.array([[0, 0]]))
+    assert crops.shape == (1, 28, 28)
+    assert (crops == 128).all()
+
+
+def test_cropping_leaves_its_input_alone(relative):
+    before = relative.copy()
+    cut_crops(relative, np.array([[3.0, 4.0]]))
+    assert np.array_equal(before, relative)
+
+
+def test_the_whole_field_is_squeezed_to_28_by_28_by_area():
+    relative = np.kron(np.eye(28), np.ones((4, 8))).astype(np.float32)
+    assert np.array_equal(shrink_field(relative)[0], to_model_gray(np.eye(28, dtype=np.float32)))
