@@ -1,0 +1,76 @@
+"""The command `nanotox`: one file a command, found from the tuple `COMMANDS`.
+
+A command's module defines `add_parser(commands)` and `run(args) -> exit code`; at its top it imports the
+standard library only, so that `nanotox --help` is quick and no command pays for another's libraries.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import TypeAlias
+
+from device.errors import ConfigError, ModelError, StationError
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  argparse gives it no public name
+"""What `add_parser` of a command's module gets."""
+COMMANDS = ("model",)
+"""Modules of this package that are commands, in the order of `--help`."""
+
+DONE, FAILED, USAGE, REFUSED, TOXIC, INTERRUPTED = 0, 1, 2, 3, 4, 130
+"""Exit codes: done; anything else or a file that could not be read; usage or configuration; some file refused
+by the quality gate; toxic with `--fail-on toxic`; Ctrl-C."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; those of the process if None.
+    """
+    args = make_parser().parse_args(argv)
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+    except StationError as error:
+        print(f"nanotox: error: {_one_line(error)}", file=sys.stderr)
+        return USAGE if isinstance(error, ConfigError | ModelError) else FAILED
+    except KeyboardInterrupt:
+        print("nanotox: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (such as `head`) is gone; a write at exit would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return code
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; each stores its `run` in the arguments."""
+    parser = argparse.ArgumentParser(
+        prog="nanotox",
+        description="Count live and dead cells, grade wells, run the station. For research use only.",
+        epilog="Example: nanotox count field.png --um-per-px 0.65 --assay adherent",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"nanotox {installed_version()}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        importlib.import_module(f"device.cli.{name}").add_parser(commands)
+    return parser
+
+
+def installed_version() -> str:
+    """Return the version of the installed distribution, or `unknown` where it runs from a bare folder."""
+    try:
+        return version("nanotox")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _one_line(error: StationError) -> str:
+    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())

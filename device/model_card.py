@@ -1,0 +1,317 @@
+"""What a model bundle says of itself: its card, its golden inputs, and the bundle that holds both.
+
+A bundle is a folder with `model.tflite`, `card.json`, `golden.npz` and `SHA256SUMS`; `device.models` writes
+and reads it. Unknown keys of a card are refused, and all its faults come at once.
+"""
+
+import json
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Union, cast, get_args, get_origin, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device.analysis.crops import CROP_PX, PREPROCESSING
+from device.errors import ModelError
+from device.records import Assay, CellClass, Modality, ModelId, ScaleSource
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+MODEL_FILE = "model.tflite"
+CARD_FILE = "card.json"
+GOLDEN_FILE = "golden.npz"
+SUMS_FILE = "SHA256SUMS"
+BUNDLE_FILES = (MODEL_FILE, CARD_FILE, GOLDEN_FILE)
+FIELD_CLASSES = ("non_toxic", "toxic")
+"""Classes of a field model, in the order of its logits."""
+
+Scalar = str | bool | int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """How int8 stands for real numbers: real = (q - zero_point) * scale."""
+
+    scale: float
+    """Real size of one step, > 0."""
+    zero_point: int
+    """The int8 value that means 0, -128 to 127."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceQuality:
+    """Focus measures of the training images, against which a field's focus is judged (`records.Quality`)."""
+
+    focus_laplacian: float
+    """Median over the reference fields."""
+    focus_tenengrad: float
+    """Median over the reference fields."""
+    focus_slope: float
+    """Median over the reference fields."""
+    focus_slope_mad: float
+    """Median absolute deviation of the slope, > 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """A dataset that the model was made from."""
+
+    name: str
+    sha256: str
+    """Of its manifest."""
+    origin: str
+    """Where it came from: a public address or `rendered`."""
+    licence: str
+    n: int
+    """Crops or fields taken from it for training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The recipe file that makes this bundle again."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One measured figure with its 95 % interval and the images it was measured on."""
+
+    value: float
+    low: float | None
+    """Lower end of the 95 % interval; null where none was made."""
+    high: float | None
+    n: int
+    """Crops, cells or fields behind it."""
+    data: str
+    """Which images: synthetic, semi-synthetic or real, set and split."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a model is, what it was made from and what it may be used for."""
+
+    schema: Literal["card/1"]
+    name: str
+    """Name of the bundle, such as `phase-cell`."""
+    kind: Literal["cell", "field"]
+    """`cell`: the input is one crop of a cell; `field`: a whole field, the output p_toxic."""
+    scope: str
+    """What it is for, in one sentence."""
+    assay: Assay
+    modality: Modality
+    classes: tuple[str, ...]
+    """Names of the logits, in their order: `records.CellClass`, or `non_toxic`, `toxic` for a field model."""
+    um_per_px: float
+    """Scale of the input, micrometers a pixel, > 0."""
+    um_per_px_source: ScaleSource
+    """How the scale of the training images was known."""
+    input_px: int
+    """Side of the square input, pixels: 28."""
+    preprocessing: str
+    """Identity of the way from image to uint8 input: `relative/1`."""
+    input: Quantization
+    """Of the real input (u8 - 128) / 128, -1 to 1."""
+    logits: Quantization
+    features: Quantization
+    n_features: int
+    """Length of the penultimate layer, > 0."""
+    temperature: float
+    """Divides the logits before the softmax, > 0; fitted on the int8 logits of the calibration split."""
+    thresholds: Mapping[str, float]
+    """Thresholds chosen on the validation split, by name (see `settings_from_card`), 0 to 1."""
+    reference_quality: ReferenceQuality | None
+    data: tuple[DataSource, ...]
+    recipe: Recipe | None
+    metrics: Mapping[str, Metric]
+    parity: Mapping[str, Scalar] | None
+    """Float against int8 on the validation crops; null where not measured."""
+    gan_gate: Mapping[str, Scalar] | None
+    """Whether generated images helped, and whether they are in; null where none were tried."""
+    golden_runtime: str
+    """Interpreter and version that made the golden outputs, such as `ai-edge-litert 2.3.0`."""
+    limits: tuple[str, ...]
+    """What it must not be used for, one sentence each."""
+    attribution: tuple[str, ...] = ()
+    made_with: Mapping[str, str] = field(default_factory=dict)
+    """Versions of the libraries that trained and converted it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Golden:
+    """Inputs with the outputs they gave where the model was exported; checked at every start."""
+
+    inputs: NDArray[np.uint8]
+    """(G, 28, 28) crops as `device.analysis` cuts them."""
+    logits: NDArray[np.int8]
+    """(G, K) raw output `logits`."""
+    features: NDArray[np.int8]
+    """(G, D) raw output `features`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bundle:
+    """A model with its card and golden inputs, read and verified as one."""
+
+    name: str
+    folder: Path
+    card: Card
+    model: bytes
+    """The very bytes whose checksum was verified; the interpreter gets these."""
+    golden: Golden
+    id: ModelId
+    """`sha256` is that of SHA256SUMS and so covers model, card and golden inputs."""
+
+
+def network_input(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the real numbers that a network sees for uint8 crops: (u8 - 128) / 128.
+
+    Parameters
+    ----------
+    crops : ndarray of uint8
+        Any shape, preprocessing `relative/1`.
+
+    Returns
+    -------
+    ndarray of float32
+        Same shape, -1 to 127/128.
+    """
+    return (crops.astype(np.float32) - 128.0) / 128.0
+
+
+def read_card(text: str, source: str) -> Card:
+    """Return the card that a JSON text states.
+
+    Parameters
+    ----------
+    text : str
+        Content of a card.json.
+    source : str
+        Path for messages.
+
+    Raises
+    ------
+    ModelError
+        With every fault at once: unknown or missing keys, wrong types, values out of range.
+    """
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise ModelError(f"{source} is no JSON: {error}; export the bundle again") from error
+    faults: list[str] = []
+    card = _parse(Card, document, "", faults)
+    if not faults:
+        faults = _range_faults(cast(Card, card))
+    if faults:
+        raise ModelError(f"{source}: " + "; ".join(faults) + "; export the bundle again with this version")
+    return cast(Card, card)
+
+
+def card_text(card: Card) -> str:
+    """Return the card as the JSON text of card.json, keys in the order of `Card`."""
+    return json.dumps(asdict(card), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _range_faults(card: Card) -> list[str]:
+    sides: dict[str, Quantization] = {"input": card.input, "logits": card.logits, "features": card.features}
+    positive: dict[str, float] = {
+        "um_per_px": card.um_per_px,
+        "n_features": card.n_features,
+        "temperature": card.temperature,
+        **{f"{key}.scale": side.scale for key, side in sides.items()},
+    }
+    if card.reference_quality is not None:
+        positive["reference_quality.focus_slope_mad"] = card.reference_quality.focus_slope_mad
+    known = [cell_class.value for cell_class in CellClass] if card.kind == "cell" else list(FIELD_CLASSES)
+    faults = [f"{key} is {value}; expected more than 0" for key, value in positive.items() if value <= 0]
+    faults += [
+        f"{key}.zero_point is {side.zero_point}; expected -128 to 127"
+        for key, side in sides.items()
+        if not -128 <= side.zero_point <= 127
+    ]
+    faults += [
+        f"class {name!r} is unknown; expected {', '.join(known)}"
+        for name in card.classes
+        if name not in known
+    ]
+    faults += [
+        f"thresholds.{key} is {value}; expected 0 to 1"
+        for key, value in card.thresholds.items()
+        if not 0 <= value <= 1
+    ]
+    if len(card.classes) < 2 or len(set(card.classes)) < len(card.classes):
+        faults.append(f"classes are {list(card.classes)}; expected 2 or more, each once")
+    if card.input_px != CROP_PX:
+        faults.append(f"input_px is {card.input_px}; expected {CROP_PX}")
+    if card.preprocessing != PREPROCESSING:
+        faults.append(f"preprocessing is {card.preprocessing!r}; expected {PREPROCESSING!r}")
+    return faults
+
+
+def _parse(kind: object, value: object, path: str, faults: list[str]) -> object:
+    """Return `value` as the annotated type `kind`, or note what is wrong with it at `path`."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if isinstance(kind, type) and is_dataclass(kind):
+        return _parse_record(kind, value, path, faults)
+    if origin in (Union, types.UnionType):
+        return _parse_union(arguments, value, path, faults)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_parse(arguments[0], item, f"{path}[{i}]", faults) for i, item in enumerate(value))
+    if origin is Mapping and isinstance(value, dict):
+        return {key: _parse(arguments[1], item, f"{path}.{key}", faults) for key, item in value.items()}
+    if origin is Literal and value in arguments:
+        return value
+    if kind is float and type(value) in (int, float) and math.isfinite(cast(float, value)):
+        return float(cast(float, value))
+    if kind in (int, str, bool) and type(value) is kind:
+        return value
+    faults.append(f"{path} is {value!r}; expected {_expected(kind)}")
+    return None
+
+
+def _parse_union(arguments: tuple[object, ...], value: object, path: str, faults: list[str]) -> object:
+    if value is None and types.NoneType in arguments:
+        return None
+    kinds = [kind for kind in arguments if kind is not types.NoneType]
+    for kind in kinds[:-1]:
+        attempt: list[str] = []
+        parsed = _parse(kind, value, path, attempt)
+        if not attempt:
+            return parsed
+    return _parse(kinds[-1], value, path, faults)
+
+
+def _parse_record(kind: type["DataclassInstance"], value: object, path: str, faults: list[str]) -> object:
+    if not isinstance(value, dict):
+        faults.append(f"{path or 'the card'} is {value!r}; expected an object")
+        return None
+    prefix = f"{path}." if path else ""
+    hints = get_type_hints(kind)
+    optional = {f.name for f in fields(kind) if f.default is not MISSING or f.default_factory is not MISSING}
+    faults += [f"unknown key {prefix}{key}; remove it" for key in value if key not in hints]
+    faults += [f"{prefix}{key} is missing" for key in hints if key not in value and key not in optional]
+    parsed = {key: _parse(hints[key], value[key], prefix + key, faults) for key in hints if key in value}
+    return None if faults else kind(**parsed)
+
+
+def _expected(kind: object) -> str:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " or ".join(repr(argument) for argument in arguments)
+    if origin is tuple:
+        return "a list"
+    if origin is Mapping:
+        return "an object"
+    words: dict[object, str] = {
+        float: "a finite number",
+        int: "a whole number",
+        str: "text",
+        bool: "true or false",
+    }
+    return words.get(kind, str(kind))
