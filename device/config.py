@@ -1,8 +1,8 @@
 """station.toml: what a station is, where its camera looks and where its verdicts go.
 
-Every fault is found in one reading, each with its key path, what was found and what was expected. The options of
-a camera or publisher belong to its kind: the upper floor hands in how to find a kind's `Settings`, and this module
-reads them with the same rules, so that all faults stand in one list.
+Every fault is found in one reading, each with its key path, what was found and what was expected. The options
+of a camera or publisher belong to its kind: the upper floor hands in how to find a kind's `Settings`, and
+this module reads them with the same rules, so that all faults stand in one list.
 """
 
 import difflib

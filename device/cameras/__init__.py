@@ -5,14 +5,14 @@ To add a kind, write `device/cameras/<kind>.py` with two names, and nothing else
 `Settings`
     A frozen dataclass with the options of `[camera]` in station.toml besides `kind`. Types: bool, int, float,
     str, Path (relative to the folder of station.toml), Literal, tuple[..., ...] of these, or `X | None`. A
-    limit is stated once, as `field(default=10.0, metadata={"range": (0.1, 60.0)})`, both ends allowed. A field
-    without a default is mandatory. `__post_init__` may raise ValueError for faults that concern several
+    limit is stated once, as `field(default=10.0, metadata={"range": (0.1, 60.0)})`, both ends allowed. A
+    field without a default is mandatory. `__post_init__` may raise ValueError for faults that concern several
     fields. Each field carries a docstring of one line: meaning, unit, range.
 `open_camera(settings: Settings, setup: Setup) -> Camera`
     Opens the source, or raises CameraError saying what was found, what was expected and what to do.
 
-Third-party imports stand at the top of the kind's module, or inside `open_camera` where `config check` shall work
-without the library.
+Third-party imports stand at the top of the kind's module, or inside `open_camera` where `config check` shall
+work without the library.
 """
 
 import importlib
@@ -87,7 +87,9 @@ class Camera(Protocol):
 class _Kind(Protocol):
     Settings: type[Any]
 
-    def open_camera(self, settings: Any, setup: Setup) -> Camera: ...  # noqa: ANN401 - each kind has its own record
+    def open_camera(self, settings: Any, setup: Setup) -> Camera: ...  # noqa: ANN401 - each kind has its own
+
+    record
 
 
 def camera_kinds() -> tuple[str, ...]:
