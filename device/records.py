@@ -1,10 +1,11 @@
 """The words of the house as records: what a frame, a reading and a verdict hold.
 
-Field names here are the field names everywhere: in MQTT payloads, `--json`, CSV and the JSON Schema. Records are frozen;
-arrays inside them are read-only.
+Field names here are the field names everywhere: in MQTT payloads, `--json`, CSV and the JSON Schema. Records
+are frozen; arrays inside them are read-only.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -68,7 +69,7 @@ class Reason(StrEnum):
 
 
 class CellClass(StrEnum):
-    """What the cell model says of one crop. A chamber model knows live, dead, other; an adherent one the finer four."""
+    """What the cell model says of one crop: live, dead, other in chambers, the finer four in layers."""
 
     LIVE = "live"
     DEAD = "dead"
@@ -166,7 +167,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What one field adds to its well: cells by class under the edge rule, and the area they were counted on."""
+    """What one field adds to its well: cells by class under the edge rule, and the area they stand on."""
 
     n_live: int
     n_rounded: int
@@ -235,9 +236,9 @@ class Reading:
     method: Method
     cell_model: ModelId | None
     field_model: ModelId | None
-    labels: NDArray[np.uint16] = field(default_factory=_no_labels, metadata={"payload": False})
-    """Regions at working scale, 0 = background; not part of the payload (`counting.labels_in_frame` gives them in
-    pixels of the frame)."""
+    labels: NDArray[np.uint16] = dataclass_field(default_factory=_no_labels, metadata={"payload": False})
+    """Regions at working scale, 0 = background; not part of the payload (`counting.labels_in_frame` gives
+    them in pixels of the frame)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +247,30 @@ class Interval:
 
     low: float
     high: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlateWell:
+    """One well as plate.csv plans it: what is in it, and where its fields come from."""
+
+    well: str
+    """Name on the plate, such as `B03`; unique."""
+    sample: str
+    role: Role
+    dose: float | None
+    """Dose of the item, >= 0; null for controls and for undiluted samples."""
+    dose_unit: str | None
+    """Such as `ug/mL` or `%`; given wherever a dose is."""
+    replicate: int
+    """Running number among the wells of one sample and dose, from 1."""
+    files: tuple[str, ...] = ()
+    """Images of its fields: paths or patterns (`B03/*.png`) relative to the folder of plate.csv."""
+    positions: tuple[str, ...] = ()
+    """Stage positions of its fields, in the words of whoever moves the stage."""
+    dead_fraction: float | None = None
+    """True share of dead cells, 0 to 1; rendered wells only."""
+    fields: int | None = None
+    """Planned number of fields; null where the files or positions say it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +283,18 @@ class FieldCount:
     n_lysed: int
     area_mm2: float | None
     confluence: float
+    p_toxic: float | None = None
+    """Second opinion of the field model, 0 to 1; null where none is loaded."""
+
+    @property
+    def n_dead(self) -> int:
+        """Affected cells: rounded and lysed."""
+        return self.n_rounded + self.n_lysed
+
+    @property
+    def n_cells(self) -> int:
+        """All cells of the field."""
+        return self.n_live + self.n_rounded + self.n_lysed
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +305,11 @@ class Reference:
     n_cells: int
     n_dead: int
     fields: tuple[FieldCount, ...]
+    """Of all its wells, well after well."""
+    fields_per_well: tuple[int, ...] = ()
+    """How many of `fields` each of `wells` gave."""
+    cell_model: ModelId | None = None
+    """The one model that read all of them; null where more than one did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +337,8 @@ class Verdict:
     n_fields: int
     """Accepted fields."""
     n_fields_refused: int
+    refused_by: tuple[Reason, ...]
+    """Why fields of the well were refused."""
     n_fields_counted: int
     """Accepted fields with enough cells: the F of the interval."""
     n_cells: int
@@ -302,16 +346,22 @@ class Verdict:
     affected: float | None
     """Share of affected cells, 0 to 1, uncorrected."""
     affected_corrected: float | None
-    """The same after Abbott's correction with the background of the controls."""
+    """The share that decides: after Abbott's correction with `background`, or as it is where that is null."""
     bounds: Interval | None
     """Decision bounds of the corrected share, one-sided 5 % each."""
     ci95: Interval | None
     """Reported two-sided 95 % interval of the corrected share."""
     design_effect: float | None
     background: float | None
-    """Affected share of blank and negative wells, 0 to 1."""
+    """Affected share of blank and negative wells, 0 to 1, where it was subtracted; null without a
+    reference and for those wells themselves."""
+    lysed: float | None
+    """Share of lysed cells, 0 to 1, uncorrected."""
+    lysed_bounds: Interval | None
+    """Decision bounds of the lysed share, one-sided 5 % each."""
     growth_inhibition: float | None
-    """1 - density / density of the controls, 0 to 1; null without a control or without a known scale."""
+    """1 - live cells per area / that of the controls, 0 to 1; from the confluence where the scale is assumed;
+    null without a control."""
     growth_inhibition_bounds: Interval | None
     fields_more: int | None
     """Further fields expected to decide; null where none would help or none are needed."""
@@ -319,7 +369,14 @@ class Verdict:
     """Field model over the fields (mean logit); null where none is loaded."""
     fields: tuple[FieldCount, ...]
     reference: Reference | None
+    control_faults: tuple[Reason, ...]
+    """What is wrong with the controls of the plate; any of them makes the well invalid."""
+    looks: tuple[int, ...]
+    """Numbers of fields at which an open-ended well is judged; empty where their number is fixed."""
+    scale_may_be_assumed: bool
+    """False at a station with a live camera: an assumed scale then never gives `non_toxic`."""
     um_per_px: float | None
+    """Scale of its accepted fields; null where they differ or none was accepted."""
     um_per_px_source: ScaleSource | None
     assay: Assay
     modality: Modality
@@ -357,5 +414,7 @@ class PlateReport:
     controls_valid: bool
     reasons: tuple[Reason, ...]
     samples: tuple[SampleVerdict, ...]
+    reference: Reference | None
+    """What every well was compared with; null without a usable blank or negative well."""
     n_wells: int
     simulated: bool
