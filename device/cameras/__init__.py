@@ -89,8 +89,6 @@ class _Kind(Protocol):
 
     def open_camera(self, settings: Any, setup: Setup) -> Camera: ...  # noqa: ANN401 - each kind has its own
 
-    record
-
 
 def camera_kinds() -> tuple[str, ...]:
     """Return the names of all kinds, sorted, without importing one."""

@@ -1,0 +1,299 @@
+"""What stands on the wire: topics, payloads and their schemas, all spelled by the records.
+
+A payload is the record as it is: its field names, enum values, times as RFC 3339 UTC with milliseconds, null
+for what is not known, never NaN. A published record carries its identity besides (`Identity`), so that a
+consumer can drop duplicates, see gaps and check the hash chain.
+
+A message is at most 16 KiB, because one that the broker refuses blocks all behind it. A record that is larger
+leaves out its longest list, whole and never in part, and says so in `left_out`; the journal keeps the
+complete record and `full_sha256` ties it to the message.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, Literal
+
+import numpy as np
+
+from device.records import ModelId, PlateReport, Reading, Verdict
+
+MAX_MESSAGE_BYTES = 16 * 1024
+"""Upper limit of one MQTT payload."""
+
+ClockState = Literal["synced", "unsynced", "unknown"]
+
+Published = Reading | Verdict | PlateReport
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What every published record carries, so that nothing gets lost, doubled or altered unseen."""
+
+    schema: str
+    """Form of the payload, such as `reading/1`; a change of form raises the number."""
+    site: str
+    station: str
+    ledger_id: str
+    """Identity of the journal; a new journal counts `seq` from 1 again under a new one."""
+    seq: int
+    """Gapless running number of published records in this journal, from 1."""
+    boot_id: str
+    """Identity of this run of the station."""
+    ts: datetime
+    """When it was stored, UTC; order by `seq`, not by this."""
+    clock_state: ClockState
+    """Whether the clock was set by a time server when `ts` was taken."""
+    prev_hash: str
+    """`hash` of the record before; 64 zeros for the first."""
+    hash: str
+    """SHA-256 of this payload's canonical JSON without `hash` itself."""
+    research_use_only: bool
+    """Always true."""
+    left_out: tuple[str, ...]
+    """Lists left out because the message would pass 16 KiB; they stand empty here and complete in the
+    journal."""
+    full_sha256: str | None
+    """SHA-256 of the complete record's canonical JSON as the journal keeps it; null where nothing is left
+    out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """Birth of a station: what runs here, with what."""
+
+    schema: str
+    site: str
+    station: str
+    boot_id: str
+    ledger_id: str
+    version: str
+    """Version of nanotox."""
+    started_at: datetime
+    assay: str
+    modality: str
+    method: str
+    cell_model: ModelId | None
+    field_model: ModelId | None
+    rule: str | None
+    camera: str
+    """Kind of the camera."""
+    um_per_px: float
+    um_per_px_source: str
+    config_sha256: str
+    """SHA-256 of station.toml as read."""
+    capabilities: tuple[str, ...]
+    """Schemas that this station publishes."""
+    research_use_only: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a station does now."""
+
+    schema: str
+    boot_id: str
+    ts: datetime
+    mode: Literal["idle", "running", "paused", "fault"]
+    plate: str | None
+    well: str | None
+    field: int | None
+    """Field within the well, from 0."""
+    n_fields: int
+    """Readings stored since start."""
+    n_dropped: int
+    """Live frames passed over because the analysis was late."""
+    fault: str | None
+    """Code of the present fault, null without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest published record: lets late joiners and gaps be seen."""
+
+    schema: str
+    ledger_id: str
+    boot_id: str
+    seq: int
+    hash: str
+
+
+SCHEMAS: dict[str, type[Any]] = {
+    "reading/1": Reading,
+    "verdict/1": Verdict,
+    "plate/1": PlateReport,
+    "info/1": Info,
+    "state/1": State,
+    "head/1": Head,
+}
+"""Every form that is published as JSON."""
+
+LEAVES = {
+    "reading": "reading/1",
+    "verdict": "verdict/1",
+    "plate": "plate/1",
+    "info": "info/1",
+    "state": "state/1",
+    "head": "head/1",
+}
+"""Last part of the topic and the form of what stands there; `availability` is a plain word besides."""
+
+RETAINED = {"availability", "info", "state", "head"}
+"""Topics that keep their last message; events never do, so that no verdict outlives its sample."""
+
+_CUTS: dict[str, tuple[str, ...]] = {
+    "reading/1": ("cells",),
+    "verdict/1": ("reference.fields", "fields"),
+    "plate/1": ("samples",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Topics of one station: `<prefix>/<site>/<station>/<leaf>`."""
+
+    site: str
+    station: str
+    prefix: str = "nanotox/v1"
+
+    def of(self, leaf: str) -> str:
+        """Return the topic of `leaf`, such as `verdict`."""
+        return f"{self.prefix}/{self.site}/{self.station}/{leaf}"
+
+
+def schema_of(record: Published) -> str:
+    """Return the name of the form of a record, such as `reading/1`."""
+    return next(name for name, kind in SCHEMAS.items() if type(record) is kind)
+
+
+def payload(record: object) -> dict[str, Any]:
+    """Return a record as plain JSON values under its own field names.
+
+    Fields with metadata `payload` False are skipped.
+
+    Raises
+    ------
+    ValueError
+        For NaN or infinite numbers and for times without a zone: the producer is strict.
+    TypeError
+        For a value that JSON does not know.
+    """
+    if not is_dataclass(record) or isinstance(record, type):
+        raise TypeError(f"a payload is made of a record, not of {type(record).__name__}")
+    return {
+        item.name: _plain(getattr(record, item.name), item.name)
+        for item in fields(record)
+        if item.metadata.get("payload", True)
+    }
+
+
+def _plain(value: object, name: str) -> Any:  # noqa: ANN401 - any JSON value
+    if value is None or (isinstance(value, bool | int) and not isinstance(value, Enum)):
+        return value
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, str):
+        return value
+    if isinstance(value, np.generic):
+        return _plain(value.item(), name)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is {value}; expected a finite number or None")
+        return value
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    if isinstance(value, tuple | list):
+        return [_plain(item, name) for item in value]
+    return payload(value)
+
+
+def rfc3339(time: datetime) -> str:
+    """Return `time` as RFC 3339 in UTC with milliseconds.
+
+    Raises
+    ------
+    ValueError
+        If it has no zone.
+    """
+    if time.tzinfo is None:
+        raise ValueError(f"time {time} has no zone; expected an aware datetime")
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def canonical(values: Mapping[str, Any]) -> bytes:
+    """Return the one JSON text of `values` that is sent and hashed: sorted keys, no spaces, UTF-8, no NaN."""
+    return json.dumps(
+        values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def seal(values: Mapping[str, Any]) -> str:
+    """Return the `hash` of a payload: SHA-256 over its canonical JSON without `hash` itself."""
+    return hashlib.sha256(
+        canonical({key: value for key, value in values.items() if key != "hash"})
+    ).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A published record as bytes."""
+
+    schema: str
+    seq: int
+    hash: str
+    message: bytes
+    """What is sent: canonical JSON, at most 16 KiB."""
+    full: bytes | None
+    """The complete record where the message leaves something out, else None."""
+
+    @property
+    def leaf(self) -> str:
+        """Last part of its topic."""
+        return self.schema.split("/")[0]
+
+
+def seal_record(record: Published, identity: Identity) -> Sealed:
+    """Return the message of a record with its identity; fills in `hash`, `left_out` and `full_sha256`.
+
+    Raises
+    ------
+    ValueError
+        If the record holds NaN, or is above 16 KiB with every list that may be left out gone.
+    """
+    body = payload(record)
+    values = body | payload(identity)
+    values["hash"] = seal(values)
+    message = canonical(values)
+    full = None
+    if len(message) > MAX_MESSAGE_BYTES:
+        full = canonical(body)
+        values["full_sha256"] = hashlib.sha256(full).hexdigest()
+        for path in _CUTS[identity.schema]:
+            _leave_out(values, path)
+            values["hash"] = seal(values)
+            message = canonical(values)
+            if len(message) <= MAX_MESSAGE_BYTES:
+                break
+        else:
+            raise ValueError(
+                f"{identity.schema} takes {len(message)} bytes; expected at most {MAX_MESSAGE_BYTES}"
+            )
+    return Sealed(identity.schema, identity.seq, values["hash"], message, full)
+
+
+def _leave_out(values: dict[str, Any], path: str) -> None:
+    *parents, last = path.split(".")
+    table: dict[str, Any] | None = values
+    for name in parents:
+        if table is not None and table.get(name) is not None:
+            table[name] = dict(table[name])
+            table = table[name]
+        else:
+            table = None
+    if table and table.get(last):
+        table[last] = []
+        values["left_out"] = [*values["left_out"], path]

@@ -1,0 +1,171 @@
+"""The contract of the wire as JSON Schema and AsyncAPI 3.0, generated from the records."""
+
+import ast
+import inspect
+import itertools
+import types
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from device.messages import LEAVES, MAX_MESSAGE_BYTES, RETAINED, SCHEMAS, Identity, Topics
+from device.records import PlateReport, Reading, Verdict
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_SEALED = (Reading, Verdict, PlateReport)
+_WORDS = {bool: "boolean", int: "integer", float: "number", str: "string"}
+_SUMMARY = {
+    "reading": "what one field gives; an event, never retained",
+    "verdict": "what a well gives, provisional after each field and final when done; never retained",
+    "plate": "samples and controls of a finished plate; never retained",
+    "info": "birth of the station; retained",
+    "state": "what the station does now; retained, expires after 300 s",
+    "head": "the newest published record; retained, after every change and every 30 s",
+}
+
+
+def json_schema(name: str) -> dict[str, Any]:
+    """Return the JSON Schema of a form such as `reading/1`.
+
+    Every field is required and unknown ones are allowed: the producer is strict, consumers are tolerant.
+
+    Raises
+    ------
+    KeyError
+        If no form has that name.
+    """
+    definitions: dict[str, Any] = {}
+    record = SCHEMAS[name]
+    schema = _record_schema(record, definitions)
+    if record in _SEALED:
+        identity = _record_schema(Identity, definitions)
+        schema["properties"] |= identity["properties"]
+        schema["required"] += identity["required"]
+    schema["properties"]["schema"] = {"const": name, "description": "Form of this payload."}
+    return {"$schema": _DIALECT, "$id": f"nanotox:{name}", "title": name, **schema, "$defs": definitions}
+
+
+def asyncapi(version: str) -> dict[str, Any]:
+    """Return the AsyncAPI 3.0 document of everything that a station of `version` publishes."""
+    topics = Topics("{site}", "{station}")
+    channels: dict[str, Any] = {"availability": _availability(topics)}
+    operations: dict[str, Any] = {"availability": _operation("availability")}
+    messages: dict[str, Any] = {}
+    for leaf, name in LEAVES.items():
+        schema = json_schema(name)
+        # Inside AsyncAPI a $ref counts from the document, so the definitions move to its own components.
+        messages[leaf] = {
+            "name": name,
+            "title": _SUMMARY[leaf],
+            "contentType": "application/json",
+            "payload": _moved(schema, f"#/components/messages/{leaf}/payload/$defs/"),
+        }
+        channels[leaf] = _channel(topics.of(leaf), {leaf: {"$ref": f"#/components/messages/{leaf}"}})
+        operations[leaf] = _operation(leaf)
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "nanotox station",
+            "version": version,
+            "description": f"What a station publishes, for research use only. A message is at most "
+            f"{MAX_MESSAGE_BYTES} bytes. PUBACK is not delivery: drop duplicates by (ledger_id, seq).",
+        },
+        "defaultContentType": "application/json",
+        "channels": channels,
+        "operations": operations,
+        "components": {"messages": messages},
+    }
+
+
+def field_docs(record: type[Any]) -> dict[str, str]:
+    """Return the docstring below each field of a dataclass, by the field's name, in one line each."""
+    tree = ast.parse(inspect.cleandoc(inspect.getsource(record)))
+    body = next(node for node in tree.body if isinstance(node, ast.ClassDef)).body
+    docs = {}
+    for statement, below in itertools.pairwise(body):
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and isinstance(below, ast.Expr)
+            and isinstance(below.value, ast.Constant)
+        ):
+            docs[statement.target.id] = " ".join(str(below.value.value).split())
+    return docs
+
+
+def _record_schema(record: type[Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    hints, docs = get_type_hints(record), field_docs(record)
+    properties = {}
+    for item in fields(record):
+        if not item.metadata.get("payload", True):
+            continue
+        schema = _type_schema(hints[item.name], definitions)
+        properties[item.name] = schema | ({"description": docs[item.name]} if item.name in docs else {})
+    description = " ".join((record.__doc__ or "").split())
+    return {
+        "type": "object",
+        "description": description,
+        "properties": properties,
+        "required": list(properties),
+    }
+
+
+def _type_schema(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - a type expression
+    origin, arms = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        schemas = [{"type": "null"} if arm is type(None) else _type_schema(arm, definitions) for arm in arms]
+        return {"anyOf": schemas}
+    if origin is Literal:
+        return {"enum": list(arms)}
+    if origin is tuple:
+        return {"type": "array", "items": _type_schema(arms[0], definitions)}
+    if hint is datetime:
+        return {
+            "type": "string",
+            "format": "date-time",
+            "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$",
+        }
+    if issubclass(hint, Enum):
+        return {"enum": [member.value for member in hint]}
+    if isinstance(hint, type) and is_dataclass(hint):
+        if hint.__name__ not in definitions:
+            definitions[hint.__name__] = {}
+            definitions[hint.__name__] = _record_schema(hint, definitions)
+        return {"$ref": f"#/$defs/{hint.__name__}"}
+    return {"type": _WORDS[hint]}
+
+
+def _moved(schema: Any, base: str) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the schema with its `$ref` counted from `base` instead of its own `$defs`."""
+    if isinstance(schema, Mapping):
+        return {
+            key: value.replace("#/$defs/", base) if key == "$ref" else _moved(value, base)
+            for key, value in schema.items()
+        }
+    return [_moved(item, base) for item in schema] if isinstance(schema, list) else schema
+
+
+def _channel(address: str, messages: dict[str, Any]) -> dict[str, Any]:
+    names = {"site": "The laboratory.", "station": "The station within it."}
+    parameters = {name: {"description": text} for name, text in names.items()}
+    return {"address": address, "parameters": parameters, "messages": messages}
+
+
+def _operation(leaf: str) -> dict[str, Any]:
+    return {
+        "action": "send",
+        "channel": {"$ref": f"#/channels/{leaf}"},
+        "bindings": {"mqtt": {"qos": 1, "retain": leaf in RETAINED, "bindingVersion": "0.2.0"}},
+    }
+
+
+def _availability(topics: Topics) -> dict[str, Any]:
+    words = {
+        "name": "availability",
+        "title": "online; stopped after a clean end; offline as last will after 10 s; retained",
+        "contentType": "text/plain",
+        "payload": {"type": "string", "enum": ["online", "stopped", "offline"]},
+    }
+    return _channel(topics.of("availability"), {"availability": words})
