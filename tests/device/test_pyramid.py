@@ -63,7 +63,7 @@ def test_a_one_pixel_image_has_a_pyramid():
 
 @pytest.mark.parametrize("um_per_px", [0, -1, 1.31, float("nan"), float("inf"), 1e-9])
 def test_an_absurd_scale_is_refused(um_per_px):
-    with pytest.raises(ValueError, match="um_per_px is .*; expected"):
+    with pytest.raises(ValueError, match=r"um_per_px is .*; expected"):
         build_pyramid(noise(10, 10), um_per_px)
 
 
