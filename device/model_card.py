@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.analysis.crops import CROP_PX, PREPROCESSING
+from device.analysis.quality import FocusReference
 from device.errors import ModelError
 from device.records import Assay, CellClass, Modality, ModelId, ScaleSource
 
@@ -41,20 +42,6 @@ class Quantization:
     """Real size of one step, > 0."""
     zero_point: int
     """The int8 value that means 0, -128 to 127."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceQuality:
-    """Focus measures of the training images, against which a field's focus is judged (`records.Quality`)."""
-
-    focus_laplacian: float
-    """Median over the reference fields."""
-    focus_tenengrad: float
-    """Median over the reference fields."""
-    focus_slope: float
-    """Median over the reference fields."""
-    focus_slope_mad: float
-    """Median absolute deviation of the slope, > 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +113,8 @@ class Card:
     """Divides the logits before the softmax, > 0; fitted on the int8 logits of the calibration split."""
     thresholds: Mapping[str, float]
     """Thresholds chosen on the validation split, by name (see `settings_from_card`), 0 to 1."""
-    reference_quality: ReferenceQuality | None
+    reference_quality: FocusReference | None
+    """Focus of sharp training images, against which a field is judged; null tests no focus."""
     data: tuple[DataSource, ...]
     recipe: Recipe | None
     metrics: Mapping[str, Metric]

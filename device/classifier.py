@@ -1,0 +1,248 @@
+"""Runs int8 TFLite models: one import shim for both runtimes, and the only call of an interpreter.
+
+A model is opened from bytes whose checksum `device.models` has compared, and must first give its golden
+outputs: an unfit runtime loads some files and answers wrongly without an error.
+"""
+
+import platform
+from importlib.metadata import version
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device.analysis.assess import CellClassifier, FieldClassifier
+from device.analysis.crops import CROP_PX
+from device.errors import ModelError
+from device.model_card import FIELD_CLASSES, Bundle, Quantization, network_input
+from device.records import CellClass, ModelId
+
+try:
+    from ai_edge_litert.interpreter import Interpreter
+
+    _DISTRIBUTION = "ai-edge-litert"
+except ImportError:
+    try:
+        from tflite_runtime.interpreter import Interpreter
+
+        _DISTRIBUTION = "tflite-runtime"
+    except ImportError as error:
+        raise ModelError(
+            "no TFLite runtime is installed; expected ai-edge-litert or tflite-runtime; install nanotox with "
+            "the extra `litert`, or with `tflite` on 32-bit systems and Python 3.11"
+        ) from error
+
+MAX_BATCH = 256
+"""Crops in one run of the interpreter; bounds its memory."""
+SAME_RUNTIME_STEPS = 1
+"""Largest difference of a golden logit, in steps of int8, on the runtime and processor that made it."""
+OTHER_RUNTIME_STEPS = 3
+"""The same on another runtime or processor, whose kernels round differently (at most 3 was measured)."""
+
+
+def runtime_name() -> str:
+    """Return interpreter, version and processor, such as `ai-edge-litert 2.3.0 x86_64`."""
+    return f"{_DISTRIBUTION} {version(_DISTRIBUTION)} {platform.machine()}"
+
+
+class Int8Network:
+    """A loaded int8 model with the outputs `logits` and `features`. Not for use from two threads at once.
+
+    Parameters
+    ----------
+    model : bytes
+        Content of model.tflite.
+    num_threads : int
+        Of the interpreter, >= 1.
+
+    Raises
+    ------
+    ModelError
+        If the interpreter refuses the model, or its input or outputs are not what every bundle has.
+    """
+
+    def __init__(self, model: bytes, *, num_threads: int = 1) -> None:
+        try:
+            self._interpreter = Interpreter(model_content=model, num_threads=num_threads)
+            self._interpreter.allocate_tensors()
+            # the runner refers to the interpreter's memory and would forbid to resize it: read, then let go
+            runner = self._interpreter.get_signature_runner()
+            inputs, outputs = runner.get_input_details(), runner.get_output_details()
+            del runner
+        except (ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"{runtime_name()} cannot load the model ({str(error).splitlines()[0]}); "
+                "expected a full-integer int8 TFLite model with one signature; export the bundle again"
+            ) from error
+        entry = next(iter(inputs.values()))
+        found = (len(inputs), entry["dtype"], tuple(entry["shape"]), sorted(outputs))
+        if found != (1, np.int8, (1, CROP_PX, CROP_PX, 1), ["features", "logits"]):
+            raise ModelError(
+                f"the model has {found[0]} input(s) {np.dtype(found[1])} of shape {found[2]} and outputs "
+                f"{', '.join(found[3])}; expected one int8 of shape (1, {CROP_PX}, {CROP_PX}, 1) and "
+                "features, logits; export the bundle again"
+            )
+        self._entry = int(entry["index"])
+        self._exits = {name: int(details["index"]) for name, details in outputs.items()}
+        self._batch = 1
+        self.input = _quantization(entry)
+        self.logits = _quantization(outputs["logits"])
+        self.features = _quantization(outputs["features"])
+        grays = np.arange(256, dtype=np.uint8)
+        real = network_input(grays) / self.input.scale + self.input.zero_point
+        self._int8_of_gray = np.clip(np.rint(real), -128, 127).astype(np.int8)
+
+    def run(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+        """Return the raw outputs for some crops.
+
+        Parameters
+        ----------
+        crops : (K, 28, 28) ndarray of uint8
+            As `device.analysis.crops` cuts them; K may be 0. Not modified.
+
+        Returns
+        -------
+        logits : (K, C) ndarray of int8
+        features : (K, D) ndarray of int8
+
+        Raises
+        ------
+        ValueError
+            If `crops` has another shape or type.
+        """
+        if crops.dtype != np.uint8 or crops.ndim != 3 or crops.shape[1:] != (CROP_PX, CROP_PX):
+            raise ValueError(
+                f"crops are {crops.dtype} {crops.shape}; expected uint8 (K, {CROP_PX}, {CROP_PX})"
+            )
+        if len(crops) == 0:
+            return self._output("logits")[:0], self._output("features")[:0]
+        parts = [self._run_batch(crops[i : i + MAX_BATCH]) for i in range(0, len(crops), MAX_BATCH)]
+        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+    def _run_batch(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+        if len(crops) != self._batch:
+            self._interpreter.resize_tensor_input(self._entry, (len(crops), CROP_PX, CROP_PX, 1))
+            self._interpreter.allocate_tensors()
+            self._batch = len(crops)
+        self._interpreter.set_tensor(self._entry, self._int8_of_gray[crops][..., None])
+        self._interpreter.invoke()
+        return self._output("logits"), self._output("features")
+
+    def _output(self, name: str) -> NDArray[np.int8]:
+        output: NDArray[np.int8] = self._interpreter.get_tensor(self._exits[name])
+        return output
+
+
+class _Classifier:
+    """What both kinds share: network, identity, and probabilities by temperature and softmax in float32."""
+
+    def __init__(self, bundle: Bundle, network: Int8Network) -> None:
+        self._network = network
+        self._temperature = bundle.card.temperature
+        self.id: ModelId = bundle.id
+
+    def _probabilities(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        logits, _ = self._network.run(crops)
+        return softmax(dequantize(logits, self._network.logits), self._temperature)
+
+
+class _Cells(_Classifier):
+    def __init__(self, bundle: Bundle, network: Int8Network) -> None:
+        super().__init__(bundle, network)
+        self.classes = tuple(CellClass(name) for name in bundle.card.classes)
+
+    def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self._probabilities(crops)
+
+
+class _Fields(_Classifier):
+    def __init__(self, bundle: Bundle, network: Int8Network) -> None:
+        super().__init__(bundle, network)
+        self._toxic = bundle.card.classes.index(FIELD_CLASSES[1])
+
+    def __call__(self, fields: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self._probabilities(fields)[:, self._toxic]
+
+
+def open_cell_classifier(bundle: Bundle, *, num_threads: int = 1) -> CellClassifier:
+    """Return the classifier of cell crops that a bundle holds, after its golden inputs were checked.
+
+    Raises
+    ------
+    ModelError
+        If the bundle is a field model, does not load here or does not give its golden outputs here.
+    """
+    _require_kind(bundle, "cell")
+    return _Cells(bundle, open_network(bundle, num_threads=num_threads))
+
+
+def open_field_classifier(bundle: Bundle, *, num_threads: int = 1) -> FieldClassifier:
+    """Return the classifier of whole fields that a bundle holds; otherwise as `open_cell_classifier`."""
+    _require_kind(bundle, "field")
+    return _Fields(bundle, open_network(bundle, num_threads=num_threads))
+
+
+def open_network(bundle: Bundle, *, num_threads: int = 1) -> Int8Network:
+    """Return the loaded model of a bundle, compared with its card and its golden outputs.
+
+    Raises
+    ------
+    ModelError
+        If it does not load here, is not what the card says, or answers otherwise than where it was made.
+    """
+    network = Int8Network(bundle.model, num_threads=num_threads)
+    card, where = bundle.card, f"model {bundle.name} ({bundle.folder})"
+    for side in ("input", "logits", "features"):
+        stated, found = getattr(card, side), getattr(network, side)
+        if not np.allclose([stated.scale, stated.zero_point], [found.scale, found.zero_point], rtol=1e-5):
+            raise ModelError(f"{where}: {side} has {found}; expected {stated} by its card; export it again")
+    steps = golden_steps(bundle, network)
+    allowed = allowed_steps(bundle)
+    if steps > allowed:
+        raise ModelError(
+            f"{where} gives golden logits up to {steps} of 256 steps off under {runtime_name()}; expected "
+            f"at most {allowed}, it was made under {card.golden_runtime}; use the runtime of uv.lock, or "
+            "export it again"
+        )
+    return network
+
+
+def golden_steps(bundle: Bundle, network: Int8Network) -> int:
+    """Return the largest difference of any golden logit here from the stored one, in steps of int8."""
+    logits, features = network.run(bundle.golden.inputs)
+    golden = bundle.golden
+    if (logits.shape, features.shape) != (golden.logits.shape, golden.features.shape):
+        raise ModelError(
+            f"model {bundle.name} gives logits {logits.shape} and features {features.shape}; expected "
+            f"{golden.logits.shape} and {golden.features.shape} by its golden outputs; export it again"
+        )
+    return int(np.abs(logits.astype(np.int16) - golden.logits).max())
+
+
+def allowed_steps(bundle: Bundle) -> int:
+    """Return how far golden logits may be off here: less on the runtime and processor that made them."""
+    made, here = bundle.card.golden_runtime.split(), runtime_name().split()
+    return SAME_RUNTIME_STEPS if made[::2] == here[::2] else OTHER_RUNTIME_STEPS
+
+
+def dequantize(values: NDArray[np.int8], quantization: Quantization) -> NDArray[np.float32]:
+    """Return the real numbers that int8 values stand for, float32 of the same shape."""
+    return (values.astype(np.float32) - quantization.zero_point) * np.float32(quantization.scale)
+
+
+def softmax(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
+    """Return the probabilities of (K, C) real logits divided by a temperature; rows sum to 1."""
+    scaled = logits / np.float32(temperature)
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True, initial=-np.inf))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
+
+
+def _quantization(details: dict[str, tuple[float, int]]) -> Quantization:
+    scale, zero_point = details["quantization"]
+    return Quantization(scale=float(scale), zero_point=int(zero_point))
+
+
+def _require_kind(bundle: Bundle, kind: str) -> None:
+    if bundle.card.kind != kind:
+        raise ModelError(
+            f"{bundle.name} is a {bundle.card.kind} model; expected a {kind} model; see `nanotox model list`"
+        )

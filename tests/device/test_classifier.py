@@ -1,0 +1,135 @@
+"""Int8 models run the same in batches and alone, and refuse to run where they answer otherwise."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from device import classifier
+from device.errors import ModelError
+from device.model_card import Bundle, Card, Quantization
+from device.models import find_bundle
+from device.records import CellClass
+
+TINY = Path(__file__).parent / "data" / "tiny-cell"
+DEVICE = Path(classifier.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return find_bundle(TINY)
+
+
+def with_card(bundle: Bundle, **changes: object) -> Bundle:
+    card: Card = dataclasses.replace(bundle.card, **changes)
+    return dataclasses.replace(bundle, card=card)
+
+
+def with_golden(bundle: Bundle, **changes: object) -> Bundle:
+    return dataclasses.replace(bundle, golden=dataclasses.replace(bundle.golden, **changes))
+
+
+def test_the_interpreter_is_invoked_in_one_place_of_the_station() -> None:
+    calls = [
+        path.name
+        for path in DEVICE.rglob("*.py")
+        for _ in re.finditer(r"\.[iI]nvoke\(", path.read_text("utf-8"))
+    ]
+    assert calls == ["classifier.py"]
+
+
+def test_probabilities_are_those_of_the_card_and_sum_to_one(bundle: Bundle) -> None:
+    classify = classifier.open_cell_classifier(bundle)
+    assert classify.classes == (CellClass.LIVE, CellClass.DEAD, CellClass.OTHER)
+    assert classify.id == bundle.id
+    probabilities = classify(bundle.golden.inputs)
+    assert probabilities.dtype == np.float32
+    assert probabilities.shape == (24, 3)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+    stored = classifier.softmax(
+        classifier.dequantize(bundle.golden.logits, bundle.card.logits), bundle.card.temperature
+    )
+    np.testing.assert_allclose(probabilities, stored, atol=0.05)
+
+
+def test_drawn_shapes_are_told_apart(bundle: Bundle) -> None:
+    crops = np.full((2, 28, 28), 128, np.uint8)
+    rows, cols = np.mgrid[:28, :28] - 13.5
+    crops[0][np.hypot(rows, cols) < 6] = 190
+    crops[1][(rows / 4) ** 2 + (cols / 10) ** 2 < 1] = 92
+    classify = classifier.open_cell_classifier(bundle)
+    assert [classify.classes[i] for i in classify(crops).argmax(axis=1)] == [CellClass.DEAD, CellClass.LIVE]
+
+
+def test_a_crop_scores_the_same_alone_and_in_any_batch(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifier, "MAX_BATCH", 7)
+    network = classifier.open_network(bundle)
+    together = network.run(bundle.golden.inputs)[0]
+    alone = np.concatenate([network.run(crop[None])[0] for crop in bundle.golden.inputs])
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_no_crops_give_no_probabilities(bundle: Bundle) -> None:
+    assert classifier.open_cell_classifier(bundle)(np.zeros((0, 28, 28), np.uint8)).shape == (0, 3)
+
+
+def test_black_and_white_crops_stay_finite(bundle: Bundle) -> None:
+    crops = np.stack([np.zeros((28, 28), np.uint8), np.full((28, 28), 255, np.uint8)])
+    assert np.isfinite(classifier.open_cell_classifier(bundle)(crops)).all()
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (1, 27, 28), (1, 28, 28, 1)])
+def test_a_wrong_shape_is_refused(bundle: Bundle, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected uint8 \(K, 28, 28\)"):
+        classifier.open_network(bundle).run(np.zeros(shape, np.uint8))
+
+
+def test_golden_logits_may_differ_by_what_runtimes_differ_and_no_more(bundle: Bundle) -> None:
+    same = with_card(bundle, golden_runtime=classifier.runtime_name())
+    other = with_card(bundle, golden_runtime="another-runtime 1.0 riscv64")
+    logits = classifier.Int8Network(bundle.model).run(bundle.golden.inputs)[0]
+    for made_by, allowed in ((same, 1), (other, 3)):
+        for steps in (allowed, allowed + 1):
+            moved = logits.copy()
+            moved[3, 1] += steps if moved[3, 1] < 100 else -steps
+            changed = with_golden(made_by, logits=moved)
+            if steps <= allowed:
+                classifier.open_network(changed)
+            else:
+                with pytest.raises(ModelError, match=rf"up to {steps} of 256 steps off .*at most {allowed}"):
+                    classifier.open_network(changed)
+
+
+def test_a_card_of_another_model_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(ModelError, match=r"logits has Quantization\(.*; expected .* by its card"):
+        classifier.open_network(with_card(bundle, logits=Quantization(scale=0.5, zero_point=27)))
+
+
+def test_golden_outputs_of_another_shape_are_refused(bundle: Bundle) -> None:
+    with pytest.raises(ModelError, match=r"logits \(24, 3\) and features \(24, 16\); expected \(24, 2\)"):
+        classifier.open_network(with_golden(bundle, logits=bundle.golden.logits[:, :2]))
+
+
+def test_a_field_model_cannot_classify_cells(bundle: Bundle) -> None:
+    with pytest.raises(ModelError, match="is a cell model; expected a field model"):
+        classifier.open_field_classifier(bundle)
+
+
+def test_a_field_model_gives_the_probability_of_toxic(bundle: Bundle) -> None:
+    # the tiny model's second output stands in for `toxic`
+    fields = with_card(bundle, kind="field", classes=("non_toxic", "toxic", "unused"))
+    p_toxic = classifier.open_field_classifier(fields)(bundle.golden.inputs)
+    np.testing.assert_array_equal(
+        p_toxic, classifier.open_cell_classifier(bundle)(bundle.golden.inputs)[:, 1]
+    )
+
+
+def test_temperature_softens_without_changing_the_order() -> None:
+    logits = np.array([[4.0, 1.0, 0.0], [-60000.0, 0.0, 60000.0]], np.float32)
+    sharp, soft = classifier.softmax(logits, 1.0), classifier.softmax(logits, 3.0)
+    assert sharp[0, 0] > soft[0, 0] > soft[0, 1] > sharp[0, 1]
+    np.testing.assert_allclose(sharp[1], [0, 0, 1])
