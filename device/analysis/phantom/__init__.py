@@ -1,7 +1,7 @@
 """Dishes that never were, rendered from physics with exact truth (SCIENCE sections 3 and 4).
 
-A scalar model of thin objects: halo, shade-off and contrast reversal come out by themselves; true scattering in thick
-spheres does not, so the fringes of round cells differ from real ones.
+A scalar model of thin objects: halo, shade-off and contrast reversal come out by themselves; true scattering
+in thick spheres does not, so the fringes of round cells differ from real ones.
 """
 
 from device.analysis.phantom.render import render_field, render_well

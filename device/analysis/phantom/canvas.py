@@ -109,13 +109,12 @@ def draw_matter(canvas: Canvas, dish: Dish, culture: Culture) -> tuple[tuple[Kin
         canvas.others += path
         canvas.absorbance += absorbance
     area_mm2 = (dish.height_um + 2 * MARGIN_UM) * (dish.width_um + 2 * MARGIN_UM) * 1e-6
-    wanted: list[tuple[Kind, float]] = []
-    for _ in range(culture.bubbles):
-        wanted.append(("bubble", float(rng.uniform(0.7, 1.3)) * culture.bubble_radius_um))
-    for _ in range(int(rng.poisson(culture.aggregates_per_mm2 * area_mm2))):
-        wanted.append(("aggregate", float(2 * 10 ** rng.uniform(0, 1))))
-    for _ in range(int(rng.poisson(culture.debris_per_mm2 * area_mm2))):
-        wanted.append(("debris", float(rng.uniform(0.6, 2.0))))
+    n_aggregates = int(rng.poisson(culture.aggregates_per_mm2 * area_mm2))
+    n_debris = int(rng.poisson(culture.debris_per_mm2 * area_mm2))
+    bubbles = rng.uniform(0.7, 1.3, culture.bubbles) * culture.bubble_radius_um
+    wanted: list[tuple[Kind, float]] = [("bubble", float(radius)) for radius in bubbles]
+    wanted += [("aggregate", float(radius)) for radius in 2 * 10 ** rng.uniform(0, 1, n_aggregates)]
+    wanted += [("debris", float(radius)) for radius in rng.uniform(0.6, 2.0, n_debris)]
     found = [_draw_thing(canvas, dish, kind, radius) for kind, radius in wanted]
     return tuple(thing for thing in found if dish.contains(thing[1], thing[2]))
 

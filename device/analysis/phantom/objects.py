@@ -26,7 +26,7 @@ class Patch:
 
 
 def grid(row: float, col: float, reach_um: float, um_per_px: float) -> tuple[int, int, FloatMap, FloatMap]:
-    """Return first row and column of a patch and the distances (down, right) in um of its pixels from the center.
+    """Return first row and column of a patch and how far (down, right) its pixels lie from the center, um.
 
     Parameters
     ----------
@@ -49,14 +49,14 @@ def draw_live(
 ) -> Patch:
     """Return a spread cell: two to four tapering arms, a thicker nucleus with nucleoli, granules."""
     outline, taper = _arms(down, right, angle, culture, rng)
-    thickness = np.float32(rng.uniform(1.4, 2.4)) * np.sqrt(np.clip(outline * 1.6, 0, 1)) * taper
+    thickness = np.float32(rng.uniform(1.1, 1.9)) * np.sqrt(np.clip(outline * 1.6, 0, 1)) * taper
     shift = rng.uniform(-2.5, 2.5)
     row, col = shift * math.sin(angle), shift * math.cos(angle)
     along = (right - np.float32(col)) * math.cos(angle) + (down - np.float32(row)) * math.sin(angle)
     across = (down - np.float32(row)) * math.cos(angle) - (right - np.float32(col)) * math.sin(angle)
     length, width = rng.uniform(5.0, 7.5) * culture.live_size, rng.uniform(3.6, 5.0) * culture.live_size
     cap = np.sqrt(np.clip(1 - (along / np.float32(length)) ** 2 - (across / np.float32(width)) ** 2, 0, 1))
-    thickness += np.float32(rng.uniform(0.7, 1.5)) * cap
+    thickness += np.float32(rng.uniform(0.6, 1.5)) * cap
     path = thickness * np.float32(culture.live_index)
     grains = np.zeros_like(path)
     for spread, sigma_um, height_um in _inclusions(culture, rng):
@@ -72,10 +72,10 @@ def draw_live(
 
 def _inclusions(culture: Culture, rng: np.random.Generator) -> list[tuple[float, float, float]]:
     """Return nucleoli and granules: spread relative to the nucleus, sigma in um, optical path in um."""
-    nucleoli = [(0.35, 0.75, float(rng.uniform(0.015, 0.035))) for _ in range(int(rng.integers(1, 4)))]
+    nucleoli = [(0.35, 0.75, float(rng.uniform(0.010, 0.022))) for _ in range(int(rng.integers(1, 4)))]
     number = round(float(rng.uniform(6, 16)) * culture.granules)
     sizes = rng.uniform(0.5, 0.9, number)
-    return nucleoli + [(0.75, float(size), float(rng.uniform(0.006, 0.035))) for size in sizes]
+    return nucleoli + [(0.75, float(size), float(rng.uniform(0.008, 0.030))) for size in sizes]
 
 
 def _arms(
@@ -116,10 +116,12 @@ def _speck(down: FloatMap, right: FloatMap, sigma_um: float, height_um: float) -
 
 
 def _rim(down: FloatMap, right: FloatMap, radius_um: float, rng: np.random.Generator) -> FloatMap:
-    """Return the distance from the center relative to an outline with a 5 % second and a 3 % fifth harmonic."""
+    """Return the distance from the center relative to an outline that differs from a circle by some 4 %."""
     turn = np.arctan2(down, right)
-    outline = 1 + np.float32(0.05) * np.cos(2 * turn + np.float32(rng.uniform(0, 6.28)))
-    outline += np.float32(0.03) * np.cos(5 * turn + np.float32(rng.uniform(0, 6.28)))
+    outline = np.ones_like(turn)
+    for harmonic, spread in ((2, 0.04), (3, 0.025), (4, 0.015), (5, 0.01)):
+        height, start = rng.normal(0, spread), rng.uniform(0, 2 * math.pi)
+        outline += np.float32(height) * np.cos(np.float32(harmonic) * turn + np.float32(start))
     return np.asarray(np.hypot(down, right) / (np.float32(radius_um) * outline), np.float32)
 
 
@@ -130,7 +132,9 @@ def draw_rounded(
     rho = _rim(down, right, radius_um, rng)
     dense = 1.2 if radius_um < 5.5 else 1.0
     index = culture.round_index * dense * rng.uniform(0.88, 1.12)
-    path = np.float32(2 * radius_um * rng.uniform(0.6, 0.85) * index) * np.sqrt(np.clip(1 - rho**2, 0, 1))
+    path = np.float32(2 * radius_um * rng.uniform(0.6, 0.85) * index) * np.clip(
+        1 - rho**2, 0, 1
+    ) ** np.float32(0.4)
     grain = cv2.GaussianBlur(rng.standard_normal(rho.shape, np.float32), (0, 0), 1.5)
     path *= 1 + np.float32(0.35) * grain
     body = rho < 1
@@ -141,8 +145,9 @@ def draw_rounded(
             near = ((down - np.float32(row)) ** 2 + (right - np.float32(col)) ** 2) / np.float32(size**2)
             path = np.maximum(path, np.float32(2 * size * 0.02) * np.sqrt(np.clip(1 - near, 0, 1)))
             body |= near < 1
-    absorbance = np.float32(rng.uniform(0.02, 0.15)) * np.clip(1 - rho, 0, 1)
-    return Patch(np.asarray(path, np.float32), np.asarray(absorbance, np.float32), body)
+    # granules throw light out of the pupil
+    scatter = np.float32(rng.uniform(0.1, 0.5)) * np.sqrt(np.clip(1 - rho**2, 0, 1))
+    return Patch(np.asarray(path, np.float32), np.asarray(scatter, np.float32), body)
 
 
 def draw_mitotic(

@@ -1,4 +1,4 @@
-"""How light makes a picture of a dish: one complex field for phase contrast and brightfield (SCIENCE section 4)."""
+"""How light makes a picture of a dish: one complex field for phase contrast and brightfield."""
 
 import math
 
@@ -29,7 +29,8 @@ def intensity(
     Parameters
     ----------
     path_um : (M, N) ndarray of float32
-        Optical path that the cells add, um (thickness times index difference). The image is periodic: leave a margin.
+        Optical path that the cells add, um (thickness times index difference). The image is periodic: leave a
+        margin.
     absorbance : (M, N) ndarray of float32
         Natural absorbance of the intensity, >= 0.
     um_per_px : float
@@ -44,9 +45,9 @@ def intensity(
 
     Notes
     -----
-    t = exp(-a/2 + 2 pi i path / wavelength); E(z) = IFFT(FFT(t) P(z) R); I = sum of |E|^2 over three planes, blurred by
-    the spread of the illumination. The phase ring R passes the undiffracted light weakened and a quarter wave late,
-    which is what gives halo and shade-off. For weak phases I - 1 = -(2/zeta)(phi - phi * h) (SCIENCE section 10.10).
+    t = exp(-a/2 + 2 pi i path / wavelength); E(z) = IFFT(FFT(t) P(z) R); I = sum of |E|^2 over three planes,
+    blurred by the spread of the illumination. The phase ring R passes the undiffracted light weakened and a
+    quarter wave late, which gives halo and shade-off. For weak phases I - 1 = -(2/zeta)(phi - phi * h).
     """
     phase = path_um * np.float32(2 * math.pi / optics.wavelength_um)
     amplitude = np.exp(absorbance * np.float32(-0.5))
@@ -108,8 +109,9 @@ def illuminate(light: NDArray[np.float32], optics: Optics, rng: np.random.Genera
 
 
 def expose(light: NDArray[np.float32], optics: Optics, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return the gray image that the camera gives for `light` (1 = background): shot noise, read noise, processing."""
-    expected = np.clip(light, 0, None).astype(np.float64) * (optics.exposure * optics.full_well_e)
+    """Return the gray image that the camera gives for `light` (1 = background), with all its noise."""
+    exposure = optics.background**optics.gamma
+    expected = np.clip(light, 0, None).astype(np.float64) * (exposure * optics.full_well_e)
     electrons = rng.poisson(expected).astype(np.float32)
     electrons += np.float32(optics.read_noise_e) * rng.standard_normal(light.shape, np.float32)
     level = np.clip(electrons / np.float32(optics.full_well_e), 0, 1)
@@ -118,7 +120,7 @@ def expose(light: NDArray[np.float32], optics: Optics, rng: np.random.Generator)
     if optics.sharpening > 0:
         soft = cv2.GaussianBlur(level, (0, 0), 1.0)
         level = np.clip(level + np.float32(optics.sharpening) * (level - soft), 0, 1)
-    image = np.rint(level * 255).astype(np.uint8)
+    image: NDArray[np.uint8] = np.rint(level * 255).astype(np.uint8)
     if optics.jpeg_quality > 0:
         _, coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, optics.jpeg_quality])
         image = np.asarray(cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE), np.uint8)

@@ -10,7 +10,7 @@ from device.analysis.phantom.objects import Kind
 from device.analysis.phantom.settings import Culture
 
 MARGIN_UM = 26.0
-"""Width of the dish drawn around the field: cells reach in from there, and the transform wraps around in it."""
+"""Width of the dish drawn around the field: cells reach in from there, the transform wraps around in it."""
 _NUCLEUS_UM = 5.0  # radius of what a live cell keeps for itself
 _SEPARATION = 0.8  # of the summed radii: closer ones could not be told apart by anybody
 _TRIES = 400
@@ -104,7 +104,7 @@ def place_cells(
 ) -> tuple[Site, ...]:
     """Return the cells of a field and of the margin around it, live ones first.
 
-    Exactly the numbers asked for have their center in the field; the margin is as crowded as the field on average.
+    Exactly the numbers asked for have their center in the field; the margin is as crowded on average.
 
     Raises
     ------

@@ -45,8 +45,8 @@ def render_field(
     um_per_px : float
         Micrometers a pixel, 0.1 to 4.
     n_cells : int, optional
-        Cells in the field, with `dead_fraction` (0 to 1) of them dead (rounded to whole cells), `culture.lysed_share`
-        of the dead lysed. Default 60 with 0.1 dead.
+        Cells in the field, `dead_fraction` (0 to 1) of them dead (rounded to whole cells), of these
+        `culture.lysed_share` lysed. Default 60 with 0.1 dead.
     n_live, n_rounded, n_lysed : int, optional
         The numbers themselves, instead; those not given are 0.
     optics : Optics, optional
@@ -56,8 +56,8 @@ def render_field(
     Returns
     -------
     Phantom
-        Image, labels and objects. The numbers asked for are cells with their center in the field; more may reach in
-        from outside.
+        Image, labels and objects. The numbers asked for are cells with their center in the field; more may
+        reach in from outside.
 
     Raises
     ------
@@ -187,7 +187,7 @@ def render_well(
     Yields
     ------
     Phantom
-        Its number of dead cells is binomial with a fraction from Beta(p (1-rho)/rho, (1-p) (1-rho)/rho), SCIENCE 2.5.
+        Its dead cells are binomial with a fraction from Beta(p (1-rho)/rho, (1-p) (1-rho)/rho).
 
     Raises
     ------
@@ -228,6 +228,6 @@ def _field_share(dead_fraction: float, rho: float, rng: np.random.Generator) -> 
 
 
 def _crowd(n_cells: int, density_cv: float, rng: np.random.Generator) -> int:
-    """Return a gamma-distributed number of cells with the mean and spread asked for, at most 2.5 times the mean."""
+    """Return a gamma-distributed number of cells with this mean and spread, at most 2.5 times the mean."""
     shape = 1 / density_cv**2
     return min(round(float(rng.gamma(shape, n_cells / shape))), round(2.5 * n_cells))

@@ -24,7 +24,7 @@ _CLASSES: dict[Kind, CellClass] = {
 
 @dataclass(frozen=True, slots=True)
 class TrueObject:
-    """One thing in the field. Positions are pixels of the field, rows down from the middle of the first pixel."""
+    """One thing in the field. Positions are pixels, (0, 0) the middle of the first one."""
 
     region: int
     """Label in `Phantom.labels`, from 1; 0 for what is no cell."""
@@ -92,6 +92,7 @@ def read_truth(
     seen = drawn[middle :: canvas.binning, middle :: canvas.binning]
     visible = np.bincount(drawn.ravel(), minlength=len(sites) + 1)
     left = np.bincount(seen.ravel(), minlength=len(sites) + 1)
+    on_edge = set(np.concatenate([seen[0], seen[-1], seen[:, 0], seen[:, -1]]).tolist())
     renumber = np.zeros(len(sites) + 1, np.uint16)
     cells: list[TrueObject] = []
     for index, (site, area) in enumerate(zip(sites, areas_px, strict=True), start=1):
@@ -99,22 +100,20 @@ def read_truth(
         if left[index] == 0 or (share < _VISITOR_SHARE and not site.inside):
             continue
         renumber[index] = len(cells) + 1
-        cells.append(_true_cell(canvas, site, seen == index, int(renumber[index]), share, area))
+        row, col = _center(site, seen, index, canvas.um_per_px * canvas.binning)
+        radius = math.sqrt(area / math.pi) * canvas.um_per_px
+        kind, region = site.kind, int(renumber[index])
+        edge = index in on_edge
+        cells.append(TrueObject(region, row, col, _CLASSES[kind], kind, radius, share, edge, site.inside))
     return renumber[seen], tuple(cells)
 
 
-def _true_cell(
-    canvas: Canvas, site: Site, mask: NDArray[np.bool_], region: int, share: float, area_px: int
-) -> TrueObject:
-    um_per_px = canvas.um_per_px * canvas.binning
-    row, col = site.row_um / um_per_px - 0.5, site.col_um / um_per_px - 0.5
-    if not site.inside:
-        rows, cols = np.nonzero(mask)
-        row, col = float(rows.mean()), float(cols.mean())
-    border = mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any()
-    radius = math.sqrt(area_px / math.pi) * canvas.um_per_px
-    kind_class = _CLASSES[site.kind]
-    return TrueObject(region, row, col, kind_class, site.kind, radius, share, bool(border), site.inside)
+def _center(site: Site, seen: NDArray[np.uint16], index: int, um_per_px: float) -> tuple[float, float]:
+    """Return the center in pixels of the field, of what is seen where the true one lies outside."""
+    if site.inside:
+        return site.row_um / um_per_px - 0.5, site.col_um / um_per_px - 0.5
+    rows, cols = np.nonzero(seen == index)
+    return float(rows.mean()), float(cols.mean())
 
 
 def true_matter(
