@@ -91,7 +91,7 @@ def default_bundle(assay: Assay, modality: Modality, *, trusted: Iterable[str] =
         fits = ", ".join(f"{a} {m}" for (a, m), n in DEFAULT_NAMES.items() if n in list_bundles()) or "none"
         raise ModelError(
             f"no model is shipped for assay {assay} in {modality}; expected one of: {fits}; "
-            "or name a bundle of your own with --model (model.cell in station.toml)"
+            "or name a bundle of your own with --model (model.cell_model in station.toml)"
         )
     return find_bundle(name, trusted=trusted)
 

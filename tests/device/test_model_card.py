@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from device.errors import ModelError
-from device.model_card import Card, card_text, network_input, read_card
+from device.model_card import Card, card_text, fit_faults, network_input, read_card, settings_from_card
 
 TEXT = (Path(__file__).parent / "data" / "tiny-cell" / "card.json").read_text()
 
@@ -62,6 +62,7 @@ def test_all_faults_come_at_once() -> None:
         ({"kind": "field"}, "class 'live' is unknown; expected non_toxic, toxic"),
         ({"input_px": 32}, "input_px is 32; expected 28"),
         ({"preprocessing": "raw/1"}, "preprocessing is 'raw/1'; expected 'relative/1'"),
+        ({"thresholds": {"p_max": 0.5}}, "threshold 'p_max' is unknown; expected accept_min, dead_min"),
         ({"thresholds": {"accept_min": 1.5}}, "thresholds.accept_min is 1.5; expected 0 to 1"),
         ({"logits": {"scale": 0.1, "zero_point": 200}}, "logits.zero_point is 200"),
         ({"logits": {"scale": 0.0, "zero_point": 0}}, "logits.scale is 0.0"),
@@ -94,3 +95,25 @@ def test_what_is_no_card_is_refused(text: str) -> None:
 def test_background_is_zero_to_the_network() -> None:
     crops = np.array([0, 128, 255], np.uint8)
     np.testing.assert_array_equal(network_input(crops), np.array([-1, 0, 127 / 128], np.float32))
+
+
+def test_a_model_for_other_images_does_not_fit() -> None:
+    card = read_card(TEXT, "card.json")
+    assert fit_faults(card, assay="suspension", modality="brightfield") == []
+    assert fit_faults(card, assay=None, modality=None) == []
+    assert fit_faults(card, assay="adherent", modality="phase") == [
+        "model tiny-cell is for assay suspension; expected adherent",
+        "model tiny-cell is for brightfield; expected phase",
+    ]
+    coarse = read_card(changed(um_per_px=1.3), "card.json")
+    assert fit_faults(coarse, assay=None, modality=None) == ["model tiny-cell sees 1.3 um/px; expected 0.65"]
+
+
+def test_settings_are_those_of_the_card() -> None:
+    focus = {"focus_laplacian": 0.08, "focus_tenengrad": 5.0, "focus_slope": -2.9, "focus_slope_mad": 0.2}
+    card = read_card(changed(thresholds={"accept_min": 0.4}, reference_quality=focus), "card.json")
+    settings = settings_from_card(card, method="paper")
+    assert (settings.assay, settings.modality, settings.method) == ("suspension", "brightfield", "paper")
+    assert settings.accept_min == 0.4
+    assert settings.dead_min == 0.5
+    assert settings.limits.focus == card.reference_quality

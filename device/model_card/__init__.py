@@ -5,23 +5,21 @@ and reads it. Unknown keys of a card are refused, and all its faults come at onc
 """
 
 import json
-import math
-import types
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Union, cast, get_args, get_origin, get_type_hints
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from device.analysis.assess import AnalysisSettings
 from device.analysis.crops import CROP_PX, PREPROCESSING
-from device.analysis.quality import FocusReference
+from device.analysis.pyramid import WORKING_UM_PER_PX
+from device.analysis.quality import FocusReference, QualityLimits
 from device.errors import ModelError
-from device.records import Assay, CellClass, Modality, ModelId, ScaleSource
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from device.model_card.strict import parse_record
+from device.records import Assay, CellClass, Method, Modality, ModelId, ScaleSource
 
 MODEL_FILE = "model.tflite"
 CARD_FILE = "card.json"
@@ -30,6 +28,10 @@ SUMS_FILE = "SHA256SUMS"
 BUNDLE_FILES = (MODEL_FILE, CARD_FILE, GOLDEN_FILE)
 FIELD_CLASSES = ("non_toxic", "toxic")
 """Classes of a field model, in the order of its logits."""
+
+THRESHOLDS = {"cell": ("accept_min", "dead_min"), "field": ("toxic_min", "non_toxic_max")}
+"""Thresholds that a card of each kind may state: of a cell model those of `AnalysisSettings`; of a field model
+the p_toxic from which, and up to which, the second opinion is toxic or non-toxic."""
 
 Scalar = str | bool | int | float
 
@@ -112,7 +114,7 @@ class Card:
     temperature: float
     """Divides the logits before the softmax, > 0; fitted on the int8 logits of the calibration split."""
     thresholds: Mapping[str, float]
-    """Thresholds chosen on the validation split, by name (see `settings_from_card`), 0 to 1."""
+    """Thresholds chosen on the validation split, by name (`THRESHOLDS`), 0 to 1."""
     reference_quality: FocusReference | None
     """Focus of sharp training images, against which a field is judged; null tests no focus."""
     data: tuple[DataSource, ...]
@@ -192,18 +194,53 @@ def read_card(text: str, source: str) -> Card:
         document = json.loads(text)
     except ValueError as error:
         raise ModelError(f"{source} is no JSON: {error}; export the bundle again") from error
-    faults: list[str] = []
-    card = _parse(Card, document, "", faults)
-    if not faults:
-        faults = _range_faults(cast(Card, card))
-    if faults:
+    card, faults = parse_record(Card, document)
+    if card is not None:
+        faults = _range_faults(card)
+    if card is None or faults:
         raise ModelError(f"{source}: " + "; ".join(faults) + "; export the bundle again with this version")
-    return cast(Card, card)
+    return card
 
 
 def card_text(card: Card) -> str:
     """Return the card as the JSON text of card.json, keys in the order of `Card`."""
     return json.dumps(asdict(card), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def settings_from_card(card: Card, *, method: Method = "hybrid") -> AnalysisSettings:
+    """Return how to read fields with this cell model: its assay, modality, thresholds and focus reference.
+
+    Parameters
+    ----------
+    card : Card
+        Of a cell model.
+    method : {"hybrid", "paper"}
+        How cells are found.
+    """
+    settings = AnalysisSettings(
+        card.assay, card.modality, method, QualityLimits(focus=card.reference_quality)
+    )
+    return replace(settings, **card.thresholds)
+
+
+def fit_faults(card: Card, *, assay: Assay | None, modality: Modality | None) -> list[str]:
+    """Return why a model must not read these images, one sentence each; none where it fits.
+
+    Parameters
+    ----------
+    card : Card
+        What the model was made for.
+    assay, modality
+        What the configuration, the command line or dataset.json says; None where nothing is said.
+    """
+    faults = []
+    if assay is not None and assay != card.assay:
+        faults.append(f"model {card.name} is for assay {card.assay}; expected {assay}")
+    if modality is not None and modality != card.modality:
+        faults.append(f"model {card.name} is for {card.modality}; expected {modality}")
+    if abs(card.um_per_px / WORKING_UM_PER_PX - 1) > 0.03:
+        faults.append(f"model {card.name} sees {card.um_per_px} um/px; expected {WORKING_UM_PER_PX}")
+    return faults
 
 
 def _range_faults(card: Card) -> list[str]:
@@ -229,6 +266,11 @@ def _range_faults(card: Card) -> list[str]:
         if name not in known
     ]
     faults += [
+        f"threshold {key!r} is unknown; expected {', '.join(THRESHOLDS[card.kind])}"
+        for key in card.thresholds
+        if key not in THRESHOLDS[card.kind]
+    ]
+    faults += [
         f"thresholds.{key} is {value}; expected 0 to 1"
         for key, value in card.thresholds.items()
         if not 0 <= value <= 1
@@ -240,66 +282,3 @@ def _range_faults(card: Card) -> list[str]:
     if card.preprocessing != PREPROCESSING:
         faults.append(f"preprocessing is {card.preprocessing!r}; expected {PREPROCESSING!r}")
     return faults
-
-
-def _parse(kind: object, value: object, path: str, faults: list[str]) -> object:
-    """Return `value` as the annotated type `kind`, or note what is wrong with it at `path`."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if isinstance(kind, type) and is_dataclass(kind):
-        return _parse_record(kind, value, path, faults)
-    if origin in (Union, types.UnionType):
-        return _parse_union(arguments, value, path, faults)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_parse(arguments[0], item, f"{path}[{i}]", faults) for i, item in enumerate(value))
-    if origin is Mapping and isinstance(value, dict):
-        return {key: _parse(arguments[1], item, f"{path}.{key}", faults) for key, item in value.items()}
-    if origin is Literal and value in arguments:
-        return value
-    if kind is float and type(value) in (int, float) and math.isfinite(cast(float, value)):
-        return float(cast(float, value))
-    if kind in (int, str, bool) and type(value) is kind:
-        return value
-    faults.append(f"{path} is {value!r}; expected {_expected(kind)}")
-    return None
-
-
-def _parse_union(arguments: tuple[object, ...], value: object, path: str, faults: list[str]) -> object:
-    if value is None and types.NoneType in arguments:
-        return None
-    kinds = [kind for kind in arguments if kind is not types.NoneType]
-    for kind in kinds[:-1]:
-        attempt: list[str] = []
-        parsed = _parse(kind, value, path, attempt)
-        if not attempt:
-            return parsed
-    return _parse(kinds[-1], value, path, faults)
-
-
-def _parse_record(kind: type["DataclassInstance"], value: object, path: str, faults: list[str]) -> object:
-    if not isinstance(value, dict):
-        faults.append(f"{path or 'the card'} is {value!r}; expected an object")
-        return None
-    prefix = f"{path}." if path else ""
-    hints = get_type_hints(kind)
-    optional = {f.name for f in fields(kind) if f.default is not MISSING or f.default_factory is not MISSING}
-    faults += [f"unknown key {prefix}{key}; remove it" for key in value if key not in hints]
-    faults += [f"{prefix}{key} is missing" for key in hints if key not in value and key not in optional]
-    parsed = {key: _parse(hints[key], value[key], prefix + key, faults) for key in hints if key in value}
-    return None if faults else kind(**parsed)
-
-
-def _expected(kind: object) -> str:
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return " or ".join(repr(argument) for argument in arguments)
-    if origin is tuple:
-        return "a list"
-    if origin is Mapping:
-        return "an object"
-    words: dict[object, str] = {
-        float: "a finite number",
-        int: "a whole number",
-        str: "text",
-        bool: "true or false",
-    }
-    return words.get(kind, str(kind))
