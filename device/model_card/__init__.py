@@ -30,8 +30,8 @@ FIELD_CLASSES = ("non_toxic", "toxic")
 """Classes of a field model, in the order of its logits."""
 
 THRESHOLDS = {"cell": ("accept_min", "dead_min"), "field": ("toxic_min", "non_toxic_max")}
-"""Thresholds that a card of each kind may state: of a cell model those of `AnalysisSettings`; of a field model
-the p_toxic from which, and up to which, the second opinion is toxic or non-toxic."""
+"""Thresholds that a card may state: of a cell model those of `AnalysisSettings`; of a field model the p_toxic
+from which, and up to which, the second opinion is toxic or non-toxic."""
 
 Scalar = str | bool | int | float
 
@@ -220,7 +220,9 @@ def settings_from_card(card: Card, *, method: Method = "hybrid") -> AnalysisSett
     settings = AnalysisSettings(
         card.assay, card.modality, method, QualityLimits(focus=card.reference_quality)
     )
-    return replace(settings, **card.thresholds)
+    accept_min = card.thresholds.get("accept_min", settings.accept_min)
+    dead_min = card.thresholds.get("dead_min", settings.dead_min)
+    return replace(settings, accept_min=accept_min, dead_min=dead_min)
 
 
 def fit_faults(card: Card, *, assay: Assay | None, modality: Modality | None) -> list[str]:
