@@ -1,0 +1,176 @@
+"""A plate while its fields come in, as an immutable state: used by the station and by files alike.
+
+`start` opens a plate, `start_live` a single rolling well where no plate is defined; `add` takes one reading
+and gives the provisional verdict of its well; `finish` gives the final verdicts and the report. Adding the
+readings of a journal again leads to the same verdicts.
+"""
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
+
+from device.analysis.grading import Rule
+from device.analysis.plate import judge_plate
+from device.analysis.verdict import judge_well
+from device.analysis.well import Evidence, gather_well, pool_reference
+from device.records import Assay, Method, Modality, PlateReport, PlateWell, Reading, Verdict
+
+LIVE_WELL = "live"
+LIVE_FIELDS = 10
+"""Fields over which the verdict of a live view without a plate rolls, refused ones included: a view that has
+gone blind must not keep what it said before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What all wells of a plate have in common."""
+
+    plate: str
+    rule: Rule
+    assay: Assay
+    modality: Modality
+    method: Method
+    scale_may_be_assumed: bool
+    """False for live cameras: an assumed scale then never gives `non_toxic`."""
+    looks: tuple[int, ...] = ()
+    """Numbers of fields at which wells are judged provisionally; empty where their number is fixed."""
+    rolling: bool = False
+    """True for a live view without a plate."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlateState:
+    """Everything seen of a plate so far."""
+
+    settings: Settings
+    wells: tuple[PlateWell, ...]
+    readings: tuple[tuple[Reading, ...], ...]
+    """Of each well, without cells and labels."""
+
+    def n_accepted(self, well: str) -> int:
+        """Return how many accepted fields `well` has; 0 for a well that is not on the plate."""
+        return sum(len(evidence.fields) for evidence in evidence_of(self, {well}))
+
+
+def start(
+    wells: Sequence[PlateWell],
+    rule: Rule,
+    *,
+    plate: str,
+    assay: Assay,
+    modality: Modality,
+    method: Method = "hybrid",
+    scale_may_be_assumed: bool = False,
+    looks: tuple[int, ...] = (),
+) -> PlateState:
+    """Return a plate without readings.
+
+    Raises
+    ------
+    ValueError
+        If `wells` is empty or two wells have one name.
+    """
+    names = [well.well for well in wells]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"wells are {names}; expected at least one, each with a name of its own")
+    settings = Settings(plate, rule, assay, modality, method, scale_may_be_assumed, looks)
+    return PlateState(settings, tuple(wells), ((),) * len(names))
+
+
+def start_live(
+    rule: Rule,
+    *,
+    assay: Assay,
+    modality: Modality,
+    method: Method = "hybrid",
+    scale_may_be_assumed: bool = False,
+) -> PlateState:
+    """Return a state of the one well `live`; its verdicts are provisional, over its last ten fields."""
+    live = PlateWell(LIVE_WELL, LIVE_WELL, "test", None, None, 1)
+    settings = Settings(LIVE_WELL, rule, assay, modality, method, scale_may_be_assumed, rolling=True)
+    return PlateState(settings, (live,), ((),))
+
+
+def add(state: PlateState, reading: Reading) -> tuple[PlateState, Verdict | None]:
+    """Return the state with `reading` in its well, and the provisional verdict of that well.
+
+    Parameters
+    ----------
+    state : PlateState
+        Not changed.
+    reading : Reading
+        Of one field. A refused one is counted but never enters the numbers of its well. One that the state
+        holds already (same source, sequence number and time) changes nothing.
+
+    Returns
+    -------
+    PlateState
+        With the reading.
+    Verdict or None
+        None where the reading's well is not on the plate.
+    """
+    name = LIVE_WELL if state.settings.rolling else reading.well
+    index = next((i for i, well in enumerate(state.wells) if well.well == name), None)
+    if index is None:
+        return state, None
+    before = state.readings[index]
+    if (reading.source, reading.sequence, reading.taken_at) not in {
+        (known.source, known.sequence, known.taken_at) for known in before
+    }:
+        slim = replace(reading, cells=(), labels=reading.labels[:0, :0])
+        kept = (*before, slim)[-LIVE_FIELDS:] if state.settings.rolling else (*before, slim)
+        state = replace(state, readings=(*state.readings[:index], kept, *state.readings[index + 1 :]))
+    return state, provisional(state, state.wells[index].well)
+
+
+def provisional(state: PlateState, well: str) -> Verdict:
+    """Return the provisional verdict of `well`, compared with the blank and negative fields seen so far.
+
+    Raises
+    ------
+    ValueError
+        If `well` is not on the plate.
+    """
+    # The other test wells do not matter here, and a plate may have hundreds.
+    needed = {w.well for w in state.wells if w.role in ("blank", "negative")} | {well}
+    wells = evidence_of(state, needed)
+    evidence = next((e for e in wells if e.plan.well == well), None)
+    if evidence is None:
+        raise ValueError(f"well {well} is not on plate {state.settings.plate}")
+    return judge_well(
+        evidence,
+        pool_reference(wells, state.settings.rule),
+        state.settings.rule,
+        stage="provisional",
+        looks=state.settings.looks,
+        scale_may_be_assumed=state.settings.scale_may_be_assumed,
+    )
+
+
+def finish(state: PlateState) -> tuple[tuple[Verdict, ...], PlateReport]:
+    """Return the final verdicts of all wells, in the order of the plate, and its report.
+
+    Raises
+    ------
+    ValueError
+        For a live state: it has no plate, no controls and no end.
+    """
+    settings = state.settings
+    if settings.rolling:
+        raise ValueError("a live view without a plate has no final verdict; expected a plate")
+    return judge_plate(
+        settings.plate,
+        evidence_of(state),
+        settings.rule,
+        scale_may_be_assumed=settings.scale_may_be_assumed,
+        looks=settings.looks,
+    )
+
+
+def evidence_of(state: PlateState, wells: Container[str] | None = None) -> tuple[Evidence, ...]:
+    """Return what was seen in each well of the plate, or in those of `wells`, in the order of the plate."""
+    s = state.settings
+    return tuple(
+        gather_well(well, readings, assay=s.assay, modality=s.modality, method=s.method)
+        for well, readings in zip(state.wells, state.readings, strict=True)
+        if wells is None or well.well in wells
+    )
