@@ -20,7 +20,6 @@ import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Protocol, cast
 
 from device.errors import CameraError, ConfigError
@@ -55,8 +54,6 @@ class Setup:
     modality: Modality = "phase"
     wells: tuple[PlateWell, ...] = ()
     """Wells of the plate, in order; empty where no plate is defined."""
-    plate_folder: Path | None = None
-    """Folder of plate.csv, to which `PlateWell.files` are relative."""
 
 
 class Camera(Protocol):

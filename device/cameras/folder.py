@@ -1,0 +1,88 @@
+"""Camera kind `folder`: image files instead of a microscope, each exactly once, in order."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from device.cameras import LostFrame, Setup
+from device.errors import CameraError, ImageError
+from device.images import list_images, read_gray
+from device.plates import Plate, find_fields
+from device.records import Frame, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Options of `[camera]` for kind `folder`."""
+
+    path: Path
+    """Folder of images, or one image. With a plate its wells name the files, relative to this folder."""
+    loop: bool = False
+    """Begin again after the last file, for soak tests; sequence numbers run on."""
+
+
+def open_camera(settings: Settings, setup: Setup) -> "FolderCamera":
+    """Return a camera over the files of a folder.
+
+    Raises
+    ------
+    CameraError
+        If the folder is missing or holds no images.
+    ConfigError
+        If the plate names files that are not there.
+    """
+    if not settings.path.exists():
+        raise CameraError(
+            f"camera.path is {settings.path}, which does not exist; expected a folder of images"
+        )
+    if setup.wells:
+        found = find_fields(Plate(settings.path.name, setup.wells), settings.path)
+        shots = [(file, well, number) for well, files in found.items() for number, file in enumerate(files)]
+        return FolderCamera(settings, setup, shots)
+    try:
+        files = list_images(settings.path)
+    except ImageError as error:
+        raise CameraError(f"camera.path: {error}") from error
+    if not files:
+        raise CameraError(
+            f"camera.path is {settings.path}, which holds no images; expected PNG, TIFF, JPEG or BMP"
+        )
+    return FolderCamera(settings, setup, [(file, None, None) for file in files])
+
+
+class FolderCamera:
+    """Files as frames; a damaged file is a LostFrame and the next one follows."""
+
+    live = False
+
+    def __init__(
+        self, settings: Settings, setup: Setup, shots: Sequence[tuple[Path, str | None, int | None]]
+    ) -> None:
+        self._settings, self._scale, self._shots = settings, setup.scale, shots
+        self._closed = False
+
+    def frames(self) -> Iterator[Frame | LostFrame]:
+        """Yield one frame, or one LostFrame, for each file."""
+        sequence = 0
+        while True:
+            for file, well, number in self._shots:
+                if self._closed:
+                    return
+                yield self._read(file, sequence, well, number)
+                sequence += 1
+            if not self._settings.loop:
+                return
+
+    def close(self) -> None:
+        """End after the present file."""
+        self._closed = True
+
+    def _read(self, file: Path, sequence: int, well: str | None, number: int | None) -> Frame | LostFrame:
+        now = datetime.now(UTC)
+        source = str(file.relative_to(self._settings.path)) if file != self._settings.path else file.name
+        try:
+            image = read_gray(file)
+        except ImageError as error:
+            return LostFrame(Reason.UNREADABLE_IMAGE, str(error), now, source, sequence, well, number)
+        return Frame(image, now, source, sequence, self._scale, well, number)

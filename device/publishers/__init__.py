@@ -1,0 +1,124 @@
+"""Publishers: one module a kind, found by its name, as cameras are.
+
+To add a kind, write `device/publishers/<kind>.py` with `Settings` (a frozen dataclass, by the rules that
+stand in `device.cameras`) and `open_publisher(settings: Settings, setup: Setup) -> Publisher`.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, cast
+
+from device.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message on its way out, always QoS 1."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+    expiry_s: int | None = None
+    """The broker forgets it after this many seconds; None keeps it."""
+    content_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The other side takes messages now; nothing sent before is under way any more."""
+
+    window: int
+    """Most messages that may be under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The other side is gone or refuses; the publisher tries again by itself."""
+
+    detail: str
+    """What was found, for the log; the same fault gives the same words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The other side answered for one message."""
+
+    token: object
+    """What `send` returned."""
+    failure: str | None
+    """None when it took the message, else why it never will as things stand."""
+
+
+Event: TypeAlias = Connected | Lost | Settled
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What every publisher is told, whatever its kind."""
+
+    client_id: str
+    will: Message
+    """What the broker says when the station is gone without a word."""
+    notify: Callable[[Event], None]
+    """Takes events, from any thread, and must only put them in a queue: paho calls back with its own lock
+    held."""
+
+
+class Publisher(Protocol):
+    """A way out, called by the send loop from its one thread; answers come as events through `notify`."""
+
+    def start(self) -> None:
+        """Begin to connect, without waiting for it."""
+        ...
+
+    def send(self, message: Message) -> object | None:
+        """Hand over a message and return its token at once, or None if there is no connection."""
+        ...
+
+    def close(self) -> None:
+        """Part in order, so that the will is not sent; returns within 2 s. May be called more than once."""
+        ...
+
+
+class _Kind(Protocol):
+    Settings: type[Any]
+
+    def open_publisher(self, settings: Any, setup: Setup) -> Publisher: ...  # noqa: ANN401 - each has its own
+
+
+def publisher_kinds() -> tuple[str, ...]:
+    """Return the names of all kinds, sorted, without importing one."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+def publisher_settings(kind: str) -> type[Any]:
+    """Return the settings record of `kind`.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such kind; the message lists those there are.
+    """
+    return _kind(kind).Settings
+
+
+def open_publisher(kind: str, settings: object, setup: Setup) -> Publisher:
+    """Return the publisher `kind`, not yet started.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such kind.
+    PublishError
+        If its settings cannot be used, such as a missing password file.
+    """
+    return _kind(kind).open_publisher(settings, setup)
+
+
+def _kind(kind: str) -> _Kind:
+    kinds = publisher_kinds()
+    if kind not in kinds:
+        raise ConfigError(f"publisher.kind is {kind!r}; expected one of {', '.join(kinds)}")
+    return cast("_Kind", importlib.import_module(f"{__name__}.{kind}"))

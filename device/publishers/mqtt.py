@@ -1,0 +1,272 @@
+"""Publisher kind `mqtt`: MQTT 5, QoS 1, one client a connection.
+
+paho is used for one connection only and thrown away with it. Its own reconnect sends again all that it holds,
+past its own limit (paho issue 492), and keeps a message that the broker will never take at the head for ever;
+here the send loop decides from the journal what goes out after a reconnect. Callbacks only hand on events:
+paho holds its lock while it calls `on_publish`, so whoever takes another lock there can stop both threads for
+good (paho 226, 346, 603).
+"""
+
+import itertools
+import random
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from device.errors import PublishError
+from device.publishers import Connected, Lost, Message, Settled, Setup
+
+WINDOW = 16
+"""Most messages under way, below the 20 that Mosquitto receives at once."""
+_RETRY_S = (0.1, 1.0)
+"""First and longest wait before the next try; a broker restart must not cost more than 2 s."""
+_REFUSED_S = 30.0
+"""Wait after a refusal that only a person can mend, such as a wrong password."""
+_JITTER = 0.2
+"""Share by which waits differ, so that all stations of a lab do not return in the same instant."""
+_ANSWER_S = 10.0
+"""Limit for the connection and for the broker's first word."""
+_SHORT_S = 2.0
+"""A connection that ends sooner was none; that again and again means two stations under one name."""
+_FLAPS = 3
+_WILL_DELAY_S = 10
+"""The will hides a Wi-Fi dropout that is shorter."""
+_NEEDS_A_PERSON = {133, 134, 135, 138, 140}
+"""Reason codes: bad user name or password, not authorized, banned, bad authentication, client id not
+valid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Options of `[publisher]` for kind `mqtt`."""
+
+    host: str = "localhost"
+    """Name or address of the broker."""
+    port: int = field(default=1883, metadata={"range": (1, 65535)})
+    """Its port; 8883 is usual with TLS."""
+    prefix: str = field(default="nanotox/v1", metadata={"pattern": r"[a-z0-9-]+(/[a-z0-9-]+)*"})
+    """First part of every topic."""
+    user: str | None = None
+    """User name, if the broker asks for one."""
+    password_file: Path | None = None
+    """File whose first line is the password, readable by its owner alone; never the password itself."""
+    ca_file: Path | None = None
+    """Certificate authority of the broker, PEM; switches TLS on."""
+    cert_file: Path | None = None
+    """Certificate of this station, PEM, where the broker wants one."""
+    key_file: Path | None = None
+    """Private key to `cert_file`, PEM, readable by its owner alone."""
+    keepalive_s: int = field(default=10, metadata={"range": (5, 300)})
+    """A silent broker is noticed after twice this, s."""
+    session_expiry_s: int = field(default=86_400, metadata={"range": (0, 4_294_967_295)})
+    """How long the broker remembers this station's session, s."""
+
+    def __post_init__(self) -> None:
+        if (self.user is None) != (self.password_file is None):
+            raise ValueError("user and password_file go together; expected both or none")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file go together; expected both or none")
+        if self.cert_file is not None and self.ca_file is None:
+            raise ValueError("cert_file is given without ca_file; expected the broker's authority too")
+
+
+def open_publisher(settings: Settings, setup: Setup) -> "MqttPublisher":
+    """Return a publisher to a broker; it need not be there yet.
+
+    Raises
+    ------
+    PublishError
+        If the password, certificate or key cannot be read, or others may read them.
+    """
+    password = None
+    if settings.password_file is not None:
+        lines = _read_secret(settings.password_file).splitlines()
+        if not lines or not lines[0]:
+            raise PublishError(f"{settings.password_file} is empty; expected a password in its first line")
+        password = lines[0]
+    context = None
+    if settings.ca_file is not None:
+        if settings.key_file is not None:
+            _read_secret(settings.key_file)
+        try:
+            context = ssl.create_default_context(cafile=str(settings.ca_file))
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            if settings.cert_file is not None and settings.key_file is not None:
+                context.load_cert_chain(settings.cert_file, settings.key_file)
+        except (OSError, ssl.SSLError) as error:
+            raise PublishError(
+                f"TLS files of [publisher] cannot be used ({error}); expected PEM files"
+            ) from error
+    return MqttPublisher(settings, setup, password, context)
+
+
+def _read_secret(path: Path) -> str:
+    try:
+        if path.stat().st_mode & 0o077:
+            raise PublishError(f"{path} may be read by others; expected mode 0600, run chmod 600 {path}")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PublishError(f"{path} cannot be read ({error}); expected a file of this user") from error
+
+
+class MqttPublisher:
+    """A connection that is made again whenever it breaks, in a thread of its own."""
+
+    def __init__(
+        self, settings: Settings, setup: Setup, password: str | None, context: ssl.SSLContext | None
+    ) -> None:
+        self._settings, self._setup = settings, setup
+        self._password, self._context = password, context
+        self._link: _Link | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+
+    def start(self) -> None:
+        """Begin to connect, and go on trying until `close`."""
+        self._thread.start()
+
+    def send(self, message: Message) -> object | None:
+        """Hand the message to paho; it answers as `Settled`, or never if the connection breaks first."""
+        link = self._link
+        if link is None:
+            return None
+        properties = _properties(PacketTypes.PUBLISH, ContentType=message.content_type)
+        if message.expiry_s is not None:
+            properties.MessageExpiryInterval = message.expiry_s
+        sent = link.client.publish(
+            message.topic, message.payload, qos=1, retain=message.retain, properties=properties
+        )
+        return (link.number, sent.mid) if sent.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
+
+    def close(self) -> None:
+        """Say goodbye to the broker and end the thread."""
+        self._closing.set()
+        link = self._link
+        if link is not None:
+            link.client.disconnect()
+        if self._thread.is_alive():
+            self._thread.join(2.0)
+
+    def _run(self) -> None:
+        low, high = _RETRY_S
+        wait, n_short = low, 0
+        for number in itertools.count():
+            link = _Link(number, self._new_client())
+            self._live(link)
+            if self._closing.is_set():
+                return
+            n_short = n_short + 1 if link.is_up and link.lived_s < _SHORT_S else 0
+            hint = "; is another station running under this name?" if n_short >= _FLAPS else ""
+            self._setup.notify(Lost(link.detail + hint))
+            wait = low if link.lived_s >= _SHORT_S else min(2 * wait, high)
+            pause = _REFUSED_S if link.needs_a_person else wait
+            self._closing.wait(pause * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - jitter, no secret
+
+    def _live(self, link: "_Link") -> None:
+        """Connect, and return when that connection is over."""
+        client, settings = link.client, self._settings
+        client.on_connect = self._on_connect(link)
+        client.on_disconnect = _on_disconnect(link)
+        client.on_publish = self._on_publish(link)
+        expiry = _properties(PacketTypes.CONNECT, SessionExpiryInterval=settings.session_expiry_s)
+        began = time.monotonic()
+        try:
+            client.connect(
+                settings.host, settings.port, settings.keepalive_s, clean_start=False, properties=expiry
+            )
+            client.loop_start()
+            while not link.over.wait(1.0):
+                if not link.is_up and time.monotonic() - began > _ANSWER_S:
+                    link.detail = f"the broker took the connection and said nothing for {_ANSWER_S:g} s"
+                    break
+        except (OSError, ValueError) as error:
+            # ValueError comes for a host name that no name server would take.
+            link.detail = str(error)
+        finally:
+            self._link = None
+            client.disconnect()
+            client.loop_stop()
+            link.lived_s = time.monotonic() - began if link.is_up else 0.0
+
+    def _new_client(self) -> Client:
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._setup.client_id,
+            protocol=MQTTProtocolVersion.MQTTv5,
+            reconnect_on_failure=False,
+        )
+        client.max_inflight_messages_set(WINDOW)
+        client.connect_timeout = _ANSWER_S
+        if self._settings.user is not None:
+            client.username_pw_set(self._settings.user, self._password)
+        if self._context is not None:
+            client.tls_set_context(self._context)
+        will = self._setup.will
+        properties = _properties(
+            PacketTypes.WILLMESSAGE, WillDelayInterval=_WILL_DELAY_S, ContentType=will.content_type
+        )
+        client.will_set(will.topic, will.payload, qos=1, retain=will.retain, properties=properties)
+        return client
+
+    def _on_connect(self, link: "_Link") -> Callable[..., None]:
+        def on_connect(
+            _client: Client, _data: object, _flags: object, reason: ReasonCode, properties: Properties | None
+        ) -> None:
+            if reason.is_failure:
+                link.detail = f"the broker refuses: {reason} (code {reason.value})"
+                link.needs_a_person = reason.value in _NEEDS_A_PERSON
+                return
+            link.is_up = True
+            self._link = link
+            self._setup.notify(Connected(min(WINDOW, getattr(properties, "ReceiveMaximum", WINDOW))))
+
+        return on_connect
+
+    def _on_publish(self, link: "_Link") -> Callable[..., None]:
+        def on_publish(
+            _client: Client, _data: object, mid: int, reason: ReasonCode, _properties: Properties | None
+        ) -> None:
+            failure = f"{reason} (code {reason.value})" if reason.is_failure else None
+            self._setup.notify(Settled((link.number, mid), failure))
+
+        return on_publish
+
+
+@dataclass(slots=True)
+class _Link:
+    """One connection and what became of it."""
+
+    number: int
+    client: Client
+    over: threading.Event = field(default_factory=threading.Event)
+    is_up: bool = False
+    detail: str = "connection lost"
+    needs_a_person: bool = False
+    lived_s: float = 0.0
+
+
+def _on_disconnect(link: _Link) -> Callable[..., None]:
+    def on_disconnect(
+        _client: Client, _data: object, _flags: object, reason: ReasonCode, _properties: Properties | None
+    ) -> None:
+        if link.is_up:
+            link.detail = f"connection lost: {reason}"
+        link.over.set()
+
+    return on_disconnect
+
+
+def _properties(packet: int, **values: object) -> Properties:
+    properties = Properties(packet)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+    for name, value in values.items():
+        setattr(properties, name, value)
+    return properties
