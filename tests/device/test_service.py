@@ -1,0 +1,69 @@
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from device.service import clock_state, notify_systemd
+
+UNIT = Path(__file__).parents[2] / "systemd" / "nanotox.service"
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_systemd_hears_what_it_is_told(tmp_path, monkeypatch, abstract):
+    address = f"@nanotox-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind("\0" + address[1:] if abstract else address)
+        systemd.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        assert notify_systemd("READY=1", "STATUS=field 3")
+        assert systemd.recv(100) == b"READY=1\nSTATUS=field 3"
+
+
+@pytest.mark.parametrize("address", [None, "", "/nowhere/notify"])
+def test_a_station_started_by_hand_tells_nobody(monkeypatch, address):
+    if address is None:
+        monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    else:
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+    assert not notify_systemd("READY=1")
+
+
+def test_the_clock_says_whether_it_can_be_trusted():
+    assert clock_state() in ("synced", "unsynced", "unknown")
+
+
+def systemd_analyze(*arguments):
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed; `apt-get install systemd` gives it")
+    return subprocess.run(
+        ["systemd-analyze", *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+@pytest.fixture
+def unit(tmp_path):
+    """The shipped unit with a program that exists here, since `verify` looks for it."""
+    program = tmp_path / "nanotox"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    copy = tmp_path / "nanotox.service"
+    copy.write_text(UNIT.read_text().replace("/opt/nanotox/bin/nanotox", str(program)))
+    return copy
+
+
+def test_the_unit_is_clean_under_systemd_analyze_verify(unit):
+    checked = systemd_analyze("verify", "--man=no", str(unit))
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_the_unit_exposes_little(unit):
+    checked = systemd_analyze("security", "--offline=true", "--threshold=15", "--no-pager", str(unit))
+    assert checked.returncode == 0, checked.stdout[-300:]
+
+
+def test_the_unit_keeps_the_processor_visible():
+    # ProcSubset=pid hides /proc/cpuinfo and makes inference 70 times slower.
+    assert "ProcSubset" not in [line.split("=")[0] for line in UNIT.read_text().splitlines()]
