@@ -54,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nanotox",
         description="Count live and dead cells, grade wells, run the station. For research use only.",
-        epilog="Example: nanotox count field.png --um-per-px 0.65 --assay adherent",
+        epilog="Example: nanotox count field.png --um-per-px 0.65 --model phase-cell",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"nanotox {installed_version()}")

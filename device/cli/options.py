@@ -1,0 +1,57 @@
+"""Options that several commands share. Standard library only, so that `--help` stays quick."""
+
+import argparse
+import math
+
+ASSAYS = ("adherent", "suspension")
+MODALITIES = ("phase", "brightfield")
+METHODS = ("hybrid", "paper")
+
+
+def add_analysis_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says how images are read: scale, assay, modality, model, method, workers."""
+    parser.add_argument(
+        "--um-per-px",
+        type=positive_number,
+        metavar="X",
+        help="micrometers a pixel; mandatory unless dataset.json beside the images says it",
+    )
+    parser.add_argument("--assay", choices=ASSAYS, help="default: that of dataset.json, else of the model")
+    parser.add_argument(
+        "--modality", choices=MODALITIES, help="default: that of dataset.json, else of the model"
+    )
+    parser.add_argument(
+        "--model", metavar="NAME|DIR", help="model bundle; default: the shipped one for assay and modality"
+    )
+    parser.add_argument(
+        "--method",
+        choices=METHODS,
+        default="hybrid",
+        help="paper: the paper's watershed chain; without --model every region counts as dead, as printed",
+    )
+    parser.add_argument(
+        "--workers", type=positive_whole, default=1, metavar="N", help="images read side by side (default: 1)"
+    )
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--json`, which means the same for every command."""
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object a line on stdout, text on stderr"
+    )
+
+
+def positive_number(text: str) -> float:
+    """Return a finite number above 0, for argparse."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def positive_whole(text: str) -> int:
+    """Return a whole number above 0, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
