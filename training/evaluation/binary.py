@@ -1,0 +1,110 @@
+"""Probabilities of `dead` (or `toxic`) against the truth: right or wrong, ranked, and calibrated."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+BINS = 10
+"""Equal-mass bins of the calibration error."""
+_DRAWS = 200
+_FLOOR = 1e-7
+
+
+@dataclass(frozen=True, slots=True)
+class BinaryScores:
+    """What probabilities of the positive class, dead, are worth; None where only one class is there."""
+
+    n: int
+    n_dead: int
+    balanced_accuracy: float | None
+    sensitivity: float | None
+    """Recall of dead."""
+    specificity: float | None
+    """Recall of live."""
+    f1_dead: float | None
+    auc: float | None
+    nll: float
+    """Mean negative logarithm of the probability of the truth."""
+    brier: float
+    ece: float
+    """Expected calibration error over 10 equal-mass bins; biased upward for small n."""
+    ece_perfect: float
+    """What a perfectly calibrated model with these probabilities shows at this n: read `ece` beside it."""
+
+
+def binary_scores(
+    p_dead: ArrayLike, is_dead: ArrayLike, *, threshold: float = 0.5, seed: int = 0
+) -> BinaryScores:
+    """Return the scores of probabilities.
+
+    Parameters
+    ----------
+    p_dead : (N,) array_like of float
+        Probability of the positive class, 0 to 1; N >= 1.
+    is_dead : (N,) array_like of bool
+        The truth.
+    threshold : float
+        From which on a probability counts as dead.
+    seed : int
+        Of the simulation behind `ece_perfect`.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, there is nothing, or a probability is outside 0 to 1.
+    """
+    p, dead = np.asarray(p_dead, np.float64), np.asarray(is_dead, bool)
+    if p.shape != dead.shape or p.ndim != 1 or not p.size:
+        raise ValueError(f"probabilities are {p.shape}, truth {dead.shape}; expected one shape (N,), N >= 1")
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"probabilities reach from {p.min()} to {p.max()}; expected 0 to 1")
+    called = p >= threshold
+    tp, fp = int((called & dead).sum()), int((called & ~dead).sum())
+    n_dead, n_live = int(dead.sum()), int((~dead).sum())
+    sensitivity = tp / n_dead if n_dead else None
+    specificity = 1 - fp / n_live if n_live else None
+    both = sensitivity is not None and specificity is not None
+    truth = np.where(dead, p, 1 - p)
+    rng = np.random.default_rng(seed)
+    perfect = [expected_calibration_error(p, rng.random(len(p)) < p) for _ in range(_DRAWS)]
+    return BinaryScores(
+        n=len(p),
+        n_dead=n_dead,
+        balanced_accuracy=((sensitivity or 0.0) + (specificity or 0.0)) / 2 if both else None,
+        sensitivity=sensitivity,
+        specificity=specificity,
+        f1_dead=2 * tp / (tp + fp + n_dead) if tp + fp + n_dead else None,
+        auc=_auc(p, dead) if both else None,
+        nll=float(-np.log(np.maximum(truth, _FLOOR)).mean()),
+        brier=float(np.square(p - dead).mean()),
+        ece=expected_calibration_error(p, dead),
+        ece_perfect=float(np.mean(perfect)),
+    )
+
+
+def expected_calibration_error(
+    p: NDArray[np.float64], is_dead: NDArray[np.bool_], *, bins: int = BINS
+) -> float:
+    """Return the mean distance of stated and observed shares over bins of equally many probabilities, 0 to 1.
+
+    Parameters
+    ----------
+    p : (N,) ndarray of float64
+        Probabilities, N >= 1.
+    is_dead : (N,) ndarray of bool
+        The truth.
+    bins : int
+        At most this many; fewer where N is smaller.
+    """
+    order = np.argsort(p, kind="stable")
+    parts = np.array_split(order, min(bins, len(p)))
+    return float(sum(len(part) * abs(p[part].mean() - is_dead[part].mean()) for part in parts) / len(p))
+
+
+def _auc(p: NDArray[np.float64], dead: NDArray[np.bool_]) -> float:
+    """Share of dead-live pairs in the right order, ties half (Mann-Whitney)."""
+    _, inverse, counts = np.unique(p, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    n_dead = int(dead.sum())
+    return float((ranks[dead].sum() - n_dead * (n_dead + 1) / 2) / (n_dead * (len(p) - n_dead)))

@@ -1,0 +1,59 @@
+"""Intervals of scores. Images of one well or series are no independent witnesses: groups are drawn."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device.analysis.intervals import wilson
+from device.records import Interval
+
+_Z975 = 1.959963984540054
+
+
+def group_bootstrap(
+    groups: Sequence[str],
+    statistic: Callable[[NDArray[np.intp]], float | None],
+    *,
+    seed: int = 0,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+) -> Interval | None:
+    """Return the percentile interval of a statistic over groups drawn with replacement.
+
+    Parameters
+    ----------
+    groups : sequence of str
+        Group (well, series, duplicate family) of each item.
+    statistic : callable
+        Gets the indices of the drawn items, each as often as its group was drawn, and returns a figure, or
+        None where it does not exist for them.
+    seed : int
+        Of the draws; the same seed gives the same interval.
+    n_resamples : int
+        Draws.
+    level : float
+        Coverage, such as 0.95.
+
+    Returns
+    -------
+    Interval or None
+        None for fewer than two groups, or where the statistic exists in no draw.
+    """
+    names, inverse = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
+    if len(names) < 2:
+        return None
+    members = [np.flatnonzero(inverse == i) for i in range(len(names))]
+    rng = np.random.default_rng(seed)
+    draws = (rng.integers(len(names), size=len(names)) for _ in range(n_resamples))
+    figures = [statistic(np.concatenate([members[i] for i in draw])) for draw in draws]
+    known = [figure for figure in figures if figure is not None]
+    if not known:
+        return None
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def share_wilson(part: int, whole: int) -> Interval | None:
+    """Return Wilson's 95 % interval of `part` of `whole` independent items; None of nothing."""
+    return wilson(part / whole, whole, _Z975) if whole else None
