@@ -1,0 +1,83 @@
+# Sourced by tools/test and tools/demo: brings uv, the environments and Mosquitto to a bare Debian.
+# Everything lies below the checkout (.tools, .venv, .venv-tflite); with root, Debian packages are installed.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export PATH="$PWD/.tools/bin:$PATH:/usr/sbin"
+export UV_PYTHON_DOWNLOADS=never # the python3 that is here is the one that is tested
+
+headline() { printf '\n== %s\n' "$*"; }
+
+fail() {
+    printf '%s: %s\n' "$(basename "$0")" "$*" >&2
+    exit 1
+}
+
+is_root() { [ "$(id -u)" -eq 0 ]; }
+
+apt_install() {
+    export DEBIAN_FRONTEND=noninteractive
+    # the lists may be old or absent; one mirror that does not answer must not end it
+    apt-get update -qq >/dev/null || true
+    apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+require_python() {
+    command -v python3 >/dev/null || fail "python3 is missing; expected Python 3.11 to 3.13; install it"
+    python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' ||
+        fail "found $(python3 --version); expected Python 3.11 to 3.13; install one of these as python3"
+    UV_PYTHON="${UV_PYTHON:-$(python3 -c 'import sys; print(sys.executable)')}"
+    export UV_PYTHON
+}
+
+# uv from PATH, else from the package index into a private environment.
+ensure_uv() {
+    if ! command -v uv >/dev/null || ! uv --version >/dev/null 2>&1; then
+        headline "Install uv into .tools"
+        if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then
+            is_root || fail "python3 has no venv; expected it, or uv on PATH; install python3-venv"
+            apt_install python3-venv
+        fi
+        python3 -m venv .tools
+        .tools/bin/python -m pip install --quiet --disable-pip-version-check uv
+    fi
+    uv --version
+}
+
+# Debian's Mosquitto: the one on PATH, else installed, else unpacked below .tools with what it needs.
+ensure_mosquitto() {
+    if command -v mosquitto >/dev/null; then
+        return
+    fi
+    command -v apt-get >/dev/null ||
+        fail "mosquitto is not on PATH and this is no Debian; expected it; install Eclipse Mosquitto 2"
+    if is_root; then
+        headline "Install mosquitto with apt"
+        apt_install mosquitto || fail "apt could not install mosquitto; expected it on PATH; install it by hand"
+    else
+        headline "Unpack mosquitto into .tools (no root)"
+        unpack_mosquitto || fail "mosquitto could not be fetched; expected it on PATH; ask for: apt install mosquitto"
+    fi
+    command -v mosquitto >/dev/null || fail "mosquitto is still not on PATH; install it by hand"
+}
+
+unpack_mosquitto() {
+    local store="$PWD/.tools/mosquitto" packages libraries apt_options=()
+    mkdir -p "$store/debs" "$store/lists/partial" .tools/bin
+    if ! apt-cache show mosquitto >/dev/null 2>&1; then
+        # lists of our own: those of the system are root's
+        apt_options=(-o "Dir::State::lists=$store/lists" -o "Dir::Cache=$store" -o Debug::NoLocking=1)
+        apt-get "${apt_options[@]}" update -qq >/dev/null || true
+    fi
+    packages=$(apt-get "${apt_options[@]}" install --print-uris -qq --no-install-recommends \
+        -o Debug::NoLocking=1 mosquitto | awk '{ sub(/_.*/, "", $2); print $2 }') || return 1
+    [ -n "$packages" ] || return 1
+    # shellcheck disable=SC2086 # a list of names
+    (cd "$store/debs" && apt-get "${apt_options[@]}" download -qq $packages) || return 1
+    for deb in "$store"/debs/*.deb; do
+        dpkg -x "$deb" "$store"
+    done
+    libraries=$(find "$store" -name '*.so.*' -printf '%h\n' | sort -u | paste -sd:)
+    printf '#!/bin/sh\nLD_LIBRARY_PATH="%s" exec "%s" "$@"\n' "$libraries" "$store/usr/sbin/mosquitto" \
+        >.tools/bin/mosquitto
+    chmod +x .tools/bin/mosquitto
+}
