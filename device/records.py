@@ -240,6 +240,8 @@ class Reading:
     labels: NDArray[np.uint16] = dataclass_field(default_factory=_no_labels, metadata={"payload": False})
     """Regions at working scale, 0 = background; not part of the payload (`counting.labels_in_frame` gives
     them in pixels of the frame)."""
+    zoom: float = dataclass_field(default=1.0, metadata={"payload": False})
+    """Pixels of the frame per pixel of `labels`; not part of the payload."""
 
 
 @dataclass(frozen=True, slots=True)
