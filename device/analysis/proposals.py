@@ -27,7 +27,7 @@ class _Sensitivity:
     """Least symmetry of a candidate, 0 to 2."""
 
 
-# Chosen on ldc training tiles and on fields of the renderer inside its training ranges: recall >= 0.99 of every class
+# Chosen on ldc training tiles and rendered fields inside the training ranges: recall >= 0.99
 _SENSITIVITY: dict[Modality, _Sensitivity] = {
     "phase": _Sensitivity(1.0, 0.077, 0.2),
     "brightfield": _Sensitivity(1.3, 0.0154, 0.2),  # living cells are nearly invisible at focus
@@ -98,15 +98,16 @@ def measure_symmetry(
     Returns
     -------
     (H, W) ndarray of float32
-        The larger of both radii: below 0 where edges point around the pixel, small along a straight line, 2 where
-        all edges lie on circles about it.
+        The larger of both radii: below 0 where edges point around the pixel, small along a straight line, 2
+        where all edges lie on circles about it.
 
     Notes
     -----
-    Symmetry derivatives of the structure tensor (Bigun): edge directions as doubled angles 2 theta, correlated with
-    cos(2 theta - 2 phi) of the direction phi to the pixel, weighted by the second derivatives of a Gaussian. Doubled
-    angles make it blind to polarity: a bright cell, a dark one and the thin ring of a ghost count alike. It takes
-    the place of the voting of fast radial symmetry, with two blurs a radius.
+    Symmetry derivatives of the structure tensor (Bigun): edge directions as doubled angles 2 theta,
+    correlated with cos(2 theta - 2 phi) of the direction phi to the pixel, weighted by the second
+    derivatives of a Gaussian. Doubled angles make it blind to polarity: a bright cell, a dark one and the
+    thin ring of a ghost count alike. It takes the place of the voting of fast radial symmetry, with two
+    blurs a radius.
     """
     smooth = cv2.GaussianBlur(relative, (0, 0), gradient_sigma_um / um_per_px)
     down = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)
@@ -119,12 +120,11 @@ def measure_symmetry(
     inner_px, outer_px = (radius / np.sqrt(2) / um_per_px for radius in RADII_UM)
     inner = _circularity(cosine, sine, inner_px)
     rows, cols = relative.shape
-    half_size = (
-        max(1, cols // 2),
-        max(1, rows // 2),
-    )  # the outer radius is smooth enough for half the resolution
-    halves = (cv2.resize(angle, half_size, interpolation=cv2.INTER_AREA) for angle in (cosine, sine))
-    outer = cv2.resize(_circularity(*halves, outer_px / 2), (cols, rows), interpolation=cv2.INTER_LINEAR)
+    # the outer radius is smooth enough for half the resolution
+    half_size = (max(1, cols // 2), max(1, rows // 2))
+    cosine, sine = (cv2.resize(part, half_size, interpolation=cv2.INTER_AREA) for part in (cosine, sine))
+    outer = _circularity(cosine, sine, outer_px / 2)
+    outer = cv2.resize(outer, (cols, rows), interpolation=cv2.INTER_LINEAR)
     return np.maximum(inner, outer)
 
 

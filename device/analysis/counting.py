@@ -1,0 +1,188 @@
+"""From classified candidates to counted cells: each accepted center with its watershed region."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device.analysis.pyramid import Pyramid
+from device.records import DEAD_CLASSES, Cell, CellClass, Reading, Scale, Tally
+
+UM2_PER_MM2 = 1e6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """Centers with what the cell model says of each, given that it is a cell."""
+
+    centers: NDArray[np.float32]
+    """(K, 2) rows and columns at working scale."""
+    classes: tuple[CellClass, ...]
+    """Class of each, never `other`."""
+    p_dead: NDArray[np.float32]
+    """(K,) probability that it is dead given that it is a cell, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Count:
+    """What was counted in one field."""
+
+    cells: tuple[Cell, ...]
+    n_other: int
+    labels: NDArray[np.uint16]
+    """(H, W) regions at working scale, cells first; read-only."""
+    tally: Tally
+
+
+def accept_cells(
+    centers: NDArray[np.float32],
+    probabilities: NDArray[np.float32],
+    classes: Sequence[CellClass],
+    *,
+    accept_min: float,
+    dead_min: float,
+    merge_px: float,
+) -> tuple[Judged, NDArray[np.float32]]:
+    """Return the candidates that are cells, and those that are not.
+
+    Parameters
+    ----------
+    centers : (K, 2) ndarray of float32
+        Candidates, strongest first.
+    probabilities : (K, C) ndarray of float32
+        Of each class, 0 to 1.
+    classes : sequence of CellClass
+        What the C columns mean; `other` among them.
+    accept_min, dead_min : float
+        A candidate is a cell from 1 - p(other) = `accept_min` on, a cell is dead from p(dead) = `dead_min`
+        on.
+    merge_px : float
+        Of cells that are closer the surest stays, among equals the strongest candidate.
+
+    Returns
+    -------
+    cells : Judged
+        Surest first, no two closer than `merge_px`.
+    others : (L, 2) ndarray of float32
+        Centers of candidates that are no cell; those merged into a cell are in neither.
+    """
+    p_cell = 1 - probabilities[:, [kind is CellClass.OTHER for kind in classes]].sum(axis=1)
+    is_cell = p_cell >= accept_min
+    order = np.nonzero(is_cell)[0]
+    order = order[np.argsort(-p_cell[order], kind="stable")]
+    kept = order[_apart(centers[order], merge_px)]
+    return judge_cells(centers[kept], probabilities[kept], classes, dead_min=dead_min), centers[~is_cell]
+
+
+def judge_cells(
+    centers: NDArray[np.float32],
+    probabilities: NDArray[np.float32],
+    classes: Sequence[CellClass],
+    *,
+    dead_min: float,
+) -> Judged:
+    """Return live or dead, with the finer class, for centers that are cells whatever p(other) says."""
+    alive = np.array([kind is CellClass.LIVE for kind in classes])
+    dead = np.array([kind in DEAD_CLASSES for kind in classes])
+    p_dead_class, p_live = probabilities[:, dead], probabilities[:, alive].sum(axis=1)
+    total = p_dead_class.sum(axis=1) + p_live
+    p_dead = np.divide(p_dead_class.sum(axis=1), total, out=np.zeros_like(total), where=total > 0)
+    finer = [kind for kind in classes if kind in DEAD_CLASSES]
+    likeliest = p_dead_class.argmax(axis=1) if finer else np.zeros(len(centers), int)
+    names = tuple(
+        finer[choice] if is_dead else CellClass.LIVE
+        for choice, is_dead in zip(likeliest.tolist(), (p_dead >= dead_min).tolist(), strict=True)
+    )
+    return Judged(centers, names, p_dead.astype(np.float32))
+
+
+def count_cells(
+    judged: Judged, labels: NDArray[np.int32], others: NDArray[np.int32], pyramid: Pyramid, scale: Scale
+) -> Count:
+    """Return cells, regions and tally of one field.
+
+    Parameters
+    ----------
+    judged : Judged
+        Cells; number k has the region k + 1.
+    labels : (H, W) ndarray of int32
+        Regions of the cells at working scale.
+    others : (H, W) ndarray of int32
+        Regions that are no cells, from 1, where `labels` is 0.
+    pyramid : Pyramid
+        Gives positions in the frame.
+    scale : Scale
+        Of the frame; `assumed` makes areas null.
+
+    Returns
+    -------
+    Count
+        One label for each cell and each other region.
+    """
+    n_cells, n_other = len(judged.classes), int(others.max(initial=0))
+    joined = np.where(others > 0, others + n_cells, labels)
+    sizes = np.bincount(labels.ravel(), minlength=n_cells + 1)
+    at_edge = _labels_in(labels[0], labels[-1], labels[:, 0], labels[:, -1])
+    left_out = _labels_in(labels[-1], labels[:, -1])
+    um2_per_px = pyramid.um_per_px**2
+    known = scale.source != "assumed"
+    places = pyramid.to_frame(judged.centers).tolist()
+    cells = tuple(
+        Cell(
+            region=k + 1,
+            row=row,
+            col=col,
+            label="dead" if judged.classes[k] in DEAD_CLASSES else "live",
+            cell_class=judged.classes[k],
+            p_dead=float(judged.p_dead[k]),
+            area_um2=float(sizes[k + 1] * um2_per_px) if known else None,
+            touches_edge=k + 1 in at_edge,
+            counted=k + 1 not in left_out,
+        )
+        for k, (row, col) in enumerate(places)
+    )
+    area_mm2 = labels.size * um2_per_px / UM2_PER_MM2 if known else None
+    live_px = sum(int(sizes[cell.region]) for cell in cells if cell.label == "live")
+    narrow = joined.astype(np.uint16)
+    narrow.flags.writeable = False
+    return Count(cells, n_other, narrow, tally_cells(cells, area_mm2, live_px / labels.size))
+
+
+def tally_cells(cells: Sequence[Cell], area_mm2: float | None, confluence: float) -> Tally:
+    """Return what the field adds to its well: only cells that the edge rule counts."""
+    counted = [cell.cell_class for cell in cells if cell.counted]
+    n_live, n_lysed = counted.count(CellClass.LIVE), counted.count(CellClass.LYSED)
+    return Tally(
+        n_live=n_live,
+        n_rounded=len(counted) - n_live - n_lysed,
+        n_lysed=n_lysed,
+        area_mm2=area_mm2,
+        confluence=confluence,
+    )
+
+
+def labels_in_frame(reading: Reading) -> NDArray[np.uint16]:
+    """Return the regions as (height_px, width_px) uint16 in pixels of the frame, 0 = background."""
+    if reading.labels.size == 0:
+        return np.zeros((reading.height_px, reading.width_px), np.uint16)
+    rows, cols = (
+        np.minimum((np.arange(length) + 0.5) / reading.zoom, side - 1).astype(np.intp)
+        for length, side in zip((reading.height_px, reading.width_px), reading.labels.shape, strict=True)
+    )
+    return np.ascontiguousarray(reading.labels[rows[:, None], cols[None, :]])
+
+
+def _apart(centers: NDArray[np.float32], merge_px: float) -> NDArray[np.intp]:
+    """Return the indices of centers that no earlier kept one is closer to than `merge_px`."""
+    free = np.ones(len(centers), bool)
+    kept = []
+    for index in range(len(centers)):
+        if free[index]:
+            kept.append(index)
+            free &= np.square(centers - centers[index]).sum(axis=1) >= merge_px**2
+    return np.array(kept, np.intp)
+
+
+def _labels_in(*lines: NDArray[np.int32]) -> set[int]:
+    return set(np.unique(np.concatenate(lines)).tolist())

@@ -1,0 +1,155 @@
+"""Foreground of cells and the watershed regions that accepted centers grow in it."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+ACTIVITY_SIGMA_UM = 1.3
+"""Sigma of the window in which contrast and gradient are averaged, um."""
+GRADIENT_WEIGHT = 4.0
+"""Weight of the squared gradient (per px at working scale) beside the squared contrast."""
+ACTIVITY_MIN = 0.02
+"""Activity below which nothing is foreground, relative contrast."""
+NOISE_FACTOR = 1.6
+"""Foreground is at least this many times as active as the quietest 5 % of the field."""
+SHRINK_UM = 1.6
+"""The averaging widens cells by about this, um; the mask is eroded by it."""
+OPENING_UM = 1.3
+"""Radius of the opening, um: grid lines and specks are thinner than cells."""
+SEED_UM = 1.6
+"""Radius of the disk that a center seeds; it is the region of a center without foreground, um."""
+_HOLE_MAX_PX = 150
+_LOG_LOW, _LOG_HIGH = np.log(1e-3), np.log(4.0)
+
+
+def find_foreground(relative: NDArray[np.float32], um_per_px: float) -> NDArray[np.bool_]:
+    """Return where cells or other things are.
+
+    Parameters
+    ----------
+    relative : (H, W) ndarray of float32
+        Relative contrast from `flatten`; not modified.
+    um_per_px : float
+        Its scale, um/px.
+
+    Returns
+    -------
+    (H, W) ndarray of bool
+        A flat image has no foreground.
+
+    Notes
+    -----
+    The square root of the local mean of r^2 + 4 |grad r|^2 is split by Otsu's threshold on a logarithmic
+    scale: spread cells differ from the background by texture rather than by level.
+    """
+    activity = _measure_activity(relative, um_per_px)
+    mask = (activity > _activity_threshold(activity)).astype(np.uint8)
+    mask = _fill_holes(mask)
+    # one erosion by the widening and the opening's radius, one dilation by the latter: an opening that also
+    # shrinks
+    mask = cv2.erode(mask, _disk((SHRINK_UM + OPENING_UM) / um_per_px), borderType=cv2.BORDER_REPLICATE)
+    mask = cv2.dilate(mask, _disk(OPENING_UM / um_per_px))
+    foreground: NDArray[np.bool_] = mask.astype(bool)
+    return foreground
+
+
+def regions(
+    mask: NDArray[np.bool_], centers: NDArray[np.float32], *, um_per_px: float, reach_um: float
+) -> NDArray[np.int32]:
+    """Return one region for each center: label k + 1 belongs to `centers[k]`.
+
+    Parameters
+    ----------
+    mask : (H, W) ndarray of bool
+        Foreground; not modified.
+    centers : (K, 2) ndarray of float32
+        Rows and columns, no two in the same pixel.
+    um_per_px : float
+        Scale of `mask`, um/px.
+    reach_um : float
+        No region reaches farther from its center, um.
+
+    Returns
+    -------
+    (H, W) ndarray of int32
+        0 = background. Each center has a region, at least the part of a small disk that no other center
+        claims.
+
+    Notes
+    -----
+    `cv2.watershed` orders by the color difference of neighbors, not by level: an inverted distance map lets
+    the background eat the cells. The two-level mask it is given here makes it a geodesic split of touching
+    cells. It also marks the border of the image as a ridge, hence the padding.
+    """
+    rows, cols = mask.shape
+    if len(centers) == 0:
+        return np.zeros((rows, cols), np.int32)
+    seeds = np.pad(_draw_disks((rows, cols), centers, SEED_UM / um_per_px, labeled=True), 1)
+    near = np.pad(_draw_disks((rows, cols), centers, reach_um / um_per_px, labeled=False) > 0, 1)
+    domain = (np.pad(mask, 1) & near) | (seeds > 0)
+    background = len(centers) + 1
+    markers = np.where(domain, seeds, background).astype(np.int32)
+    picture = cv2.cvtColor(domain.astype(np.uint8) * 255, cv2.COLOR_GRAY2BGR)
+    cv2.watershed(picture, markers)
+    markers[(markers < 0) | (markers == background)] = 0
+    # ridges between two seeds that touch may cut a seed: it is given back
+    grown = np.where(seeds > 0, seeds, markers)[1:-1, 1:-1]
+    return np.ascontiguousarray(grown, np.int32)
+
+
+def other_regions(
+    mask: NDArray[np.bool_], labels: NDArray[np.int32], others: NDArray[np.float32]
+) -> NDArray[np.int32]:
+    """Return the components of `mask` that hold some of the centers `others` and nothing of `labels`, from 1.
+
+    `mask` and `labels` are (H, W), `others` is (L, 2) rows and columns in them.
+    """
+    _, components = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
+    wanted = np.zeros(int(components.max(initial=0)) + 1, bool)
+    places = np.rint(others).astype(np.intp).reshape(-1, 2)
+    wanted[components[places[:, 0], places[:, 1]]] = True
+    wanted[components[labels > 0]] = False
+    wanted[0] = False
+    names = np.cumsum(wanted, dtype=np.int32) * wanted
+    return np.ascontiguousarray(names[components], np.int32)
+
+
+def _measure_activity(relative: NDArray[np.float32], um_per_px: float) -> NDArray[np.float32]:
+    down = cv2.Sobel(relative, cv2.CV_32F, 0, 1, scale=1 / 8)
+    right = cv2.Sobel(relative, cv2.CV_32F, 1, 0, scale=1 / 8)
+    energy = relative * relative + GRADIENT_WEIGHT * (down * down + right * right)
+    blurred: NDArray[np.float32] = cv2.GaussianBlur(energy, (0, 0), ACTIVITY_SIGMA_UM / um_per_px)
+    return np.sqrt(blurred)
+
+
+def _activity_threshold(activity: NDArray[np.float32]) -> float:
+    level = (np.log(np.maximum(activity, 1e-3)) - _LOG_LOW) / (_LOG_HIGH - _LOG_LOW)
+    otsu, _ = cv2.threshold(np.clip(255 * level, 0, 255).astype(np.uint8), 0, 255, cv2.THRESH_OTSU)
+    split = np.exp(_LOG_LOW + otsu / 255 * (_LOG_HIGH - _LOG_LOW))
+    return float(max(split, ACTIVITY_MIN, NOISE_FACTOR * np.percentile(activity[::4, ::4], 5)))
+
+
+def _fill_holes(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return `mask` without holes smaller than a cell; a ring of cells keeps its clearing."""
+    n_holes, holes, stats, _ = cv2.connectedComponentsWithStats(1 - mask, connectivity=4)
+    small = stats[:, cv2.CC_STAT_AREA] < _HOLE_MAX_PX
+    small[0] = False
+    return mask | small[holes].astype(np.uint8) if n_holes > 1 else mask
+
+
+def _draw_disks(
+    shape: tuple[int, int], centers: NDArray[np.float32], radius_px: float, *, labeled: bool
+) -> NDArray[np.int32]:
+    """Return disks around centers, label k + 1 or 1; where labeled ones overlap each keeps its center pixel."""
+    drawn = np.zeros(shape, np.int32)
+    for label, (row, col) in enumerate(np.rint(centers).astype(int).tolist(), start=1):
+        cv2.circle(drawn, (col, row), max(1, round(radius_px)), label if labeled else 1, cv2.FILLED)
+    if labeled:
+        inside = np.rint(centers).astype(np.intp)
+        drawn[inside[:, 0], inside[:, 1]] = np.arange(1, len(centers) + 1)
+    return drawn
+
+
+def _disk(radius_px: float) -> NDArray[np.uint8]:
+    reach = max(1, round(radius_px))
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)))
