@@ -4,6 +4,7 @@
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PATH="$PWD/.tools/bin:$PATH:/usr/sbin"
 export UV_PYTHON_DOWNLOADS=never # the python3 that is here is the one that is tested
+export UV_PROJECT_ENVIRONMENT=.venv
 
 headline() { printf '\n== %s\n' "$*"; }
 

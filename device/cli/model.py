@@ -4,6 +4,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from device.cli.options import add_json_option
+
 if TYPE_CHECKING:
     from device.cli import Commands
 
@@ -20,8 +22,16 @@ def add_parser(commands: "Commands") -> None:
     show = actions.add_parser(
         "list", help="list the shipped bundles", epilog="Example: nanotox model list --json"
     )
-    show.add_argument("--json", action="store_true", help="one JSON object a line")
+    add_json_option(show)
     show.set_defaults(run=run_list)
+    verify = actions.add_parser(
+        "verify",
+        help="check a bundle's checksums and golden outputs on this machine",
+        epilog="Example: nanotox model verify phase-cell",
+    )
+    verify.add_argument("model", metavar="NAME|DIR", help="shipped name, or folder of a bundle")
+    add_json_option(verify)
+    verify.set_defaults(run=run_verify)
 
 
 def run_list(args: argparse.Namespace) -> int:
@@ -45,4 +55,30 @@ def run_list(args: argparse.Namespace) -> int:
         scope = f"{card.kind:<6} {card.assay:<11} {card.modality:<12} {trust:<10}"
         line = f"{bundle.name:<16} {scope} {', '.join(card.classes)}"
         print(json.dumps(row) if args.json else line)
+    return 0
+
+
+def run_verify(args: argparse.Namespace) -> int:
+    """Run a bundle's golden inputs here; a mismatch is a ModelError."""
+    from device.classifier import allowed_steps, golden_steps, open_network, runtime_name
+    from device.models import find_bundle
+
+    bundle = find_bundle(args.model)
+    network = open_network(bundle)
+    row = {
+        "name": bundle.name,
+        "sha256": bundle.id.sha256,
+        "trusted": bundle.id.trusted,
+        "runtime": runtime_name(),
+        "golden_runtime": bundle.card.golden_runtime,
+        "n_golden": len(bundle.golden.inputs),
+        "steps": golden_steps(bundle, network),
+        "steps_allowed": allowed_steps(bundle),
+    }
+    text = (
+        f"{bundle.name} is fit for {row['runtime']}: checksums hold, {row['n_golden']} golden inputs are at "
+        f"most {row['steps']} of 256 steps off ({row['steps_allowed']} allowed)"
+    )
+    trust = "" if bundle.id.trusted else "; it is not trusted: it gives no non_toxic (MODEL_UNVERIFIED)"
+    print(json.dumps(row) if args.json else text + trust)
     return 0

@@ -1,0 +1,67 @@
+"""`nanotox count`: live and dead cells of image files."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from device.cli.options import add_analysis_options, add_json_option
+
+if TYPE_CHECKING:
+    from device.cli import Commands
+
+
+def add_parser(commands: "Commands") -> None:
+    """Add `nanotox count` to the commands."""
+    parser = commands.add_parser(
+        "count",
+        help="count live and dead cells in image files",
+        description="Count live and dead cells in PNG, TIFF, JPEG or BMP files, and say which fields are too "
+        "bad to be read. A field alone is never toxic or non-toxic: `nanotox grade` judges wells.",
+        epilog="Example: nanotox count images/ --um-per-px 0.65 --model phase-cell --overlay seen/",
+    )
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="image files, or folders of them")
+    add_analysis_options(parser)
+    add_json_option(parser)
+    parser.add_argument("--csv", type=Path, metavar="F", help="also write a table, one row a file")
+    parser.add_argument("--overlay", type=Path, metavar="DIR", help="write each image with its cells marked")
+    parser.add_argument("--masks", type=Path, metavar="DIR", help="write the regions as 16-bit labels")
+    parser.add_argument(
+        "--stages", type=Path, metavar="DIR", help="write the picture of each step of the analysis"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Count, print a line a file, and return 1 if one could not be read, 3 if one was refused, else 0."""
+    from device.cli import DONE, FAILED, REFUSED
+    from device.cli.counts import Pictures, TextTable, csv_row, find_files, json_line, write_csv
+    from device.cli.fields import Request, open_reader
+
+    files = find_files(args.paths)
+    images = [file.path for file in files if file.path.is_file()]
+    pictures = Pictures(images, overlay=args.overlay, masks=args.masks, stages=args.stages)
+    request = Request(args.um_per_px, args.assay, args.modality, args.model, args.method, args.workers)
+    reader = open_reader(request, [path.parent for path in images])
+    table = None if args.json else TextTable([str(file.path) for file in files], sys.stdout)
+    rows, n_refused, n_unreadable = [], 0, 0
+    for result in reader.read(files, keep=pictures.keep, see=pictures.see if args.stages else None):
+        if table is None:
+            print(json.dumps(json_line(result), allow_nan=False), flush=True)
+        else:
+            table.add(result)
+        rows.append(csv_row(result))
+        n_refused += result.reading is not None and not result.reading.quality.passed
+        n_unreadable += result.reading is None
+        show_progress(len(rows), len(files))
+    if args.csv is not None:
+        write_csv(args.csv, rows)
+    print(f"{len(files)} files: {n_refused} refused, {n_unreadable} unreadable", file=sys.stderr)
+    return FAILED if n_unreadable else REFUSED if n_refused else DONE
+
+
+def show_progress(done: int, n_files: int) -> None:
+    """Show how far a long run is, on a terminal whose standard output goes elsewhere."""
+    if sys.stderr.isatty() and not sys.stdout.isatty():
+        print(f"\r{done}/{n_files}", end="\n" if done == n_files else "", file=sys.stderr, flush=True)

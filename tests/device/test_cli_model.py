@@ -1,0 +1,52 @@
+"""`nanotox model` lists what is shipped and verifies what it is given."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from device import cli, models
+
+TINY = Path(__file__).parent / "data" / "tiny-cell"
+
+
+def test_list_names_each_bundle_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(TINY, tmp_path / "tiny-cell")
+    monkeypatch.setattr(models, "bundles_folder", lambda: tmp_path)
+    assert cli.main(["model", "list"]) == 0
+    assert capsys.readouterr().out.split() == [
+        *("tiny-cell", "cell", "suspension", "brightfield", "untrusted"),
+        *("live,", "dead,", "other"),
+    ]
+    assert cli.main(["model", "list", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["classes"] == ["live", "dead", "other"]
+    assert row["trusted"] is False
+
+
+def test_verify_runs_the_golden_inputs_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["model", "verify", str(TINY), "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["n_golden"] == 24
+    assert row["steps"] <= row["steps_allowed"] <= 3
+    assert cli.main(["model", "verify", str(TINY)]) == 0
+    assert "tiny-cell is fit for " in capsys.readouterr().out
+
+
+def test_verify_of_a_damaged_bundle_is_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copied = shutil.copytree(TINY, tmp_path / "copied")
+    (copied / "model.tflite").write_bytes(b"12345678")
+    assert cli.main(["model", "verify", str(copied)]) == 2
+    out = capsys.readouterr()
+    assert out.out == ""
+    assert out.err.startswith("nanotox: error: ")
+    assert "model.tflite has SHA-256" in out.err
+
+
+@pytest.mark.parametrize("name", models.list_bundles())
+def test_shipped_bundles_are_fit_and_trusted(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["model", "verify", name, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["trusted"] is True
