@@ -1,6 +1,6 @@
-"""Read and write what a lab says of its images: plate.csv (wells) and dataset.json (scale, modality, origin).
+"""plate.csv: which wells a plate has, what is in them, and where their fields come from.
 
-plate.csv is a comma separated UTF-8 table with the columns
+A comma separated UTF-8 table with the columns
 
     file | position   where the fields of the well come from (leave both out for rendered wells)
     well              name on the plate, such as B03
@@ -16,16 +16,15 @@ A well with several fields has either one row per file, each with the same other
 """
 
 import csv
-import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 from device.errors import ConfigError
-from device.records import Assay, Modality, PlateWell, Role, Scale, ScaleSource
+from device.records import PlateWell, Role
 
 COLUMNS = (
     "file",
@@ -40,7 +39,6 @@ COLUMNS = (
     "fields",
 )
 REQUIRED = ("well", "sample", "role")
-DATASET_FILE = "dataset.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _FIELDS_LIMIT = 10_000
 
@@ -51,21 +49,6 @@ class Plate:
 
     name: str
     wells: tuple[PlateWell, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetInfo:
-    """What dataset.json says of a folder of images."""
-
-    scale: Scale
-    modality: Modality
-    origin: str
-    """Where the images come from, in words."""
-    licence: str
-    assay: Assay | None = None
-    """Null where the folder does not say it."""
-    simulated: bool = False
-    """True for rendered images; carried into every reading and verdict."""
 
 
 def read_plate(path: Path, *, name: str | None = None) -> Plate:
@@ -90,7 +73,7 @@ def read_plate(path: Path, *, name: str | None = None) -> Plate:
     if not faults and not wells:
         faults.append(f"{path} has no wells; expected a header line and at least one row")
     if faults:
-        raise ConfigError(faults)
+        raise ConfigError(sorted(faults, key=_line_number))
     return Plate(name if name is not None else path.stem, tuple(wells))
 
 
@@ -157,83 +140,6 @@ def find_fields(plate: Plate, folder: Path) -> dict[str, tuple[Path, ...]]:
     return found
 
 
-def read_dataset_info(folder: Path) -> DatasetInfo:
-    """Return what `folder`/dataset.json says.
-
-    Raises
-    ------
-    ConfigError
-        If the file is missing, is no JSON object, or lacks or misstates a key. Lists all faults.
-    """
-    path = folder / DATASET_FILE
-    try:
-        content = json.loads(path.read_text("utf-8-sig"))
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"{path} is missing; expected it to state um_per_px, modality, origin, licence"
-        ) from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}; expected a JSON object") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds a {type(content).__name__}; expected a JSON object")
-    faults: list[str] = []
-
-    def take(key: str, expected: str, fits: Callable[[Any], bool], default: object = None) -> Any:  # noqa: ANN401 - JSON
-        value = content.get(key, default)
-        if not fits(value):
-            faults.append(f"{path}: {key} is {json.dumps(value)}; expected {expected}")
-        return value
-
-    um_per_px = take("um_per_px", "a number > 0, micrometers a pixel", _is_positive)
-    source = take("um_per_px_source", _one_of(ScaleSource), lambda v: v in get_args(ScaleSource))
-    info = {
-        "modality": take("modality", _one_of(Modality), lambda v: v in get_args(Modality)),
-        "origin": take("origin", "words", lambda v: isinstance(v, str)),
-        "licence": take("licence", "words", lambda v: isinstance(v, str)),
-        "assay": take("assay", _one_of(Assay) + " or null", lambda v: v is None or v in get_args(Assay)),
-        "simulated": take("simulated", "true or false", lambda v: isinstance(v, bool), default=False),
-    }
-    if faults:
-        raise ConfigError(faults)
-    return DatasetInfo(Scale(float(um_per_px), source), **info)
-
-
-def write_dataset_info(folder: Path, info: DatasetInfo) -> None:
-    """Write `info` as `folder`/dataset.json so that `read_dataset_info` gives it back."""
-    content = {
-        "um_per_px": info.scale.um_per_px,
-        "um_per_px_source": info.scale.source,
-        "modality": info.modality,
-        "assay": info.assay,
-        "origin": info.origin,
-        "licence": info.licence,
-        "simulated": info.simulated,
-    }
-    partial = folder / (DATASET_FILE + ".partial")
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", "utf-8")
-    partial.replace(folder / DATASET_FILE)
-
-
-def scale_of(info: DatasetInfo | None, um_per_px: float | None) -> Scale | None:
-    """Return the scale of a folder's images: `um_per_px` overrides the value only, never how it is known.
-
-    Returns
-    -------
-    Scale or None
-        Source of `info`, else `measured`; None where neither says a value.
-
-    Raises
-    ------
-    ConfigError
-        If `um_per_px` is not a finite number above 0.
-    """
-    if um_per_px is None:
-        return None if info is None else info.scale
-    if not _is_positive(um_per_px):
-        raise ConfigError(f"um_per_px is {um_per_px}; expected a number > 0, micrometers a pixel")
-    return Scale(um_per_px, "measured") if info is None else replace(info.scale, um_per_px=um_per_px)
-
-
 class _Cells:
     """One row of plate.csv while it is checked; faults gather with their line number."""
 
@@ -252,7 +158,7 @@ class _Cells:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not low <= value <= high or (whole and value != int(value)):
+        if not low <= value <= high or math.isinf(value) or (whole and value != int(value)):
             kind = "a whole number" if whole else "a number with a decimal point"
             limit = "" if math.isinf(high) else f" to {high:g}"
             self.fault(column, text, f"{kind}, {low:g}{limit}{' or more' if not limit else ''}, or nothing")
@@ -301,15 +207,13 @@ def _parse_row(row: dict[str, str], cells: _Cells) -> PlateWell:
     if not sample or len(sample) > 64 or not sample.isprintable():
         cells.fault("sample", sample, "a name of at most 64 characters")
     if role not in get_args(Role):
-        cells.fault("role", role, _one_of(Role))
+        cells.fault("role", role, one_of(Role))
     file, position = row.get("file", ""), row.get("position", "")
     if file and position:
         cells.fault("position", position, "nothing, because the row has a file")
     if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
         cells.fault("file", file, "a path or pattern inside the folder of images")
     dose = cells.number("dose", row.get("dose", ""), high=math.inf)
-    if dose is not None and math.isinf(dose):
-        cells.fault("dose", row["dose"], "a finite number")
     unit = row.get("dose_unit", "")
     if (dose is None) != (not unit) and not (dose is None and row.get("dose")):
         cells.fault("dose_unit", unit, "a unit such as ug/mL with a dose, and nothing without one")
@@ -388,11 +292,13 @@ def _matches(folder: Path, pattern: str) -> list[Path]:
     return sorted(path for path in folder.glob(pattern) if path.is_file())
 
 
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+def _line_number(fault: str) -> int:
+    line = re.search(r" line (\d+): ", fault)
+    return int(line[1]) if line else 0
 
 
-def _one_of(literal: object) -> str:
+def one_of(literal: object) -> str:
+    """Return the words that a Literal allows, as an error names them."""
     return "one of " + ", ".join(get_args(literal))
 
 
