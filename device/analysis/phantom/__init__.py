@@ -4,7 +4,7 @@ A scalar model of thin objects: halo, shade-off and contrast reversal come out b
 in thick spheres does not, so the fringes of round cells differ from real ones.
 """
 
-from device.analysis.phantom.render import render_field, render_well
+from device.analysis.phantom.render import render_field
 from device.analysis.phantom.settings import (
     Culture,
     Optics,
@@ -15,6 +15,7 @@ from device.analysis.phantom.settings import (
     vary_culture,
 )
 from device.analysis.phantom.truth import Phantom, TrueObject
+from device.analysis.phantom.well import render_plate, render_well
 
 __all__ = [
     "Culture",
@@ -24,6 +25,7 @@ __all__ = [
     "default_optics",
     "describe_ranges",
     "render_field",
+    "render_plate",
     "render_well",
     "training_ranges",
     "vary",

@@ -1,6 +1,5 @@
-"""A field or a well of a dish that never was, with the truth about every cell in it."""
+"""One field of a dish that never was, with the truth about every cell in it."""
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -64,15 +63,11 @@ def render_field(
     ValueError
         If an argument is out of its range, both ways of counting are mixed, or the cells do not fit.
     """
-    if (seed is None) == (rng is None):
-        raise ValueError("give either seed or rng to render_field")
-    if seed is None:
-        assert rng is not None  # noqa: S101 - one of the two is given
-        seed = int(rng.integers(2**63))
+    seed = _seed(seed, rng)
     optics = optics or default_optics(modality)
     culture = culture or Culture()
     counts = _counts(n_cells, dead_fraction, (n_live, n_rounded, n_lysed), culture)
-    _check_arguments(modality, seed, size, um_per_px)
+    check_arguments(modality, seed, size, um_per_px)
     draw = np.random.Generator(np.random.PCG64(seed))
     canvas = Canvas(size, um_per_px)
     dish = Dish(size[0] * um_per_px, size[1] * um_per_px, draw)
@@ -139,7 +134,16 @@ def _counts(
     return live, rounded, lysed
 
 
-def _check_arguments(modality: Modality, seed: int, size: tuple[int, int], um_per_px: float) -> None:
+def _seed(seed: int | None, rng: np.random.Generator | None) -> int:
+    if seed is not None and rng is None:
+        return seed
+    if rng is not None and seed is None:
+        return int(rng.integers(2**63))
+    raise ValueError("give either seed or rng to render_field")
+
+
+def check_arguments(modality: Modality, seed: int, size: tuple[int, int], um_per_px: float) -> None:
+    """Raise ValueError if an argument of `render_field` is out of its range."""
     if modality not in ("phase", "brightfield"):
         raise ValueError(f"modality is {modality!r}; expected 'phase' or 'brightfield'")
     if seed < 0:
@@ -148,86 +152,3 @@ def _check_arguments(modality: Modality, seed: int, size: tuple[int, int], um_pe
         raise ValueError(f"size is {size}; expected 16 to 8192 rows and columns")
     if not 0.1 <= um_per_px <= 4:
         raise ValueError(f"um_per_px is {um_per_px}; expected 0.1 to 4")
-
-
-def render_well(
-    dead_fraction: float,
-    rho: float = 0.03,
-    fields: int = 10,
-    *,
-    seed: int,
-    modality: Modality,
-    n_cells: int = 60,
-    density_cv: float = 0.35,
-    size: tuple[int, int] = (480, 640),
-    um_per_px: float = 0.65,
-    optics: Optics | None = None,
-    culture: Culture | None = None,
-) -> Iterator[Phantom]:
-    """Yield the fields of a well: fractions scatter between fields as the verdict's interval assumes.
-
-    Parameters
-    ----------
-    dead_fraction : float
-        Of the well, 0 to 1.
-    rho : float
-        Correlation of cells within a field, 0 to less than 1; 0 gives every field the fraction of the well.
-    fields : int
-        At least 0.
-    seed : int
-        Field i is the same whatever `fields` is, >= 0.
-    modality : {"phase", "brightfield"}
-    n_cells : int
-        Mean number of cells in a field.
-    density_cv : float
-        Spread of that number between fields (standard deviation over mean), 0 to 1.
-    size, um_per_px, optics, culture
-        As for `render_field`.
-
-    Yields
-    ------
-    Phantom
-        Its dead cells are binomial with a fraction from Beta(p (1-rho)/rho, (1-p) (1-rho)/rho).
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of its range.
-    """
-    if not 0 <= dead_fraction <= 1:
-        raise ValueError(f"dead_fraction is {dead_fraction}; expected 0 to 1")
-    if not 0 <= rho < 1:
-        raise ValueError(f"rho is {rho}; expected 0 to less than 1")
-    if not 0 <= density_cv <= 1:
-        raise ValueError(f"density_cv is {density_cv}; expected 0 to 1")
-    lysed_share = (culture or Culture()).lysed_share
-    for field in range(fields):
-        draw = np.random.Generator(np.random.PCG64([seed, field]))
-        share = _field_share(dead_fraction, rho, draw)
-        number = n_cells if density_cv == 0 else _crowd(n_cells, density_cv, draw)
-        dead = int(draw.binomial(number, share))
-        lysed = int(draw.binomial(dead, lysed_share))
-        yield render_field(
-            modality=modality,
-            rng=draw,
-            size=size,
-            um_per_px=um_per_px,
-            n_live=number - dead,
-            n_rounded=dead - lysed,
-            n_lysed=lysed,
-            optics=optics,
-            culture=culture,
-        )
-
-
-def _field_share(dead_fraction: float, rho: float, rng: np.random.Generator) -> float:
-    if rho == 0 or dead_fraction in (0, 1):
-        return dead_fraction
-    scale = (1 - rho) / rho
-    return float(rng.beta(dead_fraction * scale, (1 - dead_fraction) * scale))
-
-
-def _crowd(n_cells: int, density_cv: float, rng: np.random.Generator) -> int:
-    """Return a gamma-distributed number of cells with this mean and spread, at most 2.5 times the mean."""
-    shape = 1 / density_cv**2
-    return min(round(float(rng.gamma(shape, n_cells / shape))), round(2.5 * n_cells))
