@@ -1,0 +1,66 @@
+"""`nanotox run`: the station."""
+
+import argparse
+import logging
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from device.cli import Commands
+
+
+def add_parser(commands: "Commands") -> None:
+    """Add `nanotox run` to the commands."""
+    parser = commands.add_parser(
+        "run",
+        help="run the station: camera to verdicts on MQTT",
+        description="Run the station until its camera ends or it is told to stop (Ctrl-C, SIGTERM). "
+        "Logs go to stderr, one line each.",
+        epilog="Example: nanotox run --config /etc/nanotox/station.toml",
+    )
+    parser.add_argument(
+        "--config", type=Path, default=Path("station.toml"), help="configuration (default: station.toml)"
+    )
+    parser.add_argument(
+        "--log-level", choices=("debug", "info", "warning"), default="info", help="default: info"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the station; 0 when its camera ended and all was sent, or when it was told to stop."""
+    # Signals are taken before the imports, so that even a stop in the first second is an orderly one.
+    stop = threading.Event()
+
+    def stop_once(number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)  # the second one ends it at once
+
+    before = {number: signal.signal(number, stop_once) for number in (signal.SIGTERM, signal.SIGINT)}
+    _log_to_stderr(args.log_level.upper())
+    try:
+        from device.cli import installed_version
+        from device.station import Station, load_config
+
+        Station(load_config(args.config), version=installed_version()).run(stop)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0
+
+
+class _OneLine(logging.Formatter):
+    """One record, one line: journald and `grep` see a traceback as part of its message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record with its line breaks escaped."""
+        return super().format(record).replace("\n", "\\n")
+
+
+def _log_to_stderr(level: str) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)

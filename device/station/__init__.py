@@ -1,0 +1,359 @@
+"""The station: capture, analyse, store and send as four loops, joined by bounded queues and the journal.
+
+    camera -> frames -> analyse -> readings -> store -> journal -> send -> broker
+
+A frame becomes a reading, the reading a row of the journal together with the verdict it leads to, and the row
+a message. An error in one frame gives an `invalid` reading; an error in a loop ends the station with
+everything stored.
+"""
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from device.analysis import plate_state
+from device.analysis.assess import assess
+from device.analysis.plate_state import PlateState
+from device.cameras import Camera, LostFrame, open_camera
+from device.cameras import Setup as CameraSetup
+from device.config import Config
+from device.errors import JournalError, StationError
+from device.journal import Journal, StorageFullError
+from device.messages import LEAVES, Info, Published, State, Topics
+from device.publishers import open_publisher
+from device.records import Frame, Reading, Reason, Scale
+from device.service import clock_state, notify_systemd
+from device.station.buffer import Buffer
+from device.station.capture import Capture
+from device.station.instruments import Instruments, load_config, open_instruments
+from device.station.invalid import invalid_reading
+from device.station.sender import Sender
+
+__all__ = ["Instruments", "Station", "load_config", "open_instruments"]
+
+log = logging.getLogger(__name__)
+
+_FRAMES, _READINGS = 2, 8
+"""Sizes of the two queues; a live frame waits for one other at most."""
+_FULL_S = 1.0
+"""Wait before a full disk is tried again."""
+_STOP_DRAIN_S = 1.0
+"""On a signal the broker gets this long for what is on its way; the rest is sent at the next start."""
+_JOIN_S = 5.0
+
+
+class Station:
+    """A running station.
+
+    Opening it checks everything: configuration, models, journal, camera, publisher, in this order.
+
+    Parameters
+    ----------
+    config : Config
+        As `load_config` returns it.
+    version : str
+        Version of nanotox, for the birth message.
+    instruments : Instruments, optional
+        Opened already; from the configuration by default.
+
+    Raises
+    ------
+    StationError
+        If anything of it cannot be used.
+    """
+
+    def __init__(self, config: Config, *, version: str, instruments: Instruments | None = None) -> None:
+        self._config = config
+        self._tools = tools = instruments or open_instruments(config)
+        self._frames: Buffer[Frame | LostFrame] = Buffer(_FRAMES)
+        self._readings: Buffer[Reading] = Buffer(_READINGS)
+        self._stopping = threading.Event()
+        self._finished = threading.Event()
+        self._mutex = threading.Lock()
+        self._failure: Exception | None = None
+        self._known_faults: set[str] = set()
+        self._n_stored = 0
+        self._setup = CameraSetup(
+            Scale(config.scale.um_per_px, config.scale.source),
+            config.station.assay,
+            config.station.modality,
+            tools.plate.wells if tools.plate else (),
+        )
+        section = config.station
+        self._journal = Journal(
+            config.journal.path, site=section.site, station=section.name, clock_state=clock_state
+        )
+        try:
+            self._state = State(
+                schema="state/1",
+                boot_id=self._journal.boot_id,
+                ts=datetime.now(UTC),
+                mode="idle",
+                plate=tools.plate.name if tools.plate else None,
+                well=None,
+                field=None,
+                n_fields=0,
+                n_dropped=0,
+                fault=None,
+            )
+            self._sender = self._make_sender(version)
+            self._capture = Capture(config.camera.kind, self._open_camera, self._frames, self._note_lost)
+            self._plate = self._start_plate()
+        except BaseException:
+            self._journal.close()
+            raise
+
+    def run(self, stop: threading.Event) -> None:
+        """Run until the camera ends or `stop` is set; return when all is stored and the broker has been left.
+
+        Raises
+        ------
+        StationError
+            If records are left unsent after the drain, or the reason why the station had to end.
+        """
+        loops = [
+            threading.Thread(target=self._guarded(loop), name=name, daemon=True)
+            for name, loop in (
+                ("capture", self._capture.run),
+                ("analyse", self._analyse),
+                ("store", self._store),
+            )
+        ]
+        self._journal.note("start", config_sha256=_sha256(self._config.path))
+        self._sender.start()
+        self._say(mode="running")
+        for loop in loops:
+            loop.start()
+        notify_systemd("READY=1", "STATUS=running")
+        log.info("station %s/%s runs", self._config.station.site, self._config.station.name)
+        try:
+            while not self._finished.wait(0.05):
+                if stop.is_set() or self._failure is not None or self._sender.error is not None:
+                    break
+        finally:
+            notify_systemd("STOPPING=1")
+            self._stop(loops)
+        n_unsent = self._part(is_stopped=stop.is_set())
+        if isinstance(self._failure, StationError):
+            raise self._failure
+        if self._failure is not None:
+            raise StationError(
+                "the station had to end, see the log; all that it stored is kept"
+            ) from self._failure
+        if n_unsent and not stop.is_set():
+            raise JournalError(
+                f"{n_unsent} records unsent, kept in {self._config.journal.path}; "
+                "expected a broker, start the station again when it is there"
+            )
+
+    def _stop(self, loops: list[threading.Thread]) -> None:
+        """End the loops: the frame in work is finished and stored, frames behind it are not begun."""
+        self._stopping.set()
+        self._capture.close()
+        if not self._finished.is_set():
+            self._frames.end(discard=True)
+        for loop in loops:
+            # A camera that hangs keeps its thread; the others end by themselves.
+            loop.join(_JOIN_S)
+
+    def _part(self, *, is_stopped: bool) -> int:
+        self._say(mode="idle")
+        drain_s = (
+            min(self._config.journal.drain_s, _STOP_DRAIN_S) if is_stopped else self._config.journal.drain_s
+        )
+        n_unsent = self._sender.end(drain_s)
+        if self._failure is None:
+            self._failure = self._sender.error
+        log.info("station ends: %d fields, %d frames passed over", self._n_stored, self._frames.n_dropped)
+        self._journal.close()
+        return n_unsent
+
+    def _guarded(self, loop: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            try:
+                loop()
+            except Exception as error:
+                # The loops' one net: the station ends with everything stored.
+                if not isinstance(error, StationError):
+                    log.exception("the station must end")
+                self._failure = error
+                self._frames.end(discard=True)
+                self._readings.end(discard=True)
+
+        return run
+
+    # Analyse
+
+    def _analyse(self) -> None:
+        while (frame := self._frames.get()) is not None:
+            if not self._readings.put(self._read(frame)):
+                return
+        self._readings.end()
+
+    def _read(self, frame: Frame | LostFrame) -> Reading:
+        """Return the reading of a frame: `invalid` for one that is lost or whose analysis fails."""
+        if isinstance(frame, LostFrame):
+            if frame.reason is not Reason.CAMERA_LOST:
+                log.warning("%s", frame.detail)
+            return self._invalid(frame, frame.reason)
+        tools = self._tools
+        try:
+            return assess(frame, tools.classify, tools.settings, classify_field=tools.classify_field)
+        except Exception as error:  # noqa: BLE001 - one frame must not end the station; the default is invalid
+            self._log_once(f"analysis of {frame.source} failed", error)
+            return self._invalid(frame, Reason.ANALYSIS_FAILED)
+
+    def _invalid(self, frame: Frame | LostFrame | Reading, reason: Reason) -> Reading:
+        tools = self._tools
+        field_model = tools.classify_field.id if tools.classify_field is not None else None
+        return invalid_reading(
+            frame, reason, tools.settings, cell_model=tools.classify.id, field_model=field_model
+        )
+
+    def _log_once(self, what: str, error: Exception) -> None:
+        key = f"{type(error).__name__}: {error}"
+        if key not in self._known_faults:
+            self._known_faults.add(key)
+            log.error("%s", what, exc_info=error)
+        else:
+            log.debug("%s again: %s", what, key)
+
+    # Store
+
+    def _start_plate(self) -> PlateState | None:
+        section, tools = self._config.station, self._tools
+        is_live = self._capture.live
+        if tools.plate is not None:
+            return plate_state.start(
+                tools.plate.wells,
+                tools.rule,
+                plate=tools.plate.name,
+                assay=section.assay,
+                modality=section.modality,
+                method=section.method,
+                scale_may_be_assumed=not is_live,
+            )
+        if not is_live:
+            return None
+        return plate_state.start_live(
+            tools.rule, assay=section.assay, modality=section.modality, method=section.method
+        )
+
+    def _store(self) -> None:
+        while (reading := self._readings.get()) is not None:
+            self._store_reading(reading)
+        if not self._stopping.is_set():
+            self._finish_plate()
+            self._finished.set()
+
+    def _store_reading(self, reading: Reading) -> None:
+        before = self._plate
+        try:
+            self._store_with_verdict(reading)
+        except ValueError as error:
+            self._log_once(f"the reading of {reading.source} cannot be told", error)
+            self._plate = before
+            self._store_with_verdict(self._invalid(reading, Reason.ANALYSIS_FAILED))
+        self._n_stored += 1
+        self._say(well=reading.well, field=reading.field)
+        notify_systemd(f"STATUS={self._n_stored} fields, {self._frames.n_dropped} frames passed over")
+
+    def _store_with_verdict(self, reading: Reading) -> None:
+        if self._n_stored == 0:
+            # The first verdict imports scipy; the first reading does not wait for that.
+            self._append(reading)
+            verdict = self._judge(reading)
+            if verdict is not None:
+                self._append(verdict)
+            return
+        verdict = self._judge(reading)
+        self._append(*(record for record in (reading, verdict) if record is not None))
+
+    def _judge(self, reading: Reading) -> Published | None:
+        if self._plate is None:
+            return None
+        self._plate, verdict = plate_state.add(self._plate, reading)
+        return verdict
+
+    def _finish_plate(self) -> None:
+        if self._plate is None or self._plate.settings.rolling:
+            return
+        verdicts, report = plate_state.finish(self._plate)
+        self._append(*verdicts, report)
+
+    def _append(self, *records: Published) -> None:
+        """Store records in one transaction; a full disk is waited for, with nothing published meanwhile."""
+        while True:
+            try:
+                self._journal.append(*records)
+            except StorageFullError as error:
+                if self._state.fault != "STORAGE_FULL":
+                    log.error("%s; nothing is published until then", error)  # noqa: TRY400 - a state, no defect
+                self._say(fault="STORAGE_FULL")
+                if self._stopping.wait(_FULL_S):
+                    raise
+            else:
+                break
+        if self._state.fault == "STORAGE_FULL":
+            self._say(fault=None)
+        self._sender.stored()
+
+    def _open_camera(self) -> Camera:
+        return open_camera(self._config.camera.kind, self._config.camera.settings, self._setup)
+
+    def _note_lost(self, is_lost: bool) -> None:
+        self._say(fault=Reason.CAMERA_LOST.value if is_lost else None)
+
+    # Send
+
+    def _make_sender(self, version: str) -> Sender:
+        config, tools = self._config, self._tools
+        section, publisher = config.station, config.publisher
+        info = Info(
+            schema="info/1",
+            site=section.site,
+            station=section.name,
+            boot_id=self._journal.boot_id,
+            ledger_id=self._journal.ledger_id,
+            version=version,
+            started_at=datetime.now(UTC),
+            assay=section.assay,
+            modality=section.modality,
+            method=section.method,
+            cell_model=tools.classify.id,
+            field_model=tools.classify_field.id if tools.classify_field is not None else None,
+            rule=tools.rule.id,
+            camera=config.camera.kind,
+            um_per_px=config.scale.um_per_px,
+            um_per_px_source=config.scale.source,
+            config_sha256=_sha256(config.path),
+            capabilities=tuple(LEAVES.values()),
+        )
+        prefix = getattr(publisher.settings, "prefix", "nanotox/v1")
+        return Sender(
+            self._journal,
+            Topics(section.site, section.name, prefix),
+            info=info,
+            state=self._state,
+            make_publisher=lambda setup: open_publisher(publisher.kind, publisher.settings, setup),
+            client_id=f"nanotox-{section.name}",
+        )
+
+    def _say(self, **changes: object) -> None:
+        """Publish a change of the state; the loops call it from their threads."""
+        with self._mutex:
+            before = self._state
+            counts = {"n_fields": self._n_stored, "n_dropped": self._frames.n_dropped}
+            self._state = replace(before, ts=before.ts, **counts, **changes)  # type: ignore[arg-type]  # named by the callers
+            if self._state == before:
+                return
+            self._state = replace(self._state, ts=datetime.now(UTC))
+            self._sender.say(self._state)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

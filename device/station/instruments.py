@@ -1,0 +1,103 @@
+"""What a station measures with: models, rule and plate, opened and checked before the camera."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from device.analysis.assess import AnalysisSettings, CellClassifier, FieldClassifier
+from device.analysis.grading import RULES, Rule, default_rule
+from device.cameras import camera_settings
+from device.classifier import open_cell_classifier, open_field_classifier
+from device.config import Config, read_config
+from device.errors import ConfigError, ModelError
+from device.model_card import Bundle, fit_faults, settings_from_card
+from device.models import default_bundle, find_bundle
+from device.plates import Plate, read_plate
+from device.publishers import publisher_settings
+
+
+def load_config(path: Path) -> Config:
+    """Return what station.toml says, options of the camera and the publisher included.
+
+    Raises
+    ------
+    ConfigError
+        With every fault at once.
+    """
+    return read_config(path, camera_settings=camera_settings, publisher_settings=publisher_settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Instruments:
+    """What a station measures with, opened and checked."""
+
+    settings: AnalysisSettings
+    classify: CellClassifier
+    classify_field: FieldClassifier | None
+    rule: Rule
+    plate: Plate | None
+
+
+def open_instruments(config: Config) -> Instruments:
+    """Open models and plate as the configuration names them.
+
+    Raises
+    ------
+    ConfigError
+        If the rule is unknown or plate.csv has faults.
+    ModelError
+        If a model is missing, damaged, or made for another assay or modality.
+    """
+    station = config.station
+    check_files(config)
+    if config.model.cell_model is None:
+        bundle = default_bundle(station.assay, station.modality, trusted=config.model.trusted)
+    else:
+        bundle = _find(config, config.model.cell_model)
+    settings = settings_from_card(bundle.card, method=station.method)
+    classify = open_cell_classifier(_fitting(config, bundle), num_threads=config.model.threads)
+    classify_field = None
+    if config.model.field_model is not None:
+        field_bundle = _fitting(config, _find(config, config.model.field_model))
+        classify_field = open_field_classifier(field_bundle, num_threads=config.model.threads)
+    return Instruments(settings, classify, classify_field, _rule(config), _plate(config))
+
+
+def _find(config: Config, name: str) -> Bundle:
+    beside = config.path.parent / name
+    return find_bundle(beside if beside.is_dir() else name, trusted=config.model.trusted)
+
+
+def _fitting(config: Config, bundle: Bundle) -> Bundle:
+    faults = fit_faults(bundle.card, assay=config.station.assay, modality=config.station.modality)
+    if faults:
+        raise ModelError("\n".join(f"{fault} ({config.path.name})" for fault in faults))
+    return bundle
+
+
+def check_files(config: Config) -> None:
+    """Check what the configuration names besides itself: rule and plate.
+
+    Raises
+    ------
+    ConfigError
+        With every fault at once.
+    """
+    faults: list[str] = []
+    for read in (_rule, _plate):
+        try:
+            read(config)
+        except ConfigError as error:
+            faults += error.faults
+    if faults:
+        raise ConfigError(faults)
+
+
+def _rule(config: Config) -> Rule:
+    found = config.rule.id
+    if found is not None and found not in RULES:
+        raise ConfigError(f"rule.id is {found!r}; expected one of {', '.join(RULES)} ({config.path.name})")
+    return RULES[found] if found is not None else default_rule(config.station.assay)
+
+
+def _plate(config: Config) -> Plate | None:
+    return read_plate(config.plate.file) if config.plate.file is not None else None

@@ -1,0 +1,258 @@
+"""The send loop: from the journal to the broker, and nothing out of order or unheard.
+
+One thread owns all of it. The publisher's callbacks, the store loop and the station only put events into its
+queue; no lock is held while a message is handed over.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from device.journal import Journal, StorageFullError
+from device.messages import RETAINED, Info, State, Topics, canonical, payload
+from device.publishers import Connected, Event, Lost, Message, Publisher, Settled, Setup
+
+log = logging.getLogger(__name__)
+
+_HEAD_S, _STATE_S = 30.0, 100.0
+"""Retained messages are sent again after this, so that they never look stale."""
+_STATE_EXPIRY_S = 300
+_QUIET_S = 1.0
+"""Least time between two heads or two states, however fast records come."""
+_MARK_S, _MARK_ROWS = 1.0, 50
+"""Acknowledged rows are marked in batches; a lost mark only means a duplicate."""
+_REFUSED_S = 30.0
+"""Wait after the broker refused a record, such as by its access list."""
+_FAREWELL_S = 2.0
+"""Limit for the last words."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """The store loop committed something."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """The station does something else now."""
+
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """No more records come; drain until the deadline."""
+
+    deadline: float
+
+
+class Sender:
+    """The send loop.
+
+    Parameters
+    ----------
+    journal : Journal
+        Its unsent rows are the outbox.
+    topics : Topics
+        Where messages go.
+    info, state : Info, State
+        What is said of the station at its birth.
+    make_publisher : callable
+        Opens the publisher with the set-up it gets.
+    client_id : str
+        Identity towards the broker.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        topics: Topics,
+        *,
+        info: Info,
+        state: State,
+        make_publisher: Callable[[Setup], Publisher],
+        client_id: str,
+    ) -> None:
+        self._journal, self._topics = journal, topics
+        self._info, self._state = info, state
+        self._events: queue.SimpleQueue[Event | _Stored | _Said | _End] = queue.SimpleQueue()
+        will = self._availability("offline")
+        self._publisher = make_publisher(Setup(client_id, will, self._events.put))
+        self._thread = threading.Thread(target=self._run, name="send", daemon=True)
+        self.error: Exception | None = None
+        """What ended the loop before its time, if anything did."""
+        self._window = 0
+        self._cursor = 0
+        self._under_way: dict[object, int | None] = {}
+        self._retained: dict[str, Message] = {}
+        self._acknowledged: list[int] = []
+        self._fault: str | None = None
+        self._refused_until = self._marked_at = 0.0
+        self._head_at = self._state_at = float("-inf")
+        self._is_changed = self._is_said = True
+        self._end: _End | None = None
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._thread.start()
+
+    def stored(self) -> None:
+        """Hear that the journal has new rows."""
+        self._events.put(_Stored())
+
+    def say(self, state: State) -> None:
+        """Publish what the station does now."""
+        self._events.put(_Said(state))
+
+    def end(self, drain_s: float) -> int:
+        """Drain for at most `drain_s` seconds, part from the broker; return how many rows are unsent."""
+        self._events.put(_End(time.monotonic() + drain_s))
+        self._thread.join(drain_s + 2 * _FAREWELL_S + 2.0)
+        return self._journal.count_unsent()
+
+    def _run(self) -> None:
+        try:
+            self._publisher.start()
+            while not self._is_over():
+                self._take_events(timeout_s=0.2 if self._end is None else 0.02)
+                self._pump()
+            self._say_farewell()
+        except Exception as error:  # noqa: BLE001 - the loop's one net; the station reports it and ends
+            self.error = error
+        finally:
+            self._publisher.close()
+
+    def _take_events(self, *, timeout_s: float) -> None:
+        try:
+            self._take(self._events.get(timeout=timeout_s))
+            while True:
+                self._take(self._events.get_nowait())
+        except queue.Empty:
+            pass
+
+    def _take(self, event: Event | _Stored | _Said | _End) -> None:
+        match event:
+            case Connected():
+                log.info("broker connected, %d records to send", self._journal.count_unsent())
+                self._greet(event.window)
+            case Lost():
+                self._window = 0
+                self._note_fault(f"no broker: {event.detail}; records are kept and sent when it is back")
+            case Settled():
+                self._settle(event)
+            case _Stored():
+                self._is_changed = True
+            case _Said():
+                self._state, self._is_said = event.state, True
+            case _End():
+                self._end = event
+
+    def _greet(self, window: int) -> None:
+        """Begin a connection: birth, state, head, then online; whatever was under way is sent anew."""
+        self._mark()
+        self._fault = None
+        self._window, self._cursor = window, 0
+        self._refused_until = 0.0
+        self._under_way.clear()
+        self._retained = {}
+        self._retain("info", canonical(payload(self._info)))
+        self._retain_state()
+        self._retain_head()
+        self._retained["availability"] = self._availability("online")
+
+    def _settle(self, event: Settled) -> None:
+        seq = self._under_way.pop(event.token, None)
+        if event.failure is not None:
+            self._note_fault(
+                f"the broker refuses a message: {event.failure}; check its access list for this station"
+            )
+            self._refused_until = time.monotonic() + _REFUSED_S
+            self._cursor = 0
+        elif seq is not None:
+            self._acknowledged.append(seq)
+
+    def _note_fault(self, fault: str) -> None:
+        """Log a fault once, not each time it is met again."""
+        if fault != self._fault:
+            log.warning("%s", fault)
+        self._fault = fault
+
+    def _pump(self) -> None:
+        """Send what is due, as far as the window allows."""
+        now = time.monotonic()
+        if len(self._acknowledged) >= _MARK_ROWS or now - self._marked_at >= _MARK_S or self._end is not None:
+            self._mark()
+        if (self._is_said and now - self._state_at >= _QUIET_S) or now - self._state_at >= _STATE_S:
+            self._retain_state()
+        if (self._is_changed and now - self._head_at >= _QUIET_S) or now - self._head_at >= _HEAD_S:
+            self._retain_head()
+        while self._retained and len(self._under_way) < self._window:
+            leaf = next(iter(self._retained))
+            if not self._hand_over(self._retained.pop(leaf), None):
+                return
+        room = self._window - len(self._under_way)
+        if room > 0 and now >= self._refused_until:
+            skip = {seq for seq in self._under_way.values() if seq is not None} | set(self._acknowledged)
+            for row in self._journal.unsent(room, after=self._cursor):
+                if row.seq not in skip:
+                    message = Message(self._topics.of(row.leaf), row.message)
+                    if not self._hand_over(message, row.seq):
+                        return
+                self._cursor = row.seq
+
+    def _hand_over(self, message: Message, seq: int | None) -> bool:
+        token = self._publisher.send(message)
+        if token is None:
+            # The connection is gone and its `Lost` is on the way; `Connected` starts over.
+            self._window = 0
+            return False
+        self._under_way[token] = seq
+        return True
+
+    def _mark(self) -> None:
+        self._marked_at = time.monotonic()
+        if not self._acknowledged:
+            return
+        try:
+            self._journal.mark_sent(self._acknowledged)
+        except StorageFullError as error:
+            self._note_fault(str(error))
+            return
+        self._acknowledged = []
+
+    def _retain(self, leaf: str, body: bytes, expiry_s: int | None = None) -> None:
+        self._retained.pop(leaf, None)
+        self._retained[leaf] = Message(self._topics.of(leaf), body, leaf in RETAINED, expiry_s)
+
+    def _retain_state(self) -> None:
+        self._retain("state", canonical(payload(self._state)), _STATE_EXPIRY_S)
+        self._state_at, self._is_said = time.monotonic(), False
+
+    def _retain_head(self) -> None:
+        self._retain("head", canonical(payload(self._journal.head)))
+        self._head_at, self._is_changed = time.monotonic(), False
+
+    def _availability(self, word: str) -> Message:
+        return Message(self._topics.of("availability"), word.encode(), retain=True, content_type="text/plain")
+
+    def _is_over(self) -> bool:
+        if self._end is None:
+            return False
+        is_drained = not self._under_way and not self._acknowledged and self._journal.count_unsent() == 0
+        return is_drained or time.monotonic() >= self._end.deadline
+
+    def _say_farewell(self) -> None:
+        if not self._window:
+            return
+        self._retain_state()
+        self._retain_head()
+        self._retained["availability"] = self._availability("stopped")
+        self._refused_until = float("inf")
+        deadline = time.monotonic() + _FAREWELL_S
+        while (self._retained or self._under_way) and self._window and time.monotonic() < deadline:
+            self._pump()
+            self._take_events(timeout_s=0.02)
+        self._mark()
