@@ -1,0 +1,106 @@
+"""`nanotox-train evaluate`: how good a run or bundle is on a dataset."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from training.cli import DONE, Commands, show_progress
+
+if TYPE_CHECKING:
+    from device.model_card import Bundle
+    from training.dataset import Dataset
+    from training.export.acceptance import Classify, StationScores
+
+
+def add_parser(commands: Commands) -> None:
+    """Add `evaluate`."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="score a run or bundle on a dataset folder",
+        description="Score the crops of true cells, and for a bundle of a cell model the station's whole "
+        "path too: each image through the same analysis, found cells matched to true. The last line is JSON.",
+        epilog="Example: nanotox-train evaluate chamber-cell data/ldc --split test --json",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", metavar="RUN|BUNDLE", help="run folder, or name or folder of a bundle")
+    parser.add_argument("folder", metavar="DIR", type=Path, help="dataset folder")
+    parser.add_argument(
+        "--split", default="test", choices=("train", "val", "test", "all"), help="default test"
+    )
+    parser.add_argument(
+        "--method", choices=("hybrid", "paper"), help="default: paper for a model without `other`"
+    )
+    parser.add_argument("--json", action="store_true", help="print the JSON line only")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score and print."""
+    import json
+
+    from device.models import find_bundle
+    from training.dataset import read_dataset
+    from training.export.acceptance import score_crops, scores_document
+    from training.labeling import bundle_samples
+    from training.provenance import RUN_FILE, read_run
+
+    dataset = read_dataset(args.folder)
+    show = (lambda _line: None) if args.json else show_progress
+    station = None
+    if (Path(args.model) / RUN_FILE).is_file():
+        fitted = read_run(Path(args.model))[0]
+        kind, classes = fitted.kind, fitted.classes
+        classify = _float_classifier(Path(args.model), fitted.temperature)
+    else:
+        bundle = find_bundle(args.model)
+        kind, classes, classify = bundle.card.kind, bundle.card.classes, _int8_classifier(bundle)
+        if kind == "cell" and dataset.cells:
+            show(f"reading the fields of {args.folder}, {args.split}")
+            station = _score_station(bundle, dataset, args.split, args.method)
+    crops = score_crops(classify, bundle_samples(kind, classes, dataset, args.split))
+    document = {
+        "model": args.model,
+        "data": str(args.folder),
+        "split": args.split,
+        **scores_document(crops, station),
+    }
+    if not args.json:
+        _print_text(document)
+    print(json.dumps(document))
+    return DONE
+
+
+def _float_classifier(folder: Path, temperature: float) -> "Classify":
+    from device.classifier import softmax
+    from training.export.bundle import load_network
+    from training.fitting import predict_logits
+
+    network = load_network(folder)
+    return lambda x: softmax(predict_logits(network, x), temperature)
+
+
+def _int8_classifier(bundle: "Bundle") -> "Classify":
+    from device.classifier import open_network, softmax
+    from training.export.bundle import int8_logits
+
+    network = open_network(bundle)
+    return lambda x: softmax(int8_logits(network, x), bundle.card.temperature)
+
+
+def _score_station(bundle: "Bundle", dataset: "Dataset", split: str, method: str | None) -> "StationScores":
+    from device.classifier import open_cell_classifier
+    from device.model_card import settings_from_card
+    from training.export.acceptance import read_fields, score_station
+    from training.labeling import dataset_fields
+
+    chosen = method or ("hybrid" if "other" in bundle.card.classes else "paper")
+    settings = settings_from_card(bundle.card, method="paper" if chosen == "paper" else "hybrid")
+    classify = open_cell_classifier(bundle)
+    fields = dataset_fields(dataset, split)
+    return score_station(read_fields(fields, classify, settings, dataset.info.scale))
+
+
+def _print_text(document: dict[str, object]) -> None:
+    for name in ("n", "n_dead", "balanced_accuracy", "f1_dead", "auc", "nll"):
+        value = document[name]
+        print(f"{name:<18} {value:.4f}" if isinstance(value, float) else f"{name:<18} {value}")

@@ -1,0 +1,63 @@
+"""`nanotox-train fit`: a network from a dataset folder."""
+
+import argparse
+from pathlib import Path
+
+from training.cli import DONE, Commands, show_progress
+
+
+def add_parser(commands: Commands) -> None:
+    """Add `fit`."""
+    parser = commands.add_parser(
+        "fit",
+        help="fit a network to a dataset folder",
+        description="Cut crops as the station does, fit a network on split train, choose it on split val.",
+        epilog="Example: nanotox-train fit data/ldc --out runs/ldc --learner table2 --seed 1",
+        allow_abbrev=False,
+    )
+    parser.add_argument("folder", metavar="DIR", type=Path, help="dataset folder")
+    parser.add_argument("--out", type=Path, required=True, help="run folder to write")
+    add_options(parser)
+    parser.add_argument(
+        "--learner", default="table2", help="kind of network (default table2); an unknown one lists them"
+    )
+    parser.add_argument("--labels", type=int, help="use only so many labeled training samples")
+    parser.add_argument("--epochs", type=int, default=20, help="default 20")
+    parser.set_defaults(run=run)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `fit`, `gan` and `cotrain` share."""
+    parser.add_argument(
+        "--unit",
+        choices=("cell", "field"),
+        help="what one sample is (default: cell where there is a cells.csv)",
+    )
+    parser.add_argument(
+        "--classes", help="comma-separated cell classes (default: live, the dead ones in cells.csv, other)"
+    )
+    parser.add_argument(
+        "--assay", choices=("adherent", "suspension"), help="where dataset.json does not say it"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="default 0")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit and write the run."""
+    from dataclasses import replace
+
+    from training.cotraining.paper import choose_labeled
+    from training.dataset import read_dataset
+    from training.fitting import FitSettings
+    from training.recipes.make import fit_recipe, improvise, prepare
+
+    dataset = read_dataset(args.folder)
+    fit = FitSettings(learner=args.learner, epochs=args.epochs, seed=args.seed)
+    recipe = improvise(dataset, unit=args.unit, classes=args.classes, assay=args.assay, fit=fit)
+    material = prepare(recipe, dataset, show_progress)
+    if args.labels is not None:
+        material = replace(material, train=choose_labeled(material.train, args.labels, args.seed)[0])
+    fitted = fit_recipe(recipe, material, args.out, show_progress)
+    epoch = f"epoch {fitted.best_epoch + 1} of {len(fitted.history)}"
+    print(f"{args.out}: {epoch}, temperature {fitted.temperature:.2f}")
+    return DONE

@@ -1,0 +1,292 @@
+"""Dataset folders: `manifest.csv`, images, `cells.csv`, `masks/` and `dataset.json`, in one form.
+
+Every importer (`from_<kind>.py` beside this file, found by its name) writes this form; all else reads it.
+"""
+
+import csv
+import pkgutil
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device.errors import ConfigError
+from device.plates import DatasetInfo, read_dataset_info, write_dataset_info
+from device.records import Assay, Modality
+
+MANIFEST = "manifest.csv"
+CELLS = "cells.csv"
+MANIFEST_COLUMNS = ("file", "label", "group", "split")
+CELL_COLUMNS = ("file", "label", "xmin", "ymin", "xmax", "ymax")
+SPLITS = ("train", "val", "test")
+FIELD_LABELS = ("non_toxic", "toxic")
+"""Labels of whole fields, in the order of a field model's logits; an empty label means unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One image of a dataset: a row of the manifest."""
+
+    file: str
+    """Path relative to the dataset's folder."""
+    label: str
+    """`toxic`, `non_toxic`, or empty where masks or cells are the truth."""
+    group: str
+    """Well or family of duplicates: what must not be divided between splits."""
+    split: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrueCell:
+    """One cell as a person or a renderer knows it, in pixels of its file; bounds are inclusive."""
+
+    label: str
+    xmin: float
+    ymin: float
+    xmax: float
+    ymax: float
+
+    @property
+    def row(self) -> float:
+        """Row of its center, px."""
+        return (self.ymin + self.ymax) / 2
+
+    @property
+    def col(self) -> float:
+        """Column of its center, px."""
+        return (self.xmin + self.xmax) / 2
+
+    @property
+    def radius_px(self) -> float:
+        """Half the mean side of its box, px."""
+        return (self.xmax - self.xmin + self.ymax - self.ymin + 2) / 4
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A dataset folder as its tables describe it; images stay on disk."""
+
+    folder: Path
+    info: DatasetInfo
+    entries: tuple[Entry, ...]
+    cells: dict[str, tuple[TrueCell, ...]]
+    """True cells by file; empty where the dataset has no `cells.csv`."""
+
+    def in_split(self, split: str) -> tuple[Entry, ...]:
+        """Return the images of one split (`all` for every one), in the order of the manifest."""
+        return tuple(entry for entry in self.entries if split in ("all", entry.split))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """28x28 images with their labels: what a learner is fitted on."""
+
+    x: NDArray[np.uint8]
+    """(N, 28, 28) as `device.analysis.crops` makes them."""
+    y: NDArray[np.intp]
+    """(N,) index into `classes`."""
+    group: NDArray[np.str_]
+    """(N,) group of the image that each came from."""
+    split: str
+    source: str
+    """The dataset's folder name, `rendered`, or `generated` (by a GAN; never validation data)."""
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> "Samples":
+        """Return the samples at `index` (positions or a mask)."""
+        return Samples(self.x[index], self.y[index], self.group[index], self.split, self.source, self.classes)
+
+    def count(self) -> dict[str, int]:
+        """Return how many samples each class has."""
+        return {name: int(np.sum(self.y == i)) for i, name in enumerate(self.classes)}
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """What an importer may be told beside its source; each field one line: meaning, unit, range."""
+
+    um_per_px: float | None = None
+    """Scale where the source does not say it, um/px, > 0."""
+    modality: Modality | None = None
+    """Where the source does not say it."""
+    assay: Assay | None = None
+    """Where the source does not say it."""
+    seed: int = 0
+    """Of the splits where the source has none."""
+
+
+def join_samples(parts: Iterable[Samples]) -> Samples:
+    """Return all `parts` as one, in their order; split and source are those of the first.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or their classes differ.
+    """
+    several = list(parts)
+    if not several or any(part.classes != several[0].classes for part in several):
+        raise ValueError(
+            f"samples of {[part.classes for part in several]}; expected one or more of equal classes"
+        )
+    first = several[0]
+    return Samples(
+        np.concatenate([part.x for part in several]),
+        np.concatenate([part.y for part in several]),
+        np.concatenate([part.group for part in several]),
+        first.split,
+        first.source,
+        first.classes,
+    )
+
+
+def copy_images(targets: Mapping[Path, Path]) -> None:
+    """Copy each file to its target, folders made.
+
+    Raises
+    ------
+    ConfigError
+        With every file that cannot be copied.
+    """
+    faults = []
+    for source, target in targets.items():
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+        except OSError as error:
+            faults.append(
+                f"{source} cannot be copied to {target} ({error.strerror}); expected a readable image"
+            )
+    if faults:
+        raise ConfigError(faults)
+
+
+def draw_splits(groups: Iterable[str], seed: int) -> dict[str, str]:
+    """Return a split for each group: 70 % train, 15 % val, 15 % test, no split empty from three groups on."""
+    names = np.random.default_rng(seed).permutation(sorted(set(groups)))
+    n_held = max(1, round(0.15 * len(names))) if len(names) >= 3 else 0
+    splits = ["val"] * n_held + ["test"] * n_held + ["train"] * (len(names) - 2 * n_held)
+    return dict(zip((str(name) for name in names), splits, strict=True))
+
+
+def list_importers() -> list[str]:
+    """Return the kinds of data that can be imported: the files `from_<kind>.py` of this package."""
+    return sorted(
+        module.name.removeprefix("from_")
+        for module in pkgutil.iter_modules(__path__)
+        if module.name.startswith("from_")
+    )
+
+
+def read_dataset(folder: Path) -> Dataset:
+    """Return the dataset that a folder holds; images are not opened.
+
+    Raises
+    ------
+    ConfigError
+        With every fault of its tables and of `dataset.json` at once.
+    """
+    faults: list[str] = []
+    entries = read_manifest(folder, faults)
+    cells = read_cells(folder, faults)
+    info = None
+    try:
+        info = read_dataset_info(folder)
+    except ConfigError as error:
+        faults += error.faults
+    if faults or info is None:
+        raise ConfigError(faults)
+    return Dataset(folder, info, tuple(entries), cells)
+
+
+def read_manifest(folder: Path, faults: list[str]) -> list[Entry]:
+    """Return the rows of `manifest.csv`; what is wrong with it is appended to `faults`."""
+    path = folder / MANIFEST
+    entries = [
+        Entry(*(row[name] for name in MANIFEST_COLUMNS)) for _, row in _rows(path, MANIFEST_COLUMNS, faults)
+    ]
+    seen: set[str] = set()
+    for line, entry in enumerate(entries, 2):
+        if entry.file in seen:
+            faults.append(f"{path} line {line} names {entry.file} again; expected each file once")
+        seen.add(entry.file)
+        if entry.split not in SPLITS:
+            faults.append(f"{path} line {line} has split {entry.split!r}; expected {', '.join(SPLITS)}")
+        if entry.label not in ("", *FIELD_LABELS):
+            faults.append(
+                f"{path} line {line} has label {entry.label!r}; expected {', '.join(FIELD_LABELS)} or empty"
+            )
+        if not entry.group:
+            faults.append(f"{path} line {line} has no group; expected its well or family of duplicates")
+    if not entries and not faults:
+        faults.append(f"{path} lists no image; expected at least one row")
+    return entries
+
+
+def read_cells(folder: Path, faults: list[str]) -> dict[str, tuple[TrueCell, ...]]:
+    """Return the true cells by file, none without a `cells.csv`; what is wrong is appended to `faults`."""
+    path = folder / CELLS
+    cells: dict[str, list[TrueCell]] = {}
+    if not path.is_file():
+        return {}
+    for line, row in _rows(path, CELL_COLUMNS, faults):
+        try:
+            box = [float(row[name]) for name in CELL_COLUMNS[2:]]
+        except ValueError:
+            faults.append(
+                f"{path} line {line} has a bound that is no number; expected xmin,ymin,xmax,ymax in pixels"
+            )
+            continue
+        cells.setdefault(row["file"], []).append(TrueCell(row["label"], *box))
+    return {file: tuple(several) for file, several in cells.items()}
+
+
+def write_dataset(
+    folder: Path,
+    info: DatasetInfo,
+    entries: Iterable[Entry],
+    cells: dict[str, tuple[TrueCell, ...]] | None = None,
+) -> None:
+    """Write manifest, cells and dataset.json of a folder whose images are there already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / MANIFEST).open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(MANIFEST_COLUMNS)
+        table.writerows((entry.file, entry.label, entry.group, entry.split) for entry in entries)
+    if cells is not None:
+        with (folder / CELLS).open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(CELL_COLUMNS)
+            for name, several in cells.items():
+                table.writerows(
+                    (name, c.label, *(f"{v:g}" for v in (c.xmin, c.ymin, c.xmax, c.ymax))) for c in several
+                )
+    write_dataset_info(folder, info)
+
+
+def _rows(path: Path, columns: tuple[str, ...], faults: list[str]) -> list[tuple[int, dict[str, str]]]:
+    """Return the rows of a table with their line numbers; none if a column is missing."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in columns if name not in (reader.fieldnames or ())]
+            if missing:
+                faults.append(
+                    f"{path} has no column {', '.join(missing)}; expected at least {','.join(columns)}"
+                )
+                return []
+            return [
+                (reader.line_num, {name: (row[name] or "").strip() for name in columns}) for row in reader
+            ]
+    except FileNotFoundError:
+        faults.append(
+            f"{path} is missing; expected a table with {','.join(columns)} (see `nanotox-train data import`)"
+        )
+    except (UnicodeDecodeError, csv.Error) as error:
+        faults.append(f"{path} is no UTF-8 table ({error}); expected {','.join(columns)}")
+    return []

@@ -1,0 +1,152 @@
+"""Writes a run as the bundle that a station loads, and measures it through the station's own classifier."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device.analysis.crops import CROP_PX, PREPROCESSING
+from device.classifier import Int8Network, dequantize, open_network, runtime_name
+from device.errors import ConfigError
+from device.model_card import Bundle, Card, Golden, Scalar
+from device.models import find_bundle, write_bundle
+from training.export.convert import convert_int8
+from training.export.parity import Parity, measure_parity
+from training.fitting import fit_temperature, predict_logits
+from training.provenance import NETWORK_FILE, Run, RunSamples, read_run, tool_versions
+
+if TYPE_CHECKING:
+    import keras
+
+N_GOLDEN = 64
+CALIBRATION_MIN = 50
+"""With fewer validation crops the temperature of the run stays: none can be fitted."""
+
+
+def export_run(
+    folder: Path, out: Path, *, name: str | None = None, progress: Callable[[str], None]
+) -> Bundle:
+    """Return the bundle that was written to `out` from the run in `folder`.
+
+    Parameters
+    ----------
+    folder : Path
+        A run, as `fit`, `cotrain` or `paper` leave it.
+    out : Path
+        Folder of the bundle; an earlier one there is replaced.
+    name : str, optional
+        Name in the card; that of the folder by default.
+    progress : callable
+        Called with one line of text at a time.
+
+    Raises
+    ------
+    ConfigError
+        If the run is incomplete.
+    ModelError
+        If the int8 model does not fit the station's runtimes, or the station's check of it fails here.
+    """
+    run, samples = read_run(folder)
+    network = load_network(folder)
+    progress("converting to int8")
+    model = convert_int8(network, samples.representative)
+    int8 = Int8Network(model)
+    x, y = _check_samples(samples)
+    logits = int8_logits(int8, x)
+    temperature = fit_temperature(logits, y) if len(samples.val_y) >= CALIBRATION_MIN else run.temperature
+    parity = measure_parity(predict_logits(network, x), logits, y, temperature)
+    card = _make_card(run, name or out.resolve().name, int8, temperature, parity)
+    write_bundle(out, card=card, model=model, golden=_make_golden(int8, samples))
+    bundle = find_bundle(out.resolve())
+    open_network(bundle)  # as the station opens it: card and golden outputs compared
+    progress(describe_parity(parity))
+    return bundle
+
+
+def measure_bundle(bundle: Bundle, run: Path, x: NDArray[np.uint8], y: NDArray[np.intp]) -> Parity:
+    """Return how far a bundle departs on some crops from the float network of the run it came from."""
+    logits = int8_logits(open_network(bundle), x)
+    return measure_parity(predict_logits(load_network(run), x), logits, y, bundle.card.temperature)
+
+
+def int8_logits(network: Int8Network, x: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the (N, K) logits of the station's network as real numbers."""
+    return dequantize(network.run(x)[0], network.logits)
+
+
+def load_network(folder: Path) -> "keras.Model":
+    """Return the float network of a run.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read.
+    """
+    import keras
+
+    try:
+        return keras.models.load_model(folder / NETWORK_FILE)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{folder / NETWORK_FILE} cannot be read ({error}); fit the run again") from error
+
+
+def describe_parity(parity: Parity) -> str:
+    """Return one line that says whether the gate passed, with its main figures."""
+    figures = (
+        f"parity on {parity.n} crops: agreement {parity.agreement:.4f}, mean |dp| {parity.mean_dp:.4f}, "
+        f"max |dp| {parity.max_dp:.4f}"
+    )
+    return f"{figures}; FAILED: {'; '.join(parity.failures)}" if parity.failures else f"{figures}; passed"
+
+
+def _check_samples(samples: RunSamples) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
+    if len(samples.val_y):
+        return samples.val_x, samples.val_y
+    raise ConfigError(
+        "the run has no validation crops; expected some to prove that int8 equals float; fit it again"
+    )
+
+
+def _make_golden(network: Int8Network, samples: RunSamples) -> Golden:
+    """Return up to 64 real crops, evenly spread over the classes' order, with what they give here."""
+    x = samples.val_x[np.argsort(samples.val_y, kind="stable")]
+    x = np.concatenate([x, samples.representative])[: max(N_GOLDEN, len(x))]
+    inputs = x[np.unique(np.linspace(0, len(x) - 1, N_GOLDEN).astype(int))]
+    logits, features = network.run(inputs)
+    return Golden(inputs, logits, features)
+
+
+def _make_card(run: Run, name: str, network: Int8Network, temperature: float, parity: Parity) -> Card:
+    figures: dict[str, Scalar] = dict(asdict(parity))
+    return Card(
+        schema="card/1",
+        name=name,
+        kind=run.kind,
+        scope=run.scope,
+        assay=run.assay,
+        modality=run.modality,
+        classes=run.classes,
+        um_per_px=run.um_per_px,
+        um_per_px_source=run.um_per_px_source,
+        input_px=CROP_PX,
+        preprocessing=PREPROCESSING,
+        input=network.input,
+        logits=network.logits,
+        features=network.features,
+        n_features=int(network.run(np.zeros((1, CROP_PX, CROP_PX), np.uint8))[1].shape[1]),
+        temperature=temperature,
+        thresholds={},
+        reference_quality=run.reference_quality,
+        data=run.data,
+        recipe=run.recipe,
+        metrics=run.metrics,
+        parity={"passed": not parity.failures, **figures},
+        gan_gate=run.gan_gate,
+        golden_runtime=runtime_name(),
+        limits=run.limits,
+        attribution=run.attribution,
+        made_with={**run.made_with, **tool_versions()},
+    )

@@ -1,0 +1,214 @@
+"""A trainer that knows no network: balanced classes, classical augmentation, the best epoch by validation.
+
+TensorFlow is imported by the functions that need it: settings and figures come without its ten seconds.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from device.model_card import network_input
+from training.dataset import Samples
+from training.learners import open_learner
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+NDFloat = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class FitSettings:
+    """How a network is fitted; each field one line: meaning, unit, range."""
+
+    learner: str = "table2"
+    """Kind of network: a file of `training.learners`."""
+    epochs: int = 20
+    """At most this many, >= 1."""
+    steps_per_epoch: int = 0
+    """Batches an epoch; 0 is one pass over the training samples, >= 0."""
+    batch: int = 64
+    """Samples a step, > 0."""
+    learning_rate: float = 1e-3
+    """Of Adam at the start; it falls to 2 % along a cosine, > 0."""
+    shift_px: int = 2
+    """Largest shift of augmentation a side, px, 0 to 6."""
+    contrast: float = 0.25
+    """Standard deviation of the log of the contrast factor, 0 to 1."""
+    brightness: float = 0.06
+    """Standard deviation of the added brightness, network units (128 gray levels), 0 to 0.5."""
+    balanced: bool = True
+    """Draw each class equally often."""
+    seed: int = 0
+    """Of weights, order and augmentation."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """A fitted network with what its fit showed."""
+
+    model: "keras.Model"
+    """keras.Model at its best epoch."""
+    temperature: float
+    """Fitted on the validation logits; 1 where there were none."""
+    history: tuple[dict[str, float], ...]
+    """An epoch each: loss of training, nll of validation (nan without)."""
+    best_epoch: int
+    """From 0."""
+
+    def logits(self, x: NDArray[np.uint8]) -> NDFloat:
+        """Return (N, K) logits of (N, 28, 28) crops."""
+        return predict_logits(self.model, x)
+
+
+def fit_network(
+    train: Samples, val: Samples | None, settings: FitSettings, progress: Callable[[str], None] | None = None
+) -> Fitted:
+    """Return the network of `settings.learner` fitted to `train`.
+
+    Parameters
+    ----------
+    train : Samples
+        At least one sample of two classes.
+    val : Samples, optional
+        Chooses the epoch and fits the temperature. Without it the last epoch stays, with temperature 1.
+    settings : FitSettings
+        How it is fitted. Equal settings and samples give equal weights on one machine.
+    progress : callable, optional
+        Called with one line an epoch.
+
+    Raises
+    ------
+    ValueError
+        If the samples are of one class only.
+    """
+    import keras
+    import tensorflow as tf
+
+    if len(np.unique(train.y)) < 2:
+        raise ValueError(f"training samples are {train.count()}; expected at least two classes")
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(settings.seed)
+    rng = np.random.default_rng(settings.seed)
+    model = open_learner(settings.learner)(len(train.classes))
+    steps = settings.steps_per_epoch or max(1, -(-len(train) // settings.batch))
+    rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps * settings.epochs, alpha=0.02)
+    step = _make_step(model, keras.optimizers.Adam(rate))
+    order = _Order(train.y, settings.balanced, rng)
+    history: list[dict[str, float]] = []
+    best = (float("inf"), 0, model.get_weights())
+    for epoch in range(settings.epochs):
+        losses = []
+        for _ in range(steps):
+            index = order.take(settings.batch)
+            losses.append(step(augment(train.x[index], settings, rng)[..., None], train.y[index]))
+        nll = mean_nll(predict_logits(model, val.x), val.y) if val is not None and len(val) else float("nan")
+        history.append({"loss": float(np.mean([float(loss) for loss in losses])), "nll": nll})
+        if progress:
+            progress(f"epoch {epoch + 1}/{settings.epochs} loss {history[-1]['loss']:.3f} val nll {nll:.3f}")
+        if not nll >= best[0]:  # nan (no validation) takes each epoch, so the last stays
+            best = (nll, epoch, model.get_weights())
+    model.set_weights(best[2])
+    temperature = 1.0
+    if val is not None and len(val):
+        temperature = fit_temperature(predict_logits(model, val.x), val.y)
+    return Fitted(model, temperature, tuple(history), best[1])
+
+
+def augment(x: NDArray[np.uint8], settings: FitSettings, rng: np.random.Generator) -> NDFloat:
+    """Return network inputs of crops after a random symmetry of the square, shift, contrast and brightness.
+
+    Parameters
+    ----------
+    x : (N, 28, 28) ndarray of uint8
+        Crops; not modified.
+
+    Returns
+    -------
+    (N, 28, 28) ndarray of float32
+        Clipped to -1..1, the range of the network's input.
+    """
+    reach = settings.shift_px
+    padded = np.pad(x, ((0, 0), (reach, reach), (reach, reach)), mode="reflect")
+    out = np.empty(x.shape, np.uint8)
+    turns, flips = rng.integers(0, 4, len(x)), rng.integers(0, 2, len(x))
+    shifts = rng.integers(0, 2 * reach + 1, (len(x), 2))
+    size = x.shape[1]
+    for i, (row, col) in enumerate(shifts):
+        crop = np.rot90(padded[i, row : row + size, col : col + size], turns[i])
+        out[i] = crop[:, ::-1] if flips[i] else crop
+    gain = np.exp(rng.normal(0, settings.contrast, (len(x), 1, 1)))
+    offset = rng.normal(0, settings.brightness, (len(x), 1, 1))
+    return np.asarray(np.clip(network_input(out) * gain + offset, -1, 1), np.float32)
+
+
+def predict_logits(model: "keras.Model", x: NDArray[np.uint8]) -> NDFloat:
+    """Return (N, K) logits of (N, 28, 28) crops; N may be 0."""
+    return predict(model, x)["logits"]
+
+
+def predict(model: "keras.Model", x: NDArray[np.uint8]) -> dict[str, NDFloat]:
+    """Return both outputs of a network for (N, 28, 28) crops, in batches."""
+    parts = [
+        model(network_input(x[start : start + 512])[..., None], training=False)
+        for start in range(0, max(len(x), 1), 512)
+    ]
+    return {name: np.concatenate([np.asarray(part[name], np.float32) for part in parts]) for name in parts[0]}
+
+
+def mean_nll(logits: NDFloat, y: NDArray[np.intp], temperature: float = 1.0) -> float:
+    """Return the mean negative log likelihood, nats a sample, of the classes `y`."""
+    z = logits.astype(np.float64) / temperature
+    z -= z.max(axis=1, keepdims=True)
+    return float(np.mean(np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(y)), y]))
+
+
+def fit_temperature(logits: NDFloat, y: NDArray[np.intp]) -> float:
+    """Return the temperature that minimizes the NLL, within e^-2 to e^2 (SCIENCE.md 8.2)."""
+    found = minimize_scalar(lambda t: mean_nll(logits, y, float(np.exp(t))), bounds=(-2, 2), method="bounded")
+    return float(np.exp(found.x))
+
+
+class _Order:
+    """Gives positions of training samples: shuffled passes, or equally many of each class."""
+
+    def __init__(self, y: NDArray[np.intp], balanced: bool, rng: np.random.Generator) -> None:
+        classes = [np.flatnonzero(y == k) for k in np.unique(y)]
+        self._pools = classes if balanced else [np.arange(len(y))]
+        self._rng = rng
+        self._queues: list[NDArray[np.intp]] = [np.zeros(0, np.intp) for _ in self._pools]
+
+    def take(self, count: int) -> NDArray[np.intp]:
+        which = (np.arange(count) + self._rng.integers(len(self._pools))) % len(self._pools)
+        return np.concatenate([self._from(k, int(np.sum(which == k))) for k in range(len(self._pools))])
+
+    def _from(self, k: int, count: int) -> NDArray[np.intp]:
+        while len(self._queues[k]) < count:
+            self._queues[k] = np.concatenate([self._queues[k], self._rng.permutation(self._pools[k])])
+        taken, self._queues[k] = self._queues[k][:count], self._queues[k][count:]
+        return taken
+
+
+def _make_step(
+    model: "keras.Model", optimizer: "keras.optimizers.Optimizer"
+) -> Callable[[NDFloat, NDArray[np.intp]], "tf.Tensor"]:
+    import tensorflow as tf
+
+    variables = model.trainable_variables
+
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]  # TensorFlow ships no types
+    def step(x: "tf.Tensor", y: "tf.Tensor") -> "tf.Tensor":
+        with tf.GradientTape() as tape:
+            logits = model(x, training=True)["logits"]
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=logits))
+        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        return loss
+
+    optimizer.build(variables)
+    run: Callable[[NDFloat, NDArray[np.intp]], tf.Tensor] = step
+    return run

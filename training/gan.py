@@ -1,0 +1,274 @@
+"""Profile `paper`: the DCGAN behind the paper's log lines (SCIENCE.md 1.4), one for each class.
+
+Its "epoch" is one mini-batch, so it is called a step here. Generated images are training data only.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device.images import write_png
+from device.model_card import network_input
+from training.dataset import Samples, join_samples
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+GENERATED = "generated"
+"""Source of samples that a GAN made."""
+
+
+@dataclass(frozen=True, slots=True)
+class GanSettings:
+    """How a GAN is fitted; each field one line: meaning, unit, range. Defaults are the profile `paper`."""
+
+    steps: int = 1500
+    """Mini-batches: the paper's epochs, > 0."""
+    batch: int = 32
+    """Real images a step, > 0."""
+    latent: int = 100
+    """Length of the latent vector, > 0."""
+    learning_rate: float = 2e-4
+    """Of both Adams, > 0."""
+    beta_1: float = 0.5
+    """Of both Adams, 0 to 1."""
+    momentum: float = 0.8
+    """Of batch normalization, 0 to 1."""
+    slope: float = 0.2
+    """Of LeakyReLU in the discriminator, 0 to 1."""
+    dropout: float = 0.25
+    """In the discriminator, 0 to 1."""
+    log_every: int = 100
+    """Steps between two log lines, > 0."""
+    grid_at: tuple[int, ...] = (300, 900, 1500)
+    """Steps at which a grid of samples is kept: the paper's figures 12 to 14."""
+    seed: int = 0
+    """Of weights, batches and latent vectors."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogPoint:
+    """One log line: losses in nats, accuracy of the discriminator 0 to 1, all means since the line before."""
+
+    step: int
+    d_loss: float
+    d_accuracy: float
+    g_loss: float
+
+    def __str__(self) -> str:
+        """Return the line in the form that the paper prints."""
+        discriminator = f"[D loss: {self.d_loss:.3f}, acc.: {self.d_accuracy:.1%}]"
+        return f"step {self.step:04d} {discriminator} [G loss: {self.g_loss:.3f}]"
+
+
+@dataclass(eq=False)
+class Gan:
+    """A generator and its discriminator with their training state; `fit_gan` goes on where it stopped."""
+
+    generator: "keras.Model"
+    discriminator: "keras.Model"
+    settings: GanSettings
+    train_step: Callable[[NDArray[np.float32]], "tuple[tf.Tensor, tf.Tensor, tf.Tensor]"]
+    """Takes a real batch; gives discriminator loss, its accuracy and generator loss."""
+    step: int = 0
+    log: list[LogPoint] = field(default_factory=list)
+    grids: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
+    """(5 * 28, 5 * 28) samples by step."""
+
+    def generate(self, count: int, seed: int) -> NDArray[np.uint8]:
+        """Return (count, 28, 28) generated images; equal seeds give equal images."""
+        rng = np.random.default_rng(seed)
+        latent = rng.standard_normal((count, self.settings.latent)).astype(np.float32)
+        images = np.asarray(self.generator(latent, training=False))[..., 0]
+        return np.asarray(np.clip(np.rint(images * 128 + 128), 0, 255), np.uint8)
+
+
+def open_gan(settings: GanSettings) -> Gan:
+    """Return an untrained GAN."""
+    import keras
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(settings.seed)
+    generator, discriminator = _build_generator(settings), _build_discriminator(settings)
+    return Gan(generator, discriminator, settings, _make_step(generator, discriminator, settings))
+
+
+def fit_gan(
+    gan: Gan, x: NDArray[np.uint8], *, steps: int | None = None, progress: Callable[[str], None] | None = None
+) -> None:
+    """Train `gan` on the real images `x` for `steps` more steps.
+
+    Parameters
+    ----------
+    gan : Gan
+        Changed in place.
+    x : (N, 28, 28) ndarray of uint8
+        Real images of one class, N > 0; fewer than a batch are drawn with replacement.
+    steps : int, optional
+        Those of its settings by default.
+    progress : callable, optional
+        Called with each log line.
+
+    Raises
+    ------
+    ValueError
+        If there are no images.
+    """
+    if len(x) == 0:
+        raise ValueError("no images to fit a GAN on; expected at least one of each class")
+    settings = gan.settings
+    real = network_input(x)[..., None]
+    rng = np.random.default_rng((settings.seed, gan.step))
+    sums = np.zeros(4)
+    last = gan.step + (settings.steps if steps is None else steps)
+    while gan.step < last:
+        index = rng.choice(len(real), settings.batch, replace=len(real) < settings.batch)
+        sums += (*(float(value) for value in gan.train_step(real[index])), 1)
+        gan.step += 1
+        if gan.step % settings.log_every == 0 or gan.step == last:
+            gan.log.append(LogPoint(gan.step, *(float(value) for value in sums[:3] / sums[3])))
+            sums[:] = 0
+            if progress:
+                progress(str(gan.log[-1]))
+        if gan.step in settings.grid_at or gan.step == last:
+            gan.grids[gan.step] = tile_images(gan.generate(25, settings.seed), 5)
+
+
+def generate_samples(
+    real: Samples,
+    gans: dict[int, Gan],
+    count: int,
+    *,
+    steps: int | None,
+    seed: int,
+    progress: Callable[[str], None] | None = None,
+) -> Samples:
+    """Return `count` generated samples, equally many of each class, after fitting each class's GAN on `real`.
+
+    Parameters
+    ----------
+    real : Samples
+        What the GANs may see: training samples only.
+    gans : dict of int to Gan
+        One for each class of `real`; each goes on from where the last call left it.
+    count : int
+        Generated images in all; the first classes get what does not divide.
+    steps : int or None
+        Steps for a GAN that was fitted before; a new one takes those of its settings.
+    seed : int
+        Of the latent vectors.
+    """
+    parts = []
+    classes = np.unique(real.y)
+    for k, class_index in enumerate(classes):
+        gan = gans[int(class_index)]
+        if progress:
+            progress(f"GAN of class {real.classes[class_index]}, {int(np.sum(real.y == class_index))} images")
+        fit_gan(gan, real.x[real.y == class_index], steps=steps if gan.step else None, progress=progress)
+        share = count // len(classes) + (k < count % len(classes))
+        images = gan.generate(share, seed)
+        group = np.full(share, GENERATED)
+        parts.append(Samples(images, np.full(share, class_index), group, "train", GENERATED, real.classes))
+    return join_samples(parts)
+
+
+def tile_images(images: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
+    """Return (N, h, w) images as one grid, row by row, black where N does not fill the last row."""
+    rows = -(-len(images) // columns)
+    height, width = images.shape[1:]
+    grid = np.zeros((rows * columns, height, width), np.uint8)
+    grid[: len(images)] = images
+    return grid.reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, columns * width)
+
+
+def write_gan_figures(folder: Path, name: str, gan: Gan) -> list[str]:
+    """Write the grids and the loss curve of a GAN as PNG files and return their names."""
+    from matplotlib.figure import Figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    names = []
+    for step, grid in gan.grids.items():
+        names.append(f"gan-{name}-{step:04d}.png")
+        write_png(folder / names[-1], np.ascontiguousarray(grid.repeat(3, axis=0).repeat(3, axis=1)))
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.add_subplot(xlabel="step", ylabel="loss (nats)", title=f"GAN, {name}")
+    steps = [point.step for point in gan.log]
+    axes.plot(steps, [point.d_loss for point in gan.log], label="discriminator")
+    axes.plot(steps, [point.g_loss for point in gan.log], label="generator")
+    axes.axhline(np.log(2), color="gray", linewidth=0.8, label="equilibrium")
+    axes.legend()
+    names.append(f"gan-{name}-loss.png")
+    figure.savefig(folder / names[-1], dpi=120)
+    return names
+
+
+def _build_generator(settings: GanSettings) -> "keras.Model":
+    import keras
+    from keras import layers
+
+    latent = keras.Input((settings.latent,))
+    x = layers.Dense(7 * 7 * 128, activation="relu")(latent)
+    x = layers.Reshape((7, 7, 128))(x)
+    for filters in (128, 64):
+        x = layers.UpSampling2D()(x)
+        x = layers.Conv2D(filters, 3, padding="same")(x)
+        x = layers.BatchNormalization(momentum=settings.momentum)(x)
+        x = layers.ReLU()(x)
+    return keras.Model(latent, layers.Conv2D(1, 3, padding="same", activation="tanh")(x), name="generator")
+
+
+def _build_discriminator(settings: GanSettings) -> "keras.Model":
+    import keras
+    from keras import layers
+
+    image = keras.Input((28, 28, 1))
+    x = image
+    for filters, stride in ((32, 2), (64, 2), (128, 2), (256, 1)):
+        x = layers.Conv2D(filters, 3, strides=stride, padding="same")(x)
+        if filters > 32:
+            x = layers.BatchNormalization(momentum=settings.momentum)(x)
+        x = layers.LeakyReLU(negative_slope=settings.slope)(x)
+        x = layers.Dropout(settings.dropout)(x)
+    return keras.Model(image, layers.Dense(1)(layers.Flatten()(x)), name="discriminator")
+
+
+def _make_step(
+    generator: "keras.Model", discriminator: "keras.Model", settings: GanSettings
+) -> Callable[[NDArray[np.float32]], "tuple[tf.Tensor, tf.Tensor, tf.Tensor]"]:
+    """Return the function of one step: real batch in; D loss, D accuracy and G loss out."""
+    import keras
+    import tensorflow as tf
+
+    d_adam, g_adam = (keras.optimizers.Adam(settings.learning_rate, beta_1=settings.beta_1) for _ in range(2))
+    d_adam.build(discriminator.trainable_variables)
+    g_adam.build(generator.trainable_variables)
+
+    def cross_entropy(logits: "tf.Tensor", target: float) -> "tf.Tensor":
+        labels = tf.fill(tf.shape(logits), target)
+        return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits))
+
+    @tf.function  # type: ignore[untyped-decorator]  # TensorFlow ships no types
+    def step(real: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor, tf.Tensor]":
+        latent = tf.random.normal((settings.batch, settings.latent))
+        # one batch of fakes serves both updates: a quarter less work than drawing two
+        with tf.GradientTape() as d_tape, tf.GradientTape() as g_tape:
+            fake = generator(latent, training=True)
+            on_real = discriminator(real, training=True)
+            on_fake = discriminator(fake, training=True)
+            d_loss = (cross_entropy(on_real, 1.0) + cross_entropy(on_fake, 0.0)) / 2
+            g_loss = cross_entropy(on_fake, 1.0)
+        variables = discriminator.trainable_variables
+        d_adam.apply_gradients(zip(d_tape.gradient(d_loss, variables), variables, strict=True))
+        variables = generator.trainable_variables
+        g_adam.apply_gradients(zip(g_tape.gradient(g_loss, variables), variables, strict=True))
+        right = [tf.reduce_mean(tf.cast(v, tf.float32)) for v in (on_real > 0, on_fake < 0)]
+        return d_loss, (right[0] + right[1]) / 2, g_loss
+
+    run: Callable[[NDArray[np.float32]], tuple[tf.Tensor, tf.Tensor, tf.Tensor]] = step
+    return run

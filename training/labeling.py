@@ -1,0 +1,282 @@
+"""Labeled 28x28 crops and fields, cut by the very functions of the station.
+
+A candidate of `device.analysis.propose` on a true cell gets that cell's class; one that lies clear of all is
+`other`, a false proposal that the model must learn to drop.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device.analysis.crops import CROP_PX, cut_crops, shrink_field
+from device.analysis.flatten import flatten
+from device.analysis.proposals import propose
+from device.analysis.pyramid import Pyramid, build_pyramid
+from device.images import read_gray
+from device.records import DEAD_CLASSES, CellClass, Modality
+from training.dataset import FIELD_LABELS, Dataset, Entry, Samples, TrueCell, join_samples
+
+TOXIC_ABOVE: dict[str | None, float] = {"adherent": 0.5, "suspension": 0.3, None: 0.5}
+"""Dead fraction above which a field is labeled toxic: grade 3 of ISO 10993-5, or viability under 70 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSettings:
+    """How candidates get their labels; each field one line: meaning, unit, range."""
+
+    on_cell: float = 0.5
+    """A candidate this near to a true center, in radii of the cell, is that cell, 0 to 1."""
+    clear: float = 1.1
+    """Farther than this from all true centers, in radii, it is `other`; between, left out; >= on_cell."""
+    other_per_cell: float = 1.5
+    """At most this many `other` crops per true cell of the split are kept, chosen at random, >= 0."""
+    candidates: bool = True
+    """Cut the station's candidates too, not the true centers only."""
+    jitter_px: float = 2.0
+    """True centers are cut off their place by up to this much a side, working px, >= 0."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """What the station would ask its cell model about in one field."""
+
+    pyramid: Pyramid
+    relative: NDArray[np.float32]
+    """(H, W) relative contrast at working scale."""
+    centers: NDArray[np.float32]
+    """(K, 2) rows and columns at working scale."""
+
+
+def find_candidates(image: NDArray[np.uint8], um_per_px: float, modality: Modality) -> Candidates:
+    """Return the candidates of one gray field, as `assess` finds them."""
+    pyramid = build_pyramid(image, um_per_px)
+    relative = flatten(pyramid.working, pyramid.um_per_px)
+    proposals = propose(relative, modality, um_per_px=pyramid.um_per_px)
+    return Candidates(pyramid, relative, proposals.centers)
+
+
+def class_of(label: str, classes: tuple[str, ...]) -> int | None:
+    """Return the index of the class that a true label falls into, None where the model does not know it.
+
+    `rounded` and `lysed` are `dead` for a model without the finer classes; a label that is no cell is
+    `other`; an empty label is a thing that nobody could tell, which trains nothing.
+    """
+    if not label:
+        return None
+    if label in classes:
+        return classes.index(label)
+    if label in DEAD_CLASSES and CellClass.DEAD in classes:
+        return classes.index(CellClass.DEAD)
+    if label not in DEAD_CLASSES and label != CellClass.LIVE and CellClass.OTHER in classes:
+        return classes.index(CellClass.OTHER)
+    return None
+
+
+def match_candidates(
+    centers: NDArray[np.float32], cells: tuple[TrueCell, ...], zoom: float, settings: LabelSettings
+) -> NDArray[np.intp]:
+    """Return for each candidate the index of its true cell, -1 for none at all, -2 for in between.
+
+    Parameters
+    ----------
+    centers : (K, 2) ndarray of float32
+        Candidates at working scale.
+    cells : tuple of TrueCell
+        True cells in pixels of the file.
+    zoom : float
+        Pixels of the file per working pixel.
+    settings : LabelSettings
+        The two distances.
+    """
+    if not cells:
+        return np.full(len(centers), -1, np.intp)
+    true = (np.array([[cell.row, cell.col] for cell in cells]) + 0.5) / zoom - 0.5
+    radius = np.array([cell.radius_px for cell in cells]) / zoom
+    distance = np.hypot(*np.moveaxis(centers[:, None, :] - true[None], 2, 0)) / np.maximum(radius, 1)
+    nearest = distance.argmin(axis=1)
+    near = distance.min(axis=1) if len(centers) else np.zeros(0)
+    return np.where(near <= settings.on_cell, nearest, np.where(near > settings.clear, -1, -2))
+
+
+def label_field(
+    candidates: Candidates,
+    cells: tuple[TrueCell, ...],
+    classes: tuple[str, ...],
+    settings: LabelSettings,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
+    """Return the crops of one field and their classes: candidates, then true centers off by jitter."""
+    proposed = candidates.centers if settings.candidates else candidates.centers[:0]
+    match = match_candidates(proposed, cells, candidates.pyramid.zoom, settings)
+    class_of_cell = np.array([-2 if (k := class_of(c.label, classes)) is None else k for c in cells], np.intp)
+    other = classes.index(CellClass.OTHER) if CellClass.OTHER in classes else -2
+    found = np.where(match == -1, other, -2)
+    found[match >= 0] = class_of_cell[match[match >= 0]]
+    if cells:
+        true = (np.array([[c.row, c.col] for c in cells]) + 0.5) / candidates.pyramid.zoom - 0.5
+        true = true + rng.uniform(-settings.jitter_px, settings.jitter_px, true.shape)
+    else:
+        true = np.zeros((0, 2))
+    y = np.concatenate([found, class_of_cell])
+    centers = np.concatenate([proposed, true])
+    kept = y >= 0
+    return cut_crops(candidates.relative, centers[kept]), y[kept]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabeledField:
+    """One gray image with its true cells."""
+
+    image: NDArray[np.uint8]
+    cells: tuple[TrueCell, ...]
+    group: str
+
+
+def cell_samples(
+    fields: Iterable[LabeledField],
+    classes: tuple[str, ...],
+    *,
+    um_per_px: float,
+    modality: Modality,
+    split: str,
+    source: str,
+    settings: LabelSettings | None = None,
+    seed: int = 0,
+) -> Samples:
+    """Return labeled crops of all `fields`, hard negatives thinned.
+
+    Parameters
+    ----------
+    fields : iterable of LabeledField
+        Such as `dataset_fields`, or phantoms rendered in memory.
+    classes : tuple of str
+        Names of `records.CellClass`, in the order of the logits; without `other` no false proposal is kept.
+    um_per_px, modality
+        Of the images.
+    split, source
+        Noted in the samples.
+    settings : LabelSettings, optional
+        How labels are given.
+    seed : int
+        Of jitter and thinning.
+
+    Returns
+    -------
+    Samples
+        (0, 28, 28) where no field has a candidate or cell.
+    """
+    settings = settings or LabelSettings()
+    rng = np.random.default_rng(seed)
+    parts = [
+        Samples(
+            np.zeros((0, CROP_PX, CROP_PX), np.uint8),
+            np.zeros(0, np.intp),
+            np.zeros(0, np.str_),
+            split,
+            source,
+            classes,
+        )
+    ]
+    n_cells = 0
+    for field in fields:
+        candidates = find_candidates(field.image, um_per_px, modality)
+        x, y = label_field(candidates, field.cells, classes, settings, rng)
+        n_cells += len(field.cells)
+        parts.append(Samples(x, y, np.full(len(y), field.group), split, source, classes))
+    return _thin_other(join_samples(parts), round(settings.other_per_cell * n_cells), rng)
+
+
+def dataset_fields(dataset: Dataset, split: str) -> Iterator[LabeledField]:
+    """Yield each image of a split with its true cells."""
+    for entry in dataset.in_split(split):
+        yield LabeledField(
+            read_gray(dataset.folder / entry.file), dataset.cells.get(entry.file, ()), entry.group
+        )
+
+
+def dataset_cell_samples(
+    dataset: Dataset,
+    split: str,
+    classes: tuple[str, ...],
+    *,
+    settings: LabelSettings | None = None,
+    seed: int = 0,
+) -> Samples:
+    """Return the labeled crops of one split of a dataset folder (`cell_samples` over its images)."""
+    return cell_samples(
+        dataset_fields(dataset, split),
+        classes,
+        um_per_px=dataset.info.scale.um_per_px,
+        modality=dataset.info.modality,
+        split=split,
+        source=dataset.folder.name,
+        settings=settings,
+        seed=seed,
+    )
+
+
+def bundle_samples(kind: str, classes: tuple[str, ...], dataset: Dataset, split: str) -> Samples:
+    """Return what a `cell` or `field` model is judged on: one crop a true cell, or whole fields."""
+    if kind == "field":
+        return field_samples(dataset, split)
+    judged = LabelSettings(candidates=False, jitter_px=0)
+    return dataset_cell_samples(dataset, split, classes, settings=judged)
+
+
+def field_samples(
+    dataset: Dataset, split: str, *, label_of: Callable[[Entry], str] | None = None, unlabeled: bool = False
+) -> Samples:
+    """Return whole fields at 28x28, as the field model of the station sees them.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Its images are read.
+    split : str
+        One split, or `all`.
+    label_of : callable, optional
+        Gives `toxic`, `non_toxic` or an empty text; by default `field_label`.
+    unlabeled : bool
+        Keep fields without a label, with class -1; else they are left out.
+    """
+    x, y, group = [], [], []
+    for entry in dataset.in_split(split):
+        label = label_of(entry) if label_of else field_label(dataset, entry)
+        if not label and not unlabeled:
+            continue
+        x.append(field_input(read_gray(dataset.folder / entry.file), dataset.info.scale.um_per_px)[0])
+        y.append(FIELD_LABELS.index(label) if label else -1)
+        group.append(entry.group)
+    images = np.array(x, np.uint8).reshape(-1, CROP_PX, CROP_PX)
+    return Samples(
+        images, np.array(y, np.intp), np.array(group, np.str_), split, dataset.folder.name, FIELD_LABELS
+    )
+
+
+def field_input(image: NDArray[np.uint8], um_per_px: float) -> NDArray[np.uint8]:
+    """Return a gray field as the (1, 28, 28) input of the field model, made as `assess` makes it."""
+    pyramid = build_pyramid(image, um_per_px)
+    return shrink_field(flatten(pyramid.working, pyramid.um_per_px))
+
+
+def field_label(dataset: Dataset, entry: Entry) -> str:
+    """Return the label of the manifest, else that of the true dead fraction, else an empty text."""
+    cells = [
+        cell.label
+        for cell in dataset.cells.get(entry.file, ())
+        if cell.label in (CellClass.LIVE, *DEAD_CLASSES)
+    ]
+    if entry.label or not cells:
+        return entry.label
+    affected = sum(label in DEAD_CLASSES for label in cells) / len(cells)
+    return FIELD_LABELS[affected > TOXIC_ABOVE[dataset.info.assay]]
+
+
+def _thin_other(samples: Samples, limit: int, rng: np.random.Generator) -> Samples:
+    if CellClass.OTHER not in samples.classes:
+        return samples
+    other = np.flatnonzero(samples.y == samples.classes.index(CellClass.OTHER))
+    dropped = rng.permutation(other)[limit:]
+    return samples.take(np.setdiff1d(np.arange(len(samples)), dropped))

@@ -1,0 +1,271 @@
+"""From a recipe and its images to a run and a bundle: the way of `fit`, `cotrain` and `tools/make-models`."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from device.analysis.phantom import Phantom, render_field, vary, vary_culture
+from device.analysis.pyramid import WORKING_UM_PER_PX, build_pyramid
+from device.analysis.quality import FocusReference, QualityLimits, measure_quality, reference_from
+from device.errors import ConfigError
+from device.model_card import DataSource
+from device.records import Assay, CellClass, Modality, Scale
+from training.dataset import FIELD_LABELS, Dataset, Samples, TrueCell
+from training.fitting import FitSettings, Fitted, fit_network
+from training.labeling import LabeledField, cell_samples, dataset_fields, field_samples
+from training.provenance import Run, RunSamples, describe_source, tool_versions, write_run
+from training.recipes import Recipe, RenderSettings
+
+Progress = Callable[[str], None]
+N_REPRESENTATIVE = 300
+"""Crops that the int8 ranges are measured on (SCIENCE.md 8.1: 100 to 500)."""
+VISIBLE_MIN = 0.5
+"""A rendered cell that shows less of itself trains nothing: nobody could tell it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """What a recipe's images give: samples to fit and choose on, and what the card says of them."""
+
+    train: Samples
+    val: Samples
+    scale: Scale
+    sources: tuple[DataSource, ...]
+    reference_quality: FocusReference | None
+
+
+def improvise(
+    dataset: Dataset, *, unit: str | None, classes: str | None, assay: Assay | None, fit: FitSettings
+) -> Recipe:
+    """Return the recipe that a command line asks for, without a file.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Tells what is not asked for: `cell` where it lists cells; live, its dead classes and other; its assay.
+    unit : {"cell", "field"} or None
+    classes : str or None
+        Comma-separated.
+    assay : {"adherent", "suspension"} or None
+    fit : FitSettings
+    """
+    found = {cell.label for cells in dataset.cells.values() for cell in cells}
+    dead = [str(c) for c in (CellClass.DEAD, CellClass.ROUNDED, CellClass.LYSED) if c in found]
+    kind: Literal["cell", "field"] = (
+        "field" if unit == "field" or (unit is None and not dataset.cells) else "cell"
+    )
+    names = tuple(classes.split(",")) if classes else ("live", *dead, "other")
+    unknown = [name for name in names if name not in set(CellClass)]
+    if unknown:
+        raise ConfigError(
+            f"unknown class {', '.join(unknown)}; expected some of {', '.join(CellClass)} (--classes)"
+        )
+    assay = assay or dataset.info.assay
+    if assay is None:
+        raise ConfigError(f"{dataset.folder} states no assay; expected --assay adherent or suspension")
+    return Recipe(
+        name=dataset.folder.name,
+        kind=kind,
+        scope=f"{kind} model fitted to {dataset.folder.name}; research use only",
+        assay=assay,
+        modality=dataset.info.modality,
+        classes=FIELD_LABELS if kind == "field" else names,
+        source=dataset.folder.name,
+        limits=("made on a command line and judged by nobody yet",),
+        attribution=(f"{dataset.info.origin}; {dataset.info.licence}",),
+        fit=fit,
+    )
+
+
+def prepare(recipe: Recipe, dataset: Dataset | None, progress: Progress) -> Material:
+    """Return the samples of a recipe, rendered or from a dataset folder.
+
+    Raises
+    ------
+    ConfigError
+        If the recipe needs a dataset and there is none, or the dataset does not fit it.
+    """
+    if dataset is None:
+        return _prepare_rendered(recipe, progress)
+    if dataset.info.modality != recipe.modality:
+        raise ConfigError(
+            f"{dataset.folder} holds {dataset.info.modality} images; expected {recipe.modality} "
+            f"by recipe {recipe.name}"
+        )
+    parts = {}
+    for split in ("train", "val"):
+        progress(f"reading {dataset.folder.name}, {split}")
+        if recipe.kind == "field":
+            parts[split] = field_samples(dataset, split)
+        else:
+            parts[split] = _cells(
+                recipe,
+                dataset_fields(dataset, split),
+                dataset.info.scale.um_per_px,
+                split,
+                dataset.folder.name,
+            )
+    reference = measure_reference(
+        (field.image for field in dataset_fields(dataset, "train")), dataset.info.scale, recipe.modality
+    )
+    sources = (describe_source(dataset, len(parts["train"])),)
+    return Material(parts["train"], parts["val"], dataset.info.scale, sources, reference)
+
+
+def fit_recipe(recipe: Recipe, material: Material, out: Path, progress: Progress) -> Fitted:
+    """Fit the network of a recipe, write the run to `out` and return the fit.
+
+    Raises
+    ------
+    ConfigError
+        If the training or validation samples lack a class.
+    """
+    for samples in (material.train, material.val):
+        empty = [name for name, n in samples.count().items() if n == 0]
+        if empty:
+            raise ConfigError(
+                f"split {samples.split} of {samples.source} has no {', '.join(empty)}; expected some of each "
+                f"class: {', '.join(recipe.classes)} (found {samples.count()})"
+            )
+    progress(f"fitting {recipe.fit.learner} on {material.train.count()}, validation {material.val.count()}")
+    fitted = fit_network(material.train, material.val, recipe.fit, progress)
+    write_fit(recipe, material, fitted, out)
+    return fitted
+
+
+def write_fit(
+    recipe: Recipe,
+    material: Material,
+    fitted: Fitted,
+    out: Path,
+    *,
+    gan_gate: dict[str, str | bool | int | float] | None = None,
+) -> None:
+    """Write a fitted network as a run folder."""
+    run = Run(
+        kind=recipe.kind,
+        learner=recipe.fit.learner,
+        classes=recipe.classes,
+        scope=recipe.scope,
+        assay=recipe.assay,
+        modality=recipe.modality,
+        um_per_px=WORKING_UM_PER_PX,
+        um_per_px_source=material.scale.source,
+        temperature=fitted.temperature,
+        seed=recipe.fit.seed,
+        reference_quality=material.reference_quality,
+        data=material.sources,
+        recipe=recipe.id,
+        metrics={},
+        gan_gate=gan_gate,
+        limits=recipe.limits,
+        attribution=recipe.attribution,
+        history=tuple(
+            {k: v if math.isfinite(v) else None for k, v in epoch.items()} for epoch in fitted.history
+        ),
+        made_with=tool_versions(),
+    )
+    chosen = representative(material.train, recipe.fit.seed)
+    write_run(out, run, RunSamples(chosen.x, material.val.x, material.val.y), fitted.model)
+
+
+def representative(train: Samples, seed: int) -> Samples:
+    """Return up to 300 samples, classes in balance, for the ranges of int8."""
+    rng = np.random.default_rng(seed)
+    classes = np.unique(train.y)
+    share = -(-N_REPRESENTATIVE // len(classes))
+    return train.take(
+        np.concatenate([rng.permutation(np.flatnonzero(train.y == k))[:share] for k in classes])
+    )
+
+
+def measure_reference(
+    images: Iterable[NDArray[np.uint8]], scale: Scale, modality: Modality
+) -> FocusReference | None:
+    """Return the focus that the station's gate measures over the fields, None where none can be measured."""
+    limits = QualityLimits()
+    measured = [
+        measure_quality(image, build_pyramid(image, scale.um_per_px), scale, limits, modality)
+        for image in images
+    ]
+    usable = [quality for quality in measured if quality.focus_slope is not None]
+    return reference_from(usable) if usable else None
+
+
+def rendered_fields(render: RenderSettings, modality: Modality, split: str) -> Iterator[LabeledField]:
+    """Yield the rendered fields of a split, each with another microscope, dish, density and dead fraction."""
+    first, count = (0, render.train_fields) if split == "train" else (10**6, render.val_fields)
+    for index in range(first, first + count):
+        rng = np.random.default_rng((render.seed, index))
+        phantom = render_field(
+            modality=modality,
+            rng=rng,
+            n_cells=int(rng.integers(render.n_cells[0], render.n_cells[1] + 1)),
+            dead_fraction=float(rng.uniform()),
+            um_per_px=WORKING_UM_PER_PX,
+            optics=vary(rng, modality),
+            culture=vary_culture(rng),
+        )
+        yield LabeledField(phantom.image, true_cells(phantom), f"rendered-{index}")
+
+
+def true_cells(phantom: Phantom) -> tuple[TrueCell, ...]:
+    """Return the cells of a phantom as boxes; what is hardly visible has an empty label."""
+    um_per_px = float(phantom.parameters["um_per_px"])
+    cells = []
+    for thing in phantom.objects:
+        if not thing.region:
+            continue
+        label = str(thing.cell_class) if thing.visible_fraction >= VISIBLE_MIN else ""
+        radius = thing.radius_um / um_per_px
+        cells.append(
+            TrueCell(label, thing.col - radius, thing.row - radius, thing.col + radius, thing.row + radius)
+        )
+    return tuple(cells)
+
+
+def _prepare_rendered(recipe: Recipe, progress: Progress) -> Material:
+    if recipe.source != "rendered":
+        raise ConfigError(
+            f"recipe {recipe.name} needs a {recipe.source} dataset; expected --source DIR "
+            f"(make one with `nanotox-train data import {recipe.source} SRC --out DIR`)"
+        )
+    scale = Scale(WORKING_UM_PER_PX, "measured")
+    parts = {}
+    fields = {}
+    for split in ("train", "val"):
+        progress(f"rendering fields, {split}")
+        fields[split] = list(tqdm(rendered_fields(recipe.render, recipe.modality, split), disable=None))
+        parts[split] = _cells(recipe, fields[split], scale.um_per_px, split, "rendered")
+    reference = measure_reference((field.image for field in fields["train"]), scale, recipe.modality)
+    settings = json.dumps(asdict(recipe.render), sort_keys=True).encode()
+    sha256 = hashlib.sha256(
+        settings + b"".join(field.image.tobytes() for field in fields["train"])
+    ).hexdigest()
+    source = DataSource(
+        "rendered", sha256, "rendered by device.analysis.phantom", "Apache-2.0", len(parts["train"])
+    )
+    return Material(parts["train"], parts["val"], scale, (source,), reference)
+
+
+def _cells(
+    recipe: Recipe, fields: Iterable[LabeledField], um_per_px: float, split: str, source: str
+) -> Samples:
+    return cell_samples(
+        fields,
+        recipe.classes,
+        um_per_px=um_per_px,
+        modality=recipe.modality,
+        split=split,
+        source=source,
+        settings=recipe.label,
+        seed=recipe.fit.seed,
+    )

@@ -1,0 +1,265 @@
+"""The paper's recipe from labels by counting to the int8 model, each of its figures beside ours."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device.analysis.assess import AnalysisSettings, CellClassifier
+from device.analysis.crops import CROP_PX, cut_crops
+from device.analysis.quality import FocusReference
+from device.model_card import Bundle
+from training.cotraining.paper import PaperRun, PaperSettings, choose_labeled, run_paper
+from training.dataset import FIELD_LABELS, Dataset, Entry, Samples
+from training.evaluation import BinaryScores
+from training.export.acceptance import ANY, FieldResult, read_fields, score_crops
+from training.export.bundle import export_run
+from training.fitting import FitSettings, predict_logits
+from training.gan import GanSettings
+from training.labeling import TOXIC_ABOVE, LabeledField, field_input, find_candidates
+from training.recipes import Recipe
+from training.recipes.make import Material, improvise, measure_reference, write_fit
+from training.recipes.report import write_report
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeSettings:
+    """How much of the paper's recipe is done; each field one line: meaning, unit, range."""
+
+    unit: Literal["field", "cell"] = "cell"
+    """What Algorithm 1 labels: whole fields at 28x28 as the paper, or single cells."""
+    max_images: int = 0
+    """Images counted at most, 0 for all."""
+    max_unlabeled: int = 300
+    """Unlabeled samples at most, > 0."""
+    paper: PaperSettings = field(default_factory=PaperSettings)
+    """Of Algorithm 1."""
+
+
+SMOKE = RecipeSettings(
+    max_images=40,
+    max_unlabeled=40,
+    paper=PaperSettings(
+        n_generated=8,
+        max_rounds=2,
+        refit_steps=2,
+        gan=GanSettings(steps=6, log_every=2, grid_at=(2, 4, 6)),
+        fit=FitSettings(epochs=2, batch=32, balanced=False),
+    ),
+)
+"""Everything once, in a minute: its figures mean nothing."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PaperOutcome:
+    """What the recipe gave, for the report."""
+
+    settings: RecipeSettings
+    results: list[FieldResult]
+    """Each image by the paper's chain, matched to its truth."""
+    files: list[str]
+    label_rule: str
+    labeled: Samples
+    n_unlabeled: int
+    run: PaperRun
+    judged: BinaryScores | None
+    """TC on the true labels of split val, none of which it saw; None without such."""
+    pseudo_right: float | None
+    """Share of pseudo-labels that agree with the labels by counting."""
+    bundle: Bundle
+
+
+def run_recipe(
+    dataset: Dataset, out: Path, settings: RecipeSettings, classify: CellClassifier | None, progress: Progress
+) -> PaperOutcome:
+    """Return what the paper's recipe gives on a dataset and write run, bundle, report and figures to `out`.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Split train is counted and learned from, split val judges.
+    out : Path
+        Run folder; the bundle goes to `out/bundle`.
+    settings : RecipeSettings
+        How much of it is done.
+    classify : CellClassifier or None
+        Tells dead from live among the regions that the chain counts; None is the paper as printed, where
+        every region counts as dead.
+    progress : callable
+        Called with one line of text at a time.
+
+    Raises
+    ------
+    ConfigError
+        If the labels by counting are of one class only.
+    """
+    recipe = improvise(dataset, unit=settings.unit, classes="live,dead", assay=None, fit=settings.paper.fit)
+    recipe = replace(recipe, scope=f"{settings.unit} model of the paper's recipe; it never decides alone")
+    analysis = AnalysisSettings(recipe.assay, recipe.modality, "paper")
+    fields = {split: _fields(dataset, split, settings.max_images) for split in ("train", "val")}
+    files, images = zip(*fields["train"], strict=True)
+    progress(f"counting {len(files)} images by the paper's chain")
+    results = read_fields(images, classify, analysis, dataset.info.scale)
+    samples, rule = _label_by_counting(dataset, recipe, list(images), results)
+    progress(f"labels by counting: {samples.count()} ({rule})")
+    labeled, rest = choose_labeled(samples, settings.paper.n_labeled, settings.paper.seed)
+    unlabeled = _draw(rest, settings.max_unlabeled, settings.paper.seed)
+    run = run_paper(labeled, unlabeled, settings.paper, progress)
+    judged = _judge(recipe, dataset, [image for _, image in fields["val"]], run)
+    reference = measure_reference((image.image for image in images), dataset.info.scale, recipe.modality)
+    bundle = _export(recipe, dataset, run, out, reference, progress)
+    right = [run.co_training.pseudo[i] == unlabeled.y[i] for i in run.co_training.pseudo]
+    outcome = PaperOutcome(
+        settings,
+        results,
+        list(files),
+        rule,
+        labeled,
+        len(unlabeled),
+        run,
+        judged,
+        float(np.mean(right)) if right else None,
+        bundle,
+    )
+    write_report(out, outcome, dataset)
+    return outcome
+
+
+def co_train_material(
+    recipe: Recipe,
+    material: Material,
+    settings: PaperSettings,
+    max_unlabeled: int,
+    out: Path,
+    progress: Progress,
+) -> PaperRun:
+    """Keep the labels of some samples, run Algorithm 1 on the others and write the run of TC to `out`."""
+    labeled, rest = choose_labeled(material.train, settings.n_labeled, settings.seed)
+    run = run_paper(labeled, _draw(rest, max_unlabeled, settings.seed), settings, progress)
+    write_fit(recipe, replace(material, train=run.train), run.fitted, out, gan_gate=_not_gated(run))
+    rounds = [asdict(step) for step in run.co_training.rounds]
+    (out / "rounds.json").write_text(json.dumps(rounds, indent=2) + "\n", encoding="utf-8")
+    return run
+
+
+def _fields(dataset: Dataset, split: str, limit: int) -> list[tuple[str, LabeledField]]:
+    from device.images import read_gray
+
+    entries = dataset.in_split(split)[: limit or None]
+    return [
+        (entry.file, _labeled(dataset, entry, read_gray(dataset.folder / entry.file))) for entry in entries
+    ]
+
+
+def _labeled(dataset: Dataset, entry: Entry, image: NDArray[np.uint8]) -> LabeledField:
+    return LabeledField(image, dataset.cells.get(entry.file, ()), entry.group)
+
+
+def _label_by_counting(
+    dataset: Dataset, recipe: Recipe, fields: list[LabeledField], results: list[FieldResult]
+) -> tuple[Samples, str]:
+    if recipe.kind == "cell":
+        return _counted_cells(
+            dataset, recipe, fields, results
+        ), "each counted region has the label of its true cell"
+    x = [field_input(field.image, dataset.info.scale.um_per_px)[0] for field in fields]
+    if any(result.reading.n_live for result in results):
+        limit = TOXIC_ABOVE[recipe.assay]
+        toxic = [(result.reading.affected or 0.0) > limit for result in results]
+        rule = f"toxic where more than {limit:.0%} of the counted cells are dead"
+    else:
+        counts = [result.reading.n_dead for result in results]
+        limit = float(np.median(counts))
+        toxic = [count > limit for count in counts]
+        rule = (
+            f"toxic where more dead cells are counted than the median, {limit:g}: the paper states no limit"
+        )
+    group = np.array([field.group for field in fields], np.str_)
+    y = np.array(toxic, np.intp)
+    return Samples(np.array(x, np.uint8), y, group, "train", dataset.folder.name, FIELD_LABELS), rule
+
+
+def _counted_cells(
+    dataset: Dataset, recipe: Recipe, fields: list[LabeledField], results: list[FieldResult]
+) -> Samples:
+    """Return the crop of each counted region that matches a true cell, with that cell's label."""
+    um_per_px = dataset.info.scale.um_per_px
+    x, y, group = [np.zeros((0, CROP_PX, CROP_PX), np.uint8)], [], []
+    for field_, result in zip(fields, results, strict=True):
+        candidates = find_candidates(field_.image, um_per_px, recipe.modality)
+        told = [cell for cell in field_.cells if cell.label]
+        for true, found in result.matches[ANY].pairs:
+            cell = result.reading.cells[found]
+            center = (np.array([[cell.row, cell.col]]) + 0.5) / candidates.pyramid.zoom - 0.5
+            x.append(cut_crops(candidates.relative, center))
+            y.append(int(told[true].label != "live"))
+            group.append(field_.group)
+    return Samples(
+        np.concatenate(x),
+        np.array(y, np.intp),
+        np.array(group, np.str_),
+        "train",
+        dataset.folder.name,
+        recipe.classes,
+    )
+
+
+def _draw(samples: Samples, limit: int, seed: int) -> Samples:
+    order = np.random.default_rng(seed).permutation(len(samples))
+    return samples.take(np.sort(order[:limit]))
+
+
+def _judge(
+    recipe: Recipe, dataset: Dataset, fields: list[LabeledField], run: PaperRun
+) -> BinaryScores | None:
+    from device.classifier import softmax
+    from training.labeling import LabelSettings, cell_samples, field_samples
+
+    if recipe.kind == "field":
+        samples = field_samples(dataset, "val")
+    else:
+        settings = LabelSettings(candidates=False, jitter_px=0)
+        samples = cell_samples(
+            fields,
+            recipe.classes,
+            um_per_px=dataset.info.scale.um_per_px,
+            modality=recipe.modality,
+            split="val",
+            source=dataset.folder.name,
+            settings=settings,
+        )
+    if not len(samples):
+        return None
+    temperature = run.fitted.temperature
+    return score_crops(lambda x: softmax(predict_logits(run.fitted.model, x), temperature), samples)
+
+
+def _export(
+    recipe: Recipe,
+    dataset: Dataset,
+    run: PaperRun,
+    out: Path,
+    reference: FocusReference | None,
+    progress: Progress,
+) -> Bundle:
+    from training.provenance import describe_source
+
+    source = describe_source(dataset, len(run.train))
+    material = Material(run.train, run.val, dataset.info.scale, (source,), reference)
+    write_fit(recipe, material, run.fitted, out, gan_gate=_not_gated(run))
+    return export_run(out, out / "bundle", name=f"paper-{recipe.kind}", progress=progress)
+
+
+def _not_gated(run: PaperRun) -> dict[str, str | bool | int | float]:
+    return {
+        "used": len(run.generated) > 0,
+        "passed": False,
+        "n_generated": len(run.generated),
+        "note": "the paper's recipe adds generated images without a gate",
+    }
