@@ -38,8 +38,10 @@ ensure_uv() {
             is_root || fail "python3 has no venv; expected it, or uv on PATH; install python3-venv"
             apt_install python3-venv
         fi
-        python3 -m venv .tools
-        .tools/bin/python -m pip install --quiet --disable-pip-version-check uv
+        python3 -m venv .tools/uv
+        .tools/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+        mkdir -p .tools/bin
+        ln -sf ../uv/bin/uv .tools/bin/uv
     fi
     uv --version
 }
@@ -69,8 +71,8 @@ unpack_mosquitto() {
         apt_options=(-o "Dir::State::lists=$store/lists" -o "Dir::Cache=$store" -o Debug::NoLocking=1)
         apt-get "${apt_options[@]}" update -qq >/dev/null || true
     fi
-    packages=$(apt-get "${apt_options[@]}" install --print-uris -qq --no-install-recommends \
-        -o Debug::NoLocking=1 mosquitto | awk '{ sub(/_.*/, "", $2); print $2 }') || return 1
+    packages=$(apt-get "${apt_options[@]}" --simulate install --no-install-recommends mosquitto |
+        awk '/^Inst / { print $2 }') || return 1
     [ -n "$packages" ] || return 1
     # shellcheck disable=SC2086 # a list of names
     (cd "$store/debs" && apt-get "${apt_options[@]}" download -qq $packages) || return 1
