@@ -173,10 +173,10 @@ def draw_lysed(
     path = np.float32(culture.ghost_opl_um) * shell + np.float32(0.2 * culture.ghost_opl_um) * disk
     row, col = rng.normal(0, 0.2 * radius_um, 2)
     nucleus = rng.uniform(1.6, 2.6)
-    path += _speck(down - np.float32(row), right - np.float32(col), nucleus, float(rng.uniform(0.01, 0.05)))
+    path += _speck(down - np.float32(row), right - np.float32(col), nucleus, float(rng.uniform(0.006, 0.025)))
     for _ in range(int(rng.integers(3, 9))):
         row, col = rng.normal(0, 0.45 * radius_um, 2)
-        path += _speck(down - np.float32(row), right - np.float32(col), 0.6, float(rng.uniform(0.01, 0.04)))
+        path += _speck(down - np.float32(row), right - np.float32(col), 0.6, float(rng.uniform(0.006, 0.025)))
     return Patch(np.asarray(path, np.float32), np.zeros_like(path), distance < radius_um + 0.7)
 
 

@@ -94,7 +94,7 @@ class Culture:
     """Share of rounded cells that are in mitosis; the truth counts them as rounded, 0 to 1."""
     lysed_share: float = 0.25
     """Share of ghosts among dead cells where only a dead fraction is asked for, 0 to 1."""
-    ghost_opl_um: float = 0.03
+    ghost_opl_um: float = 0.022
     """Optical path that the shell of a ghost adds, um, 0.01 to 0.2."""
     cluster: float = 0.35
     """Probability that a rounded cell touches one that is there already, 0 to 1."""
@@ -183,7 +183,7 @@ _CULTURE_RANGES: dict[str, tuple[float, float]] = {
     "bleb_share": (0.1, 0.5),
     "mitotic_share": (0.0, 0.1),
     "lysed_share": (0.1, 0.5),
-    "ghost_opl_um": (0.022, 0.045),
+    "ghost_opl_um": (0.016, 0.034),
     "cluster": (0.1, 0.6),
     "texture_rad": (0.008, 0.025),
     "debris_per_mm2": (50.0, 700.0),
