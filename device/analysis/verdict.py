@@ -153,11 +153,11 @@ def _harm(case: Case) -> tuple[Reason, ...] | None:
     """Return why the well is surely toxic (empty: by affected cells alone), None where that is not sure."""
     m, rule = case.measures, case.rule
     reasons: list[Reason] = []
-    if m.n_used >= rule.fields_min:
-        if m.destroyed:
-            reasons.append(Reason.LAYER_DESTROYED)
-        if m.growth_inhibition_bounds is not None and m.growth_inhibition_bounds.low > rule.limit:
-            reasons.append(Reason.GROWTH_INHIBITION)
+    if m.destroyed:
+        reasons.append(Reason.LAYER_DESTROYED)
+    growth = m.growth_inhibition_bounds
+    if m.n_used >= rule.fields_min and growth is not None and growth.low > rule.limit:
+        reasons.append(Reason.GROWTH_INHIBITION)
     enough = not _too_few(case)
     lysed = m.lysed_bounds.low if enough and rule.counts_lysis and m.lysed_bounds is not None else 0.0
     if lysed > rule.lysis_steps[0]:

@@ -203,7 +203,8 @@ def _with_growth(
         measures,
         growth_inhibition=growth_inhibition(fmean(tested), expected),
         growth_inhibition_bounds=growth_interval(tested, wells, level, least=least),
-        destroyed=is_destroyed(measures.n_cells, fmean(tested), expected, rule),
+        destroyed=len(fields) >= rule.fields_min
+        and is_destroyed(measures.n_cells, fmean(tested), expected, rule),
     )
 
 

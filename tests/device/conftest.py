@@ -1,0 +1,62 @@
+"""What several device tests need: readings without an image behind them."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from device.records import ModelId, Outcome, Quality, Reading, Reason, Tally
+
+START = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
+MODEL = ModelId("phase-cell", "0" * 64, trusted=True)
+
+
+@pytest.fixture(scope="session")
+def make_reading():
+    """A function of live, rounded and lysed cells that gives the reading of an accepted field."""
+
+    def make(
+        live=0, rounded=0, lysed=0, *, field=0, refused_by=(), source="measured", area_mm2=0.13, **other
+    ):
+        quality = Quality(
+            passed=not refused_by,
+            refused_by=tuple(refused_by),
+            flags=(Reason.SCALE_ASSUMED,) if source == "assumed" else (),
+            focus_laplacian=0.07,
+            focus_tenengrad=6.0,
+            focus_slope=-2.9,
+            clipped_high=0.0,
+            clipped_low=0.0,
+            level=0.4,
+            flatness=0.1,
+            um_per_px=None if source is None else 0.65,
+            um_per_px_source=source,
+        )
+        confluence = other.pop("confluence", min(1.0, 0.008 * live))
+        values = {
+            "source": f"{other.get('well')}/{field}.png",
+            "sequence": field,
+            "taken_at": START + timedelta(seconds=field),
+            "well": None,
+            "field": field,
+            "simulated": False,
+            "outcome": Outcome.INVALID if refused_by else Outcome.INCONCLUSIVE,
+            "reasons": tuple(refused_by),
+            "n_live": live,
+            "n_dead": rounded + lysed,
+            "n_other": 0,
+            "affected": (rounded + lysed) / (live + rounded + lysed) if live + rounded + lysed else None,
+            "p_toxic": None,
+            "tally": Tally(live, rounded, lysed, None if source == "assumed" else area_mm2, confluence),
+            "quality": quality,
+            "cells": (),
+            "height_px": 480,
+            "width_px": 640,
+            "assay": "adherent",
+            "modality": "phase",
+            "method": "hybrid",
+            "cell_model": MODEL,
+            "field_model": None,
+        }
+        return Reading(**values | other)
+
+    return make

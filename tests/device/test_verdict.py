@@ -1,0 +1,472 @@
+"""Claims about the verdict of one well: what decides, what holds back, and who may say non_toxic."""
+
+import ast
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import device
+from device.analysis.grading import EXTRACT, RULES, VIABILITY, rule_sha256
+from device.analysis.intervals import UNKNOWN
+from device.analysis.verdict import judge_well, recompute
+from device.analysis.well import gather_well, measure_well, pool_reference
+from device.records import (
+    FieldCount,
+    Interval,
+    ModelId,
+    Outcome,
+    PlateWell,
+    Reason,
+    Reference,
+)
+
+TOXIC, NON_TOXIC, INCONCLUSIVE, INVALID = (
+    Outcome.TOXIC,
+    Outcome.NON_TOXIC,
+    Outcome.INCONCLUSIVE,
+    Outcome.INVALID,
+)
+TEST = PlateWell("B1", "gelatin", "test", 10.0, "ug/mL", 1)
+BLANK = PlateWell("A1", "medium", "blank", None, None, 1)
+SHARES = {"healthy": (54, 6), "half": (30, 30), "dead": (6, 54)}
+
+
+def uneven(n):
+    """A little spread between fields, so that no variance is zero."""
+    return [(-1) ** i * (i % 3) for i in range(n)]
+
+
+@pytest.fixture(scope="module")
+def readings(make_reading):
+    def build(live, dead, n=10, lysed=0, **other):
+        return [
+            make_reading(live + k, dead - lysed, lysed, field=i, **other) for i, k in enumerate(uneven(n))
+        ]
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def reference(readings):
+    return pool_reference([evidence_of(readings(60, 1), plan=BLANK)], EXTRACT)
+
+
+def evidence_of(seen, *, plan=TEST, assay="adherent", modality="phase", method="hybrid"):
+    return gather_well(plan, seen, assay=assay, modality=modality, method=method)
+
+
+def judge(seen, reference, rule=EXTRACT, *, stage="final", plan=TEST, method="hybrid", **other):
+    return judge_well(evidence_of(seen, plan=plan, method=method), reference, rule, stage=stage, **other)
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome"), [("healthy", NON_TOXIC), ("half", INCONCLUSIVE), ("dead", TOXIC)]
+)
+def test_ten_good_fields_decide_away_from_the_limit(readings, reference, kind, outcome):
+    verdict = judge(readings(*SHARES[kind]), reference)
+    assert verdict.outcome is outcome
+    straddles = Reason.INTERVAL_STRADDLES_LIMIT in verdict.reasons
+    assert straddles is (outcome is INCONCLUSIVE)
+
+
+def test_a_verdict_says_grade_range_numbers_and_rule(readings, reference):
+    verdict = judge(readings(42, 18), reference)
+    assert (verdict.grade, verdict.grade_low, verdict.grade_high, verdict.reactivity) == (2, 2, 2, "mild")
+    assert (verdict.n_fields, verdict.n_fields_counted, verdict.n_fields_refused) == (10, 10, 0)
+    assert verdict.n_cells == sum(f.n_cells for f in verdict.fields)
+    assert verdict.n_dead == 180
+    assert verdict.background == pytest.approx(10 / reference.n_cells)
+    assert 0 < verdict.affected_corrected < verdict.affected < 1
+    assert verdict.bounds.low < verdict.affected_corrected < verdict.bounds.high
+    assert verdict.ci95.low < verdict.bounds.low
+    assert verdict.ci95.high > verdict.bounds.high
+    assert verdict.growth_inhibition == pytest.approx(0.3, abs=0.02)
+    assert verdict.lysed == 0
+    assert (verdict.rule, verdict.rule_sha256) == (EXTRACT.id, rule_sha256(EXTRACT))
+    assert (verdict.um_per_px, verdict.um_per_px_source) == (0.65, "measured")
+
+
+# What was seen, what else holds -> outcome, a reason that must be there
+TRUTH = [
+    ("no field at all", {"n": 0}, INVALID, Reason.TOO_FEW_FIELDS),
+    ("every field refused", {"refused_by": (Reason.BLUR,)}, INVALID, Reason.BLUR),
+    ("four fields", {"n": 4}, INCONCLUSIVE, Reason.TOO_FEW_FIELDS),
+    ("untrusted model", {"cell_model": ModelId("mine", "1" * 64, trusted=False)}, INCONCLUSIVE, "MODEL"),
+    ("no model", {"cell_model": None}, INCONCLUSIVE, Reason.MODEL_UNVERIFIED),
+    ("assumed scale", {"source": "assumed"}, INCONCLUSIVE, Reason.SCALE_ASSUMED),
+    ("no scale", {"source": None}, INVALID, Reason.NO_CALIBRATION),
+    ("field model says toxic", {"p_toxic": 0.95}, INCONCLUSIVE, Reason.METHOD_DISAGREE),
+    ("other assay", {"assay": "suspension"}, INVALID, Reason.ANALYSIS_FAILED),
+    ("other modality", {"modality": "brightfield"}, INVALID, Reason.ANALYSIS_FAILED),
+    ("impossible area", {"area_mm2": 0.0}, INVALID, Reason.ANALYSIS_FAILED),
+    ("impossible confluence", {"confluence": 1.5}, INVALID, Reason.ANALYSIS_FAILED),
+    ("impossible probability", {"p_toxic": float("nan")}, INVALID, Reason.ANALYSIS_FAILED),
+    ("invalid reading", {"outcome": INVALID, "reasons": (Reason.DRIFT,)}, INVALID, Reason.DRIFT),
+    ("published scale", {"source": "published"}, NON_TOXIC, None),
+    ("field model agrees", {"p_toxic": 0.05}, NON_TOXIC, None),
+    ("field model is unsure", {"p_toxic": 0.5}, NON_TOXIC, None),
+]
+
+
+@pytest.mark.parametrize(("what", "seen", "outcome", "reason"), TRUTH, ids=[row[0] for row in TRUTH])
+def test_a_healthy_well_is_non_toxic_only_if_nothing_speaks_against_it(
+    readings, reference, what, seen, outcome, reason
+):
+    verdict = judge(readings(*SHARES["healthy"], **seen), reference)
+    assert verdict.outcome is outcome, what
+    assert reason is None or any(str(reason) in found for found in verdict.reasons)
+
+
+@pytest.mark.parametrize(
+    ("what", "seen", "outcome"),
+    [
+        ("untrusted model", {"cell_model": None}, TOXIC),
+        ("assumed scale", {"source": "assumed"}, TOXIC),
+        ("field model says non-toxic", {"p_toxic": 0.05}, INCONCLUSIVE),
+        ("field model is unsure", {"p_toxic": 0.5}, TOXIC),
+        ("four fields", {"n": 4}, INCONCLUSIVE),
+        ("refused", {"refused_by": (Reason.BLUR,)}, INVALID),
+    ],
+)
+def test_a_dead_well_stays_toxic_unless_it_cannot_be_judged(readings, reference, what, seen, outcome):
+    assert judge(readings(*SHARES["dead"], **seen), reference).outcome is outcome, what
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome", "p_toxic"), [("dead", TOXIC, 0.501), ("healthy", NON_TOXIC, 0.499)]
+)
+def test_the_field_model_holds_back_from_its_limits_on(readings, reference, kind, outcome, p_toxic):
+    rule = dataclasses.replace(EXTRACT, p_toxic_low=0.5, p_toxic_high=0.5)
+    opposed = judge(readings(*SHARES[kind], p_toxic=0.5), reference, rule)
+    assert (opposed.outcome, opposed.reasons) == (INCONCLUSIVE, (Reason.METHOD_DISAGREE,))
+    assert judge(readings(*SHARES[kind], p_toxic=p_toxic), reference, rule).outcome is outcome
+
+
+def test_opinions_of_the_field_model_are_averaged_as_logits(make_reading, reference):
+    seen = [make_reading(54, 6, field=i, p_toxic=p) for i, p in enumerate([0.5, 0.9, 0.1, 1.0, 0.0, None])]
+    assert judge(seen, reference).p_toxic == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("kind", SHARES)
+def test_the_papers_method_never_decides_alone(readings, reference, rule, kind):
+    seen = readings(*SHARES[kind], method="paper")
+    verdict = judge(seen, reference, rule, method="paper")
+    assert verdict.outcome is INCONCLUSIVE
+    assert Reason.METHOD_UNVERIFIED in verdict.reasons
+
+
+def test_without_a_reference_a_provisional_verdict_may_be_toxic_but_never_non_toxic(readings):
+    for kind, outcome in (("healthy", INCONCLUSIVE), ("dead", TOXIC)):
+        verdict = judge(readings(*SHARES[kind]), None, stage="provisional")
+        assert verdict.outcome is outcome
+        assert Reason.NO_CONTROL_REFERENCE in verdict.reasons
+
+
+@pytest.mark.parametrize("kind", SHARES)
+def test_without_a_reference_a_final_verdict_is_invalid(readings, kind):
+    verdict = judge(readings(*SHARES[kind]), None)
+    assert verdict.outcome is INVALID
+    assert verdict.reasons == (Reason.NO_CONTROL_REFERENCE,)
+
+
+@pytest.mark.parametrize(
+    ("live", "dead", "outcome"),
+    [(48, 12, NON_TOXIC), (42, 18, INCONCLUSIVE), (34, 26, TOXIC)],
+)
+def test_viability_needs_no_controls_and_has_its_limit_at_30_percent(readings, live, dead, outcome):
+    assert judge(readings(live, dead), None, VIABILITY).outcome is outcome
+
+
+@pytest.mark.parametrize("fault", [Reason.NEG_CONTROL_FAILED, Reason.POS_CONTROL_FAILED])
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("kind", SHARES)
+def test_failed_controls_make_every_well_invalid(readings, reference, rule, kind, fault):
+    verdict = judge(readings(*SHARES[kind]), reference, rule, control_faults=(fault,))
+    assert verdict.outcome is INVALID
+    assert fault in verdict.reasons
+    assert verdict.control_faults == (fault,)
+
+
+def test_a_high_background_is_never_subtracted(readings):
+    at_limit = Reference(("A1",), 1000, 100, (FieldCount(0, 900, 100, 0, 0.13, 0.5),) * 10, (10,))
+    above = dataclasses.replace(at_limit, n_dead=101)
+    assert judge(readings(*SHARES["healthy"]), above).outcome is INVALID
+    verdict = judge(readings(*SHARES["dead"]), above)
+    assert (verdict.outcome, verdict.control_faults) == (INVALID, (Reason.HIGH_BACKGROUND,))
+    assert (verdict.affected_corrected, verdict.bounds, verdict.grade) == (None, None, None)
+    assert Reason.HIGH_BACKGROUND not in judge(readings(*SHARES["dead"]), at_limit).reasons
+
+
+def test_the_background_of_few_control_cells_widens_the_bounds(readings, make_reading):
+    def pooled(live, dead):
+        seen = [make_reading(live, dead, field=i) for i in range(10)]
+        return pool_reference([evidence_of(seen, plan=BLANK)], EXTRACT)
+
+    seen = evidence_of(readings(42, 18))
+    many, few = pooled(28, 2), pooled(27, 2)
+    assert (many.n_cells, few.n_cells) == (300, 290)
+    narrow, wide = (measure_well(seen, ref, EXTRACT).bounds for ref in (many, few))
+    assert wide.high - wide.low > 1.1 * (narrow.high - narrow.low)
+
+
+def test_growth_inhibition_alone_makes_a_well_toxic(readings, reference):
+    verdict = judge(readings(20, 0), reference)
+    assert verdict.outcome is TOXIC
+    assert verdict.reasons == (Reason.GROWTH_INHIBITION,)
+    assert (verdict.grade, verdict.affected) == (3, 0)
+    assert judge(readings(20, 0), reference, dataclasses.replace(EXTRACT, counts_growth=False)).grade == 0
+
+
+def test_an_uncertain_growth_inhibition_keeps_a_well_from_passing(make_reading, reference):
+    seen = [make_reading(live, 0, field=i) for i, live in enumerate([60, 10, 50, 15, 60, 12, 55, 20, 30, 40])]
+    verdict = judge(seen, reference)
+    assert verdict.bounds.high < 0.05
+    assert verdict.growth_inhibition_bounds.low < 0.5 < verdict.growth_inhibition_bounds.high
+    assert verdict.outcome is INCONCLUSIVE
+
+
+def test_growth_is_told_from_the_confluence_where_the_scale_is_assumed(readings):
+    control = pool_reference([evidence_of(readings(60, 1, source="assumed"), plan=BLANK)], EXTRACT)
+    verdict = judge(readings(20, 0, source="assumed"), control)
+    assert verdict.growth_inhibition == pytest.approx(1 - 20 / 60, abs=0.02)
+    assert verdict.fields[0].area_mm2 is None
+
+
+def test_extensive_lysis_makes_a_well_toxic_below_half_affected(readings, reference):
+    verdict = judge(readings(36, 24, lysed=22), reference)
+    assert verdict.bounds.high <= 0.5
+    assert verdict.outcome is TOXIC
+    assert verdict.reasons == (Reason.EXTENSIVE_LYSIS, Reason.QUAL_QUANT_DISCORDANT)[: len(verdict.reasons)]
+    assert judge(readings(36, 24, lysed=2), reference).outcome is NON_TOXIC
+    assert judge(readings(36, 24, lysed=12), reference).outcome is INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("live", "n", "outcome", "reason"),
+    [
+        (3, 10, TOXIC, Reason.LAYER_DESTROYED),
+        (3, 5, TOXIC, Reason.LAYER_DESTROYED),
+        (3, 4, INCONCLUSIVE, Reason.TOO_FEW_FIELDS),
+        (0, 5, TOXIC, Reason.LAYER_DESTROYED),
+    ],
+)
+def test_a_destroyed_layer_is_tested_first_on_accepted_fields(
+    make_reading, reference, live, n, outcome, reason
+):
+    verdict = judge([make_reading(live, 1, field=i) for i in range(n)], reference)
+    assert verdict.outcome is outcome
+    assert reason in verdict.reasons
+    assert verdict.n_fields_counted == 0
+    assert verdict.grade == 4
+
+
+def test_too_few_cells_without_a_control_are_inconclusive(make_reading):
+    verdict = judge([make_reading(1, 18, field=i) for i in range(10)], None, VIABILITY)
+    assert (verdict.n_cells, verdict.outcome, verdict.reasons) == (190, INCONCLUSIVE, (Reason.TOO_FEW_CELLS,))
+    enough = judge([make_reading(2, 18, field=i) for i in range(10)], None, VIABILITY)
+    assert (enough.n_cells, enough.outcome) == (200, TOXIC)
+
+
+def test_fields_with_few_cells_enter_the_share_but_do_not_count(make_reading):
+    big = [make_reading(50, 10, field=i) for i in range(5)]
+    small = [make_reading(0, 9, field=5 + i) for i in range(5)]
+    verdict = judge(big + small, None, VIABILITY)
+    assert (verdict.n_fields, verdict.n_fields_counted) == (10, 5)
+    assert verdict.n_dead == 95
+    four = judge(big[:4] + small, None, VIABILITY)
+    assert (four.outcome, four.reasons) == (INCONCLUSIVE, (Reason.TOO_FEW_FIELDS,))
+    assert judge([*big[:4], make_reading(10, 0, field=9)], None, VIABILITY).n_fields_counted == 5
+
+
+def test_a_refused_reading_never_enters_a_well(readings, reference, make_reading):
+    good = readings(*SHARES["healthy"])
+    bad = [make_reading(0, 500, field=20 + i, refused_by=(Reason.BLUR,)) for i in range(5)]
+    mixed = judge([*good, *bad], reference)
+    assert (mixed.n_fields, mixed.n_fields_refused, mixed.refused_by) == (10, 5, (Reason.BLUR,))
+    plain = judge(good, reference)
+    assert mixed == dataclasses.replace(plain, n_fields_refused=5, refused_by=(Reason.BLUR,))
+
+
+def test_a_well_read_by_two_models_or_compared_across_models_is_unverified(readings, reference):
+    other = ModelId("phase-cell", "2" * 64, trusted=True)
+    seen = readings(*SHARES["healthy"])
+    mixed = [dataclasses.replace(seen[0], cell_model=other), *seen[1:]]
+    assert judge(mixed, reference).reasons == (Reason.MODEL_UNVERIFIED,)
+    assert judge(mixed, reference).cell_model is None
+    across = judge(readings(*SHARES["healthy"], cell_model=other), reference)
+    assert (across.outcome, across.reasons) == (INCONCLUSIVE, (Reason.MODEL_UNVERIFIED,))
+
+
+def test_the_least_certain_scale_of_a_well_counts(readings, make_reading, reference):
+    seen = [*readings(*SHARES["healthy"]), make_reading(54, 6, field=11, source="assumed")]
+    assert judge(seen, reference).um_per_px_source == "assumed"
+    assert judge(seen, reference).outcome is INCONCLUSIVE
+
+
+def test_files_with_an_assumed_scale_may_pass_with_the_flag(readings):
+    seen = readings(*SHARES["healthy"], source="assumed")
+    verdict = judge(seen, None, VIABILITY, scale_may_be_assumed=True)
+    assert (verdict.outcome, verdict.reasons) == (NON_TOXIC, (Reason.SCALE_ASSUMED,))
+    assert judge(seen, None, VIABILITY).outcome is INCONCLUSIVE
+
+
+@pytest.mark.parametrize(("dead", "discordant"), [(17, False), (24, True), (54, False)])
+def test_a_pass_that_a_viability_assay_would_fail_is_marked(readings, reference, dead, discordant):
+    verdict = judge(readings(60 - dead, dead), reference)
+    assert (Reason.QUAL_QUANT_DISCORDANT in verdict.reasons) is discordant
+    viability = judge(readings(60 - dead, dead), None, VIABILITY)
+    assert Reason.QUAL_QUANT_DISCORDANT not in viability.reasons
+
+
+def test_control_wells_are_graded_without_themselves(readings, reference):
+    verdict = judge(readings(51, 9), reference, plan=BLANK)
+    assert verdict.background is None
+    assert verdict.growth_inhibition is None
+    assert verdict.affected_corrected == verdict.affected
+
+
+def test_a_few_more_fields_are_asked_for_where_they_would_help(readings, reference):
+    assert judge(readings(*SHARES["healthy"], n=3), reference).fields_more == 2
+    near = judge(readings(34, 26, n=5), None, dataclasses.replace(VIABILITY, limit=0.5))
+    assert near.outcome is INCONCLUSIVE
+    assert 1 <= near.fields_more <= 15
+    assert judge(readings(*SHARES["half"]), reference).fields_more is None
+    assert judge(readings(*SHARES["healthy"]), reference).fields_more is None
+
+
+LOOKS = (5, 10, 15, 20)
+
+
+def test_an_open_ended_well_is_judged_at_its_looks_only(readings, reference):
+    seen = readings(*SHARES["healthy"], n=24)
+    by_n = {n: judge(seen[:n], reference, looks=LOOKS) for n in (4, 5, 9, 10, 24)}
+    assert by_n[9].bounds == by_n[5].bounds
+    assert by_n[10].bounds != by_n[9].bounds
+    assert by_n[24].n_fields == 24
+    assert by_n[24].n_cells == sum(reading.tally.n_cells for reading in seen[:20])
+    assert by_n[4].outcome is INCONCLUSIVE
+    assert by_n[4].fields_more == 1
+
+
+def test_an_open_ended_well_divides_its_error_among_the_looks(readings, reference):
+    seen = evidence_of(readings(42, 18))
+    fixed, open_ended = (
+        measure_well(seen, reference, EXTRACT),
+        measure_well(seen, reference, EXTRACT, looks=LOOKS),
+    )
+    strict = dataclasses.replace(EXTRACT, confidence=1 - 0.05 / 4)
+    assert open_ended.bounds == measure_well(seen, reference, strict).bounds
+    assert open_ended.bounds.low < fixed.bounds.low
+    assert open_ended.ci95 == fixed.ci95
+
+
+def test_one_field_knows_nothing(make_reading, reference):
+    verdict = judge([make_reading(0, 60)], reference, stage="provisional")
+    assert verdict.outcome is INCONCLUSIVE
+    assert (verdict.bounds, verdict.growth_inhibition_bounds) == (UNKNOWN, UNKNOWN)
+    assert (verdict.grade, verdict.grade_low, verdict.grade_high) == (4, 0, 4)
+
+
+def test_a_field_without_cells_has_no_share(make_reading):
+    verdict = judge([make_reading(0, 0, field=i) for i in range(6)], None, VIABILITY)
+    assert (verdict.affected, verdict.bounds, verdict.grade, verdict.reactivity) == (None, None, None, None)
+    assert verdict.outcome is INCONCLUSIVE
+
+
+counts = st.lists(
+    st.tuples(st.integers(0, 90), st.integers(0, 90), st.integers(0, 40)), min_size=1, max_size=12
+)
+
+
+@given(counts, st.integers(0, 11), st.integers(1, 200), st.booleans(), st.sampled_from(list(RULES.values())))
+def test_more_dead_cells_never_turn_toxic_to_non_toxic(
+    make_reading, reference, seen, which, more, replaces_live, rule
+):
+    which %= len(seen)
+    live, rounded, lysed = seen[which]
+    worse = list(seen)
+    worse[which] = (max(0, live - more) if replaces_live else live, rounded + more, lysed)
+    before, after = (
+        judge([make_reading(*c, field=i) for i, c in enumerate(cells)], reference, rule)
+        for cells in (seen, worse)
+    )
+    assert not (before.outcome is TOXIC and after.outcome is NON_TOXIC)
+    if replaces_live and more <= live:
+        assert after.grade is None or before.grade is None or after.grade >= before.grade or before.grade == 4
+
+
+@given(counts.flatmap(lambda seen: st.tuples(st.just(seen), st.permutations(range(len(seen))))))
+def test_the_order_of_fields_changes_nothing(make_reading, reference, drawn):
+    seen, order = drawn
+    fields = [make_reading(*cells, field=i, p_toxic=0.3 + 0.01 * i) for i, cells in enumerate(seen)]
+    assert judge(fields, reference) == judge([fields[i] for i in order], reference)
+
+
+@given(
+    counts,
+    st.sampled_from(list(RULES.values())),
+    st.sampled_from(["provisional", "final"]),
+    st.sampled_from([(), LOOKS]),
+    st.booleans(),
+    st.sampled_from(["measured", "assumed", None]),
+)
+def test_a_verdict_is_recomputed_from_what_it_carries(
+    make_reading, reference, seen, rule, stage, looks, compared, source
+):
+    fields = [make_reading(*cells, field=i, source=source) for i, cells in enumerate(seen)]
+    verdict = judge(fields, reference if compared else None, rule, stage=stage, looks=looks)
+    assert recompute(verdict) == verdict
+    assert verdict.outcome is not NON_TOXIC or (
+        verdict.n_fields_counted >= 5 and verdict.bounds.high <= rule.limit
+    )
+
+
+def test_a_tampered_verdict_is_noticed(readings, reference):
+    verdict = judge(readings(*SHARES["dead"]), reference)
+    forged = dataclasses.replace(verdict, outcome=NON_TOXIC, bounds=Interval(0.0, 0.1))
+    assert recompute(forged) == verdict
+    with pytest.raises(ValueError, match=r"rule mine/1 .* is unknown; expected one of iso10993-5-extract/1"):
+        recompute(dataclasses.replace(verdict, rule="mine/1"))
+    with pytest.raises(ValueError, match="is unknown"):
+        recompute(dataclasses.replace(verdict, rule_sha256="0" * 64))
+
+
+def test_a_rule_of_the_lab_recomputes_with_that_rule(readings, reference):
+    rule = dataclasses.replace(EXTRACT, id="mine/1", limit=0.4)
+    verdict = judge(readings(42, 18), reference, rule)
+    assert recompute(verdict, rule) == verdict
+
+
+def test_every_number_of_a_verdict_fits_into_json(readings, reference):
+    for kind in SHARES:
+        verdict = judge(readings(*SHARES[kind]), reference)
+        json.dumps(dataclasses.asdict(verdict), allow_nan=False, default=str)
+
+
+def _constructs_non_toxic(tree):
+    """Names of the functions in which `Outcome.NON_TOXIC` stands other than in a comparison."""
+    compared = {id(x) for node in ast.walk(tree) if isinstance(node, ast.Compare) for x in ast.walk(node)}
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr == "NON_TOXIC" and id(node) not in compared:
+            inside = [f.name for f in functions if node in ast.walk(f)]
+            yield inside[-1] if inside else "module"
+        if isinstance(node, ast.Call | ast.Subscript):
+            called = node.func if isinstance(node, ast.Call) else node.value
+            if isinstance(called, ast.Name) and called.id == "Outcome":
+                yield f"{called.id} made from a value in line {node.lineno}"
+
+
+def test_exactly_one_function_constructs_non_toxic():
+    root = Path(device.__file__).parent
+    found = [
+        (path.relative_to(root).as_posix(), name)
+        for path in sorted(root.rglob("*.py"))
+        for name in _constructs_non_toxic(ast.parse(path.read_text("utf-8")))
+    ]
+    assert found == [("analysis/verdict.py", "_non_toxic")]
