@@ -148,7 +148,7 @@ RETAINED = {"availability", "info", "state", "head"}
 _CUTS: dict[str, tuple[str, ...]] = {
     "reading/1": ("cells",),
     "verdict/1": ("reference.fields", "fields"),
-    "plate/1": ("samples",),
+    "plate/1": ("reference.fields", "samples"),
 }
 
 
