@@ -11,6 +11,7 @@ from device.analysis.phantom.objects import (
     ROUND_CELLS,
     Kind,
     Patch,
+    choose_arms,
     draw_aggregate,
     draw_bubble,
     draw_debris,
@@ -22,7 +23,6 @@ from device.analysis.phantom.placement import MARGIN_UM, Dish, Site
 from device.analysis.phantom.settings import Culture
 
 _FINEST_UM_PER_PX = 0.8  # coarser fields are drawn finer and binned: the wave must be sampled
-_LIVE_REACH_UM = 33.0  # longest arm of a live cell at size 1
 
 
 class Canvas:
@@ -77,10 +77,11 @@ class Canvas:
 def draw_cell(canvas: Canvas, site: Site, label: int, culture: Culture, rng: np.random.Generator) -> int:
     """Lay one cell into the dish and return its area in canvas pixels, hidden and outer ones included."""
     live = site.kind == "live"
-    reach = _LIVE_REACH_UM * culture.live_size if live else 1.4 * site.radius_um + 3
+    arms = choose_arms(site.angle, culture, rng) if live else []
+    reach = 1.12 * max(length for _, length in arms) + 3 if live else 1.4 * site.radius_um + 3
     top, left, down, right = canvas.patch_grid(site.row_um, site.col_um, reach)
     if live:
-        patch = draw_live(down, right, site.angle, culture, rng)
+        patch = draw_live(down, right, arms, culture, rng)
     else:
         patch = ROUND_CELLS[site.kind](down, right, site.radius_um, culture, rng)
     canvas.add(patch, top, left, label=label, live=live)

@@ -44,11 +44,27 @@ def grid(row: float, col: float, reach_um: float, um_per_px: float) -> tuple[int
     return top, left, down[:, None], right[None, :]
 
 
+def choose_arms(angle: float, culture: Culture, rng: np.random.Generator) -> list[tuple[float, float]]:
+    """Return direction (radians) and length (um) of the two to four arms of a spread cell along `angle`."""
+    arms = [
+        (angle + rng.normal(0, 0.12), rng.uniform(14, 28)),
+        (angle + math.pi + rng.normal(0, 0.2), rng.uniform(12, 26)),
+    ]
+    n_side = int(rng.choice(3, p=(0.5, 0.38, 0.12)))
+    arms += [(angle + rng.uniform(-math.pi, math.pi), rng.uniform(9, 17)) for _ in range(n_side)]
+    return [(float(turn), float(length) * culture.live_size) for turn, length in arms]
+
+
 def draw_live(
-    down: FloatMap, right: FloatMap, angle: float, culture: Culture, rng: np.random.Generator
+    down: FloatMap,
+    right: FloatMap,
+    arms: list[tuple[float, float]],
+    culture: Culture,
+    rng: np.random.Generator,
 ) -> Patch:
-    """Return a spread cell: two to four tapering arms, a thicker nucleus with nucleoli, granules."""
-    outline, taper = _arms(down, right, angle, culture, rng)
+    """Return a spread cell: tapering arms, a thicker nucleus with nucleoli, granules."""
+    angle = arms[0][0]
+    outline, taper = _spread(down, right, arms, culture, rng)
     thickness = np.float32(rng.uniform(1.1, 1.9)) * np.sqrt(np.clip(outline * 1.6, 0, 1)) * taper
     shift = rng.uniform(-2.5, 2.5)
     row, col = shift * math.sin(angle), shift * math.cos(angle)
@@ -58,48 +74,47 @@ def draw_live(
     cap = np.sqrt(np.clip(1 - (along / np.float32(length)) ** 2 - (across / np.float32(width)) ** 2, 0, 1))
     thickness += np.float32(rng.uniform(0.6, 1.5)) * cap
     path = thickness * np.float32(culture.live_index)
-    grains = np.zeros_like(path)
-    for spread, sigma_um, height_um in _inclusions(culture, rng):
-        a, b = rng.normal(0, spread * length), rng.normal(0, spread * width)
-        at_row, at_col = (
-            row + a * math.sin(angle) + b * math.cos(angle),
-            col + a * math.cos(angle) - b * math.sin(angle),
-        )
-        grains += _speck(down - np.float32(at_row), right - np.float32(at_col), sigma_um, height_um)
+    spread, sigma_um, height_um = _inclusions(culture, rng)
+    a, b = rng.normal(0, spread * length), rng.normal(0, spread * width)
+    rows = row + a * math.sin(angle) + b * math.cos(angle)
+    cols = col + a * math.cos(angle) - b * math.sin(angle)
+    grains = _specks(down, right, rows, cols, sigma_um, height_um)
     path += grains * np.clip(outline * 3 + cap, 0, 1)
     return Patch(np.asarray(path, np.float32), np.zeros_like(path), (outline > 0) | (cap > 0))
 
 
-def _inclusions(culture: Culture, rng: np.random.Generator) -> list[tuple[float, float, float]]:
+def _inclusions(
+    culture: Culture, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return nucleoli and granules: spread relative to the nucleus, sigma in um, optical path in um."""
-    nucleoli = [(0.35, 0.75, float(rng.uniform(0.010, 0.022))) for _ in range(int(rng.integers(1, 4)))]
-    number = round(float(rng.uniform(6, 16)) * culture.granules)
-    sizes = rng.uniform(0.5, 0.9, number)
-    return nucleoli + [(0.75, float(size), float(rng.uniform(0.008, 0.030))) for size in sizes]
+    n_nucleoli = int(rng.integers(1, 4))
+    n_granules = round(float(rng.uniform(6, 16)) * culture.granules)
+    spread = np.repeat((0.35, 0.75), (n_nucleoli, n_granules))
+    sigma_um = np.concatenate([np.full(n_nucleoli, 0.75), rng.uniform(0.5, 0.9, n_granules)])
+    height_um = np.concatenate([rng.uniform(0.010, 0.022, n_nucleoli), rng.uniform(0.008, 0.030, n_granules)])
+    return spread, sigma_um, height_um
 
 
-def _arms(
-    down: FloatMap, right: FloatMap, angle: float, culture: Culture, rng: np.random.Generator
+def _spread(
+    down: FloatMap,
+    right: FloatMap,
+    arms: list[tuple[float, float]],
+    culture: Culture,
+    rng: np.random.Generator,
 ) -> tuple[FloatMap, FloatMap]:
     """Return the outline (> 0 inside, 1 on the axis) and the relative thickness of a spread cell."""
     width = rng.uniform(4.6, 7.6) * culture.live_size
-    angles = [angle + rng.normal(0, 0.12), angle + math.pi + rng.normal(0, 0.2)]
-    lengths = [rng.uniform(14, 28), rng.uniform(12, 26)]
-    for _ in range(int(rng.choice(3, p=(0.5, 0.38, 0.12)))):
-        angles.append(angle + rng.uniform(-math.pi, math.pi))
-        lengths.append(rng.uniform(9, 17))
     outline = np.full((down.shape[0], right.shape[1]), -1, np.float32)
     taper = np.full_like(outline, 0.3)
     ripple = rng.uniform(0.2, 0.7)
-    for turn, reach in zip(angles, lengths, strict=True):
-        length = np.float32(reach * culture.live_size)
+    for turn, length in arms:
         along = right * np.float32(math.cos(turn)) + down * np.float32(math.sin(turn))
         across = down * np.float32(math.cos(turn)) - right * np.float32(math.sin(turn))
-        share = np.clip(along / length, 0, 1)
-        across = across + np.float32(rng.normal(0, 0.16) * reach) * share**2
+        share = np.clip(along / np.float32(length), 0, 1)
+        across = across + np.float32(rng.normal(0, 0.16) * length) * share**2
         across += np.float32(ripple) * np.sin(along * np.float32(rng.uniform(0.5, 0.9)) + rng.uniform(0, 6))
         half = np.float32(width) * (1 - share) ** np.float32(rng.uniform(0.75, 1.3)) + np.float32(0.7)
-        beyond = along - np.clip(along, 0, length)
+        beyond = along - share * np.float32(length)
         arm = 1 - (across**2 + beyond**2) / half**2
         better = arm > outline
         outline = np.where(better, arm, outline)
@@ -107,12 +122,25 @@ def _arms(
     return outline, np.asarray(taper, np.float32)
 
 
+def _specks(
+    down: FloatMap,
+    right: FloatMap,
+    rows_um: NDArray[np.float64],
+    cols_um: NDArray[np.float64],
+    sigma_um: NDArray[np.float64],
+    height_um: NDArray[np.float64],
+) -> FloatMap:
+    """Return the sum of round gaussian specks, each the product of a column and a row."""
+    steepness = (-0.5 / sigma_um**2).astype(np.float32)
+    columns = np.exp((down - rows_um.astype(np.float32)) ** 2 * steepness) * height_um.astype(np.float32)
+    rows = np.exp((right.T - cols_um.astype(np.float32)) ** 2 * steepness)
+    return np.asarray(columns @ rows.T, np.float32)
+
+
 def _speck(down: FloatMap, right: FloatMap, sigma_um: float, height_um: float) -> FloatMap:
-    """Return a round gaussian speck, as the product of a column and a row."""
-    steepness = np.float32(-0.5 / sigma_um**2)
-    return np.asarray(
-        np.float32(height_um) * np.exp(down**2 * steepness) * np.exp(right**2 * steepness), np.float32
-    )
+    """Return one round gaussian speck in the middle."""
+    middle = np.zeros(1)
+    return _specks(down, right, middle, middle, np.array([sigma_um]), np.array([height_um]))
 
 
 def _rim(down: FloatMap, right: FloatMap, radius_um: float, rng: np.random.Generator) -> FloatMap:
@@ -174,9 +202,9 @@ def draw_lysed(
     row, col = rng.normal(0, 0.2 * radius_um, 2)
     nucleus = rng.uniform(1.6, 2.6)
     path += _speck(down - np.float32(row), right - np.float32(col), nucleus, float(rng.uniform(0.006, 0.025)))
-    for _ in range(int(rng.integers(3, 9))):
-        row, col = rng.normal(0, 0.45 * radius_um, 2)
-        path += _speck(down - np.float32(row), right - np.float32(col), 0.6, float(rng.uniform(0.006, 0.025)))
+    number = int(rng.integers(3, 9))
+    rows, cols = rng.normal(0, 0.45 * radius_um, (2, number))
+    path += _specks(down, right, rows, cols, np.full(number, 0.6), rng.uniform(0.006, 0.025, number))
     return Patch(np.asarray(path, np.float32), np.zeros_like(path), distance < radius_um + 0.7)
 
 
@@ -198,9 +226,8 @@ def draw_aggregate(down: FloatMap, right: FloatMap, size_um: float, rng: np.rand
         step = start + 1.4 * grain * np.array((math.sin(turn), math.cos(turn)))
         if np.hypot(*step) < size_um:
             places = np.vstack([places, step])
-    total = np.zeros((down.shape[0], right.shape[1]), np.float32)
-    for row, col in places:
-        total += _speck(down - np.float32(row), right - np.float32(col), grain, 1.0)
+    number = len(places)
+    total = _specks(down, right, places[:, 0], places[:, 1], np.full(number, grain), np.ones(number))
     return Patch(total * np.float32(0.04), np.minimum(total * np.float32(0.8), 4), total > 0.5)
 
 
