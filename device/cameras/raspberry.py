@@ -215,8 +215,8 @@ def _start(library: _Picamera2, settings: Settings) -> _Picamera2:
         found = [str(camera.get("Model", "unknown")) for camera in library.Picamera2.global_camera_info()]
         if settings.index >= len(found):
             raise CameraError(
-                f"found {len(found)} cameras ({', '.join(found) or 'none'}); expected one with camera.index "
-                f"{settings.index}; check the cable and `rpicam-hello --list-cameras`"
+                f"found {len(found)} camera(s) ({', '.join(found) or 'none'}); expected one with camera."
+                f"index {settings.index}; check the cable and `rpicam-hello --list-cameras`"
             )
         name = f"camera {settings.index} ({found[settings.index]})"
         picam2 = library.Picamera2(settings.index)

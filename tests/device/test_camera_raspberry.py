@@ -227,7 +227,7 @@ def test_a_missing_library_is_said_with_its_cure(monkeypatch, missing):
 def test_a_missing_camera_is_said_with_those_found(use):
     use()
     with pytest.raises(
-        CameraError, match=r"found 1 cameras \(imx477\); expected one with camera.index 2; check"
+        CameraError, match=r"found 1 camera\(s\) \(imx477\); expected one with camera.index 2; check"
     ):
         open_camera("raspberry", options(index=2), SETUP)
 
