@@ -1,17 +1,42 @@
 """From one frame to one reading: the only implementation, of the station, of files and of every test."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from device.analysis.quality import QualityLimits
-from device.records import Assay, CellClass, Frame, Method, Modality, ModelId, Reading
+from device.analysis.counting import Count, accept_cells, count_cells, judge_cells, tally_cells
+from device.analysis.crops import cut_crops, shrink_field
+from device.analysis.flatten import flatten
+from device.analysis.paper.chain import PaperSettings, segment_as_the_paper
+from device.analysis.proposals import propose
+from device.analysis.pyramid import WORKING_UM_PER_PX, Pyramid, build_pyramid
+from device.analysis.quality import QualityLimits, is_usable_scale, measure_quality
+from device.analysis.segmentation import find_foreground, other_regions, regions
+from device.records import (
+    Assay,
+    CellClass,
+    Frame,
+    Method,
+    Modality,
+    ModelId,
+    Outcome,
+    Quality,
+    Reading,
+    Reason,
+    Scale,
+)
 
 Observe = Callable[[str, NDArray[np.generic] | None], None]
-"""Called after each stage with its name and its picture, or None where the stage has none."""
+"""Called after each stage with its name and its picture: gray, bool, relative contrast or labels."""
+
+REACH_UM: dict[Assay, float] = {"adherent": 32.0, "suspension": 14.0}
+"""No region reaches farther from its center, um: half a spread cell, a swollen cell in a chamber."""
+_AS_PRINTED = (CellClass.DEAD,)  # the paper as printed: whatever is counted is a dead cell
+_NO_LABELS = np.zeros((0, 0), np.uint16)
+_NO_LABELS.flags.writeable = False
 
 
 class CellClassifier(Protocol):
@@ -30,7 +55,7 @@ class CellClassifier(Protocol):
 
 
 class FieldClassifier(Protocol):
-    """Says of a whole field how probably it is toxic. Called once an accepted field."""
+    """Says of a whole field how probably it is toxic. Called once an accepted field, by `assess`."""
 
     @property
     def id(self) -> ModelId:
@@ -57,7 +82,32 @@ class AnalysisSettings:
     dead_min: float = 0.5
     """A cell is dead when p(dead | cell) reaches it, 0 to 1."""
     merge_um: float = 5.0
-    """Of accepted centers that are closer, um, the one with the best score stays, 0 to 50."""
+    """Of accepted centers that are closer the one with the best score stays, um, 0 to 50."""
+    paper: PaperSettings = field(default_factory=PaperSettings)
+    """Sizes of the paper's chain."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be; all faults at once."""
+        faults = [
+            f"{name} is {value!r}; expected one of {', '.join(allowed)}"
+            for name, value, allowed in (
+                ("assay", self.assay, ("adherent", "suspension")),
+                ("modality", self.modality, ("phase", "brightfield")),
+                ("method", self.method, ("hybrid", "paper")),
+            )
+            if value not in allowed
+        ]
+        faults += [
+            f"{name} is {value}; expected 0 to {high}"
+            for name, value, high in (
+                ("accept_min", self.accept_min, 1),
+                ("dead_min", self.dead_min, 1),
+                ("merge_um", self.merge_um, 50),
+            )
+            if not 0 <= value <= high
+        ]
+        if faults:
+            raise ValueError("\n".join(faults))
 
 
 def assess(
@@ -68,5 +118,194 @@ def assess(
     classify_field: FieldClassifier | None = None,
     observe: Observe | None = None,
 ) -> Reading:
-    """Return what one frame gives; never raises on odd images, which give an `invalid` reading."""
-    raise NotImplementedError
+    """Return what one frame gives.
+
+    Parameters
+    ----------
+    frame : Frame
+        Without a usable scale it gives an `invalid` reading without cells; not modified.
+    classify : CellClassifier or None
+        The cell model. None is the paper as printed and needs method `paper`: every region counts as dead.
+    settings : AnalysisSettings
+        How to read the field.
+    classify_field : FieldClassifier, optional
+        Second opinion on fields that pass the quality gate.
+    observe : callable, optional
+        Called after each stage with its name and picture; it may measure the time in between.
+
+    Returns
+    -------
+    Reading
+        `invalid` with reasons for a refused field, which still has its cells; else `inconclusive`, because
+        one field decides nothing. An image that cannot be an image gives UNREADABLE_IMAGE and no exception.
+
+    Raises
+    ------
+    ValueError
+        If the model does not fit the method or does not keep its word on shapes.
+    """
+    _check_model(classify, settings.method)
+    watch: Observe = observe if observe is not None else _ignore
+    image = frame.image
+    if image.ndim != 2 or image.dtype != np.uint8 or image.size == 0:
+        return _to_reading(frame, _unreadable(frame.scale), None, None, classify, settings)
+    scale = frame.scale
+    if scale is None or not is_usable_scale(scale):
+        pyramid = build_pyramid(image, WORKING_UM_PER_PX)
+        quality = measure_quality(pyramid, scale, settings.limits)
+        return _to_reading(frame, quality, None, None, classify, settings)
+    pyramid = build_pyramid(image, scale.um_per_px)
+    watch("pyramid", pyramid.working)
+    relative = flatten(pyramid.working, pyramid.um_per_px)
+    watch("flatten", relative)
+    quality = measure_quality(pyramid, scale, settings.limits, relative=relative)
+    watch("quality", None)
+    if settings.method == "paper" or classify is None:  # _check_model lets None pass for the paper only
+        count = _count_as_the_paper(pyramid, relative, scale, classify, settings, watch)
+    else:
+        count = _count_hybrid(pyramid, relative, scale, classify, settings, watch)
+    if count.tally.n_cells < settings.limits.cells_min:
+        quality = replace(quality, flags=(*quality.flags, Reason.TOO_FEW_CELLS))
+    p_toxic = None
+    if classify_field is not None and quality.passed:
+        p_toxic = float(classify_field(shrink_field(relative))[0])
+        watch("field", None)
+    field_model = None if classify_field is None else classify_field.id
+    reading = _to_reading(frame, quality, count, p_toxic, classify, settings)
+    return replace(reading, field_model=field_model, zoom=pyramid.zoom)
+
+
+def _count_hybrid(
+    pyramid: Pyramid,
+    relative: NDArray[np.float32],
+    scale: Scale,
+    classify: CellClassifier,
+    settings: AnalysisSettings,
+    watch: Observe,
+) -> Count:
+    um_per_px = pyramid.um_per_px
+    proposals = propose(relative, settings.modality, um_per_px=um_per_px)
+    watch("proposals", None)
+    crops = cut_crops(relative, proposals.centers)
+    watch("crops", None)
+    probabilities = _classify(classify, crops)
+    watch("classify", None)
+    judged, rejected = accept_cells(
+        proposals.centers,
+        probabilities,
+        classify.classes,
+        accept_min=settings.accept_min,
+        dead_min=settings.dead_min,
+        merge_px=settings.merge_um / um_per_px,
+    )
+    foreground = find_foreground(relative, um_per_px)
+    watch("foreground", foreground)
+    labels = regions(foreground, judged.centers, um_per_px=um_per_px, reach_um=REACH_UM[settings.assay])
+    count = count_cells(judged, labels, other_regions(foreground, labels, rejected), pyramid, scale)
+    watch("regions", count.labels)
+    return count
+
+
+def _count_as_the_paper(
+    pyramid: Pyramid,
+    relative: NDArray[np.float32],
+    scale: Scale,
+    classify: CellClassifier | None,
+    settings: AnalysisSettings,
+    watch: Observe,
+) -> Count:
+    labels, centers = segment_as_the_paper(pyramid.working, pyramid.um_per_px, settings.paper, observe=watch)
+    if classify is None:
+        ones = np.ones((len(centers), 1), np.float32)
+        judged = judge_cells(centers, ones, _AS_PRINTED, dead_min=0)
+    else:
+        probabilities = _classify(classify, cut_crops(relative, centers))
+        judged = judge_cells(centers, probabilities, classify.classes, dead_min=settings.dead_min)
+        watch("classify", None)
+    return count_cells(judged, labels, np.zeros_like(labels), pyramid, scale)
+
+
+def _classify(classify: CellClassifier, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    expected = (len(crops), len(classify.classes))
+    if len(crops) == 0:
+        return np.zeros(expected, np.float32)
+    probabilities = np.asarray(classify(crops), np.float32)
+    if probabilities.shape != expected or not np.isfinite(probabilities).all():
+        raise ValueError(f"{classify.id.name} gave shape {probabilities.shape}; expected finite {expected}")
+    return probabilities
+
+
+def _check_model(classify: CellClassifier | None, method: Method) -> None:
+    if method == "paper" and classify is None:
+        return
+    if classify is None:
+        raise ValueError("method hybrid has no cell model; expected one, or choose method paper")
+    classes = ", ".join(classify.classes)
+    if method == "hybrid" and CellClass.OTHER not in classify.classes:
+        raise ValueError(
+            f"{classify.id.name} knows {classes}; method hybrid expected a model with the class other, "
+            "choose one or method paper"
+        )
+    if CellClass.LIVE not in classify.classes:
+        raise ValueError(f"{classify.id.name} knows {classes}; expected the class live among them")
+
+
+def _to_reading(
+    frame: Frame,
+    quality: Quality,
+    count: Count | None,
+    p_toxic: float | None,
+    classify: CellClassifier | None,
+    settings: AnalysisSettings,
+) -> Reading:
+    cells = () if count is None else count.cells
+    tally = tally_cells((), None, 0.0) if count is None else count.tally
+    n_dead = sum(cell.label == "dead" for cell in cells)
+    height_px, width_px = (*frame.image.shape, 0, 0)[:2]
+    return Reading(
+        source=frame.source,
+        sequence=frame.sequence,
+        taken_at=frame.taken_at,
+        well=frame.well,
+        field=frame.field,
+        simulated=frame.simulated,
+        outcome=Outcome.INCONCLUSIVE if quality.passed else Outcome.INVALID,
+        reasons=(*quality.refused_by, *quality.flags),
+        n_live=len(cells) - n_dead,
+        n_dead=n_dead,
+        n_other=0 if count is None else count.n_other,
+        affected=tally.n_dead / tally.n_cells if tally.n_cells else None,
+        p_toxic=p_toxic,
+        tally=tally,
+        quality=quality,
+        cells=cells,
+        height_px=height_px,
+        width_px=width_px,
+        assay=settings.assay,
+        modality=settings.modality,
+        method=settings.method,
+        cell_model=None if classify is None else classify.id,
+        field_model=None,
+        labels=_NO_LABELS if count is None else count.labels,
+    )
+
+
+def _unreadable(scale: Scale | None) -> Quality:
+    return Quality(
+        passed=False,
+        refused_by=(Reason.UNREADABLE_IMAGE,),
+        flags=(),
+        focus_laplacian=None,
+        focus_tenengrad=None,
+        focus_slope=None,
+        clipped_high=0.0,
+        clipped_low=0.0,
+        level=0.0,
+        flatness=None,
+        um_per_px=None if scale is None else scale.um_per_px,
+        um_per_px_source=None if scale is None else scale.source,
+    )
+
+
+def _ignore(_stage: str, _picture: NDArray[np.generic] | None) -> None:
+    pass

@@ -43,13 +43,19 @@ def flatten(working: NDArray[np.uint8], um_per_px: float) -> NDArray[np.float32]
 def estimate_background(working: NDArray[np.uint8], um_per_px: float) -> NDArray[np.float32]:
     """Return the (H, W) gray level that the image would have without cells, 0 to 255."""
     rows, cols = working.shape
+    small = estimate_coarse_background(working, um_per_px)
+    return np.asarray(cv2.resize(small, (cols, rows), interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def estimate_coarse_background(working: NDArray[np.uint8], um_per_px: float) -> NDArray[np.float32]:
+    """Return the background with one pixel every 5.2 um, gray levels 0 to 255."""
+    rows, cols = working.shape
     step = max(1, round(BACKGROUND_STEP_UM / um_per_px))
     small_size = (max(1, cols // step), max(1, rows // step))
     small = cv2.resize(working, small_size, interpolation=cv2.INTER_AREA)
     window = _odd(BACKGROUND_WINDOW_UM / (step * um_per_px))
     smooth = cv2.medianBlur(small, window).astype(np.float32)
-    smooth = cv2.GaussianBlur(smooth, (0, 0), BACKGROUND_BLUR_UM / (step * um_per_px))
-    return np.asarray(cv2.resize(smooth, (cols, rows), interpolation=cv2.INTER_LINEAR), np.float32)
+    return np.asarray(cv2.GaussianBlur(smooth, (0, 0), BACKGROUND_BLUR_UM / (step * um_per_px)), np.float32)
 
 
 def _odd(size: float) -> int:

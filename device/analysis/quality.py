@@ -1,12 +1,23 @@
 """Whether a field can be read: focus, exposure, level, flatness and scale."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from device.analysis.pyramid import Pyramid
-from device.records import Modality, Quality, Scale
+from device.analysis.flatten import estimate_coarse_background, flatten
+from device.analysis.pyramid import COARSEST_UM_PER_PX, FINEST_UM_PER_PX, Pyramid
+from device.records import Quality, Reason, Scale
+
+_FOCUS_SIGMA_UM = 0.5
+_SLOPE_BAND = (0.02, 0.35)  # cycles/px at working scale: between cells and sensor noise
+_SLOPE_BINS = 16
+_SPECTRUM_PX = 512  # the middle of a larger field is enough
+_SPECTRUM_MIN_PX = 32
+_FLAT_RANGE = 2  # gray levels between the 0.1 and 99.9 percentile of an image without content
+_SLOPE_MAD_MIN = 0.1  # a handful of like fields must not make the gate pickier than the measure is exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +29,7 @@ class FocusReference:
     focus_tenengrad: float
     """Median of Quality.focus_tenengrad over accepted fields, > 0."""
     focus_slope: float
-    """Median of Quality.focus_slope over accepted fields, < 0."""
+    """Median of Quality.focus_slope over accepted fields."""
     focus_slope_mad: float
     """Median absolute deviation of the slope, times 1.4826, > 0."""
 
@@ -29,12 +40,14 @@ class QualityLimits:
 
     focus: FocusReference | None = None
     """References of the focus measures; None tests no focus."""
-    focus_fraction: float = 0.4
-    """A focus measure fails below this share of its reference, 0 to 1."""
-    focus_slope_mads: float = 3.0
+    laplacian_fraction: float = 0.4
+    """The Laplacian fails below this share of its reference, 0 to 1."""
+    tenengrad_fraction: float = 0.6
+    """Tenengrad fails below this share of its reference, 0 to 1; it falls with defocus more slowly."""
+    slope_mads: float = 3.0
     """The slope fails when it lies more MADs than this below its reference, > 0."""
-    clipped_high: float = 0.05
-    """Largest share of pixels >= 254, 0 to 1."""
+    clipped_high: float = 0.15
+    """Largest share of pixels >= 254, 0 to 1; round cells alone saturate up to a tenth of a phase field."""
     clipped_low: float = 0.005
     """Largest share of pixels <= 1, 0 to 1."""
     level_low: float = 0.1
@@ -44,20 +57,194 @@ class QualityLimits:
     flatness: float = 0.35
     """Largest (p95 - p5) / p50 of the background, > 0."""
     cells_min: int = 10
-    """Fewer cells set the flag TOO_FEW_CELLS, >= 0."""
+    """Fewer counted cells set the flag TOO_FEW_CELLS, >= 0."""
+
+    def __post_init__(self) -> None:
+        """Refuse limits that no field or every field would break."""
+        shares = (
+            "laplacian_fraction",
+            "tenengrad_fraction",
+            "clipped_high",
+            "clipped_low",
+            "level_low",
+            "level_high",
+        )
+        for name in shares:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"limits.{name} is {getattr(self, name)}; expected 0 to 1")
+        for name in ("slope_mads", "flatness"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"limits.{name} is {getattr(self, name)}; expected more than 0")
+        if self.level_low >= self.level_high:
+            raise ValueError(
+                f"limits.level_low is {self.level_low}; expected less than level_high, {self.level_high}"
+            )
+        if self.cells_min < 0:
+            raise ValueError(f"limits.cells_min is {self.cells_min}; expected 0 or more")
+
+
+def is_usable_scale(scale: Scale | None) -> bool:
+    """Return whether cells can be counted at this scale: known, and 0.02 to 1.3 um/px."""
+    return scale is not None and FINEST_UM_PER_PX <= scale.um_per_px <= COARSEST_UM_PER_PX
 
 
 def measure_quality(
-    image: NDArray[np.uint8],
-    pyramid: Pyramid | None,
+    pyramid: Pyramid,
     scale: Scale | None,
     limits: QualityLimits,
-    modality: Modality,
+    *,
+    relative: NDArray[np.float32] | None = None,
 ) -> Quality:
-    """Return what the gate measured in one field and whether it passes."""
-    raise NotImplementedError
+    """Return what the gate measured in one field and whether it passes.
+
+    Parameters
+    ----------
+    pyramid : Pyramid
+        Of the frame; of a frame without a usable scale, built as if it were at working scale.
+    scale : Scale or None
+        Of the frame. Without a usable one the field is refused and focus is not measured.
+    limits : QualityLimits
+        With the focus reference of the modality.
+    relative : (H, W) ndarray of float32, optional
+        `flatten` of the working image, where the caller has it.
+
+    Returns
+    -------
+    Quality
+        Refused by every check that fails. TOO_FEW_CELLS is added by `assess`, which counts.
+
+    Notes
+    -----
+    SCIENCE.md 8.3. Focus measures are divided by the contrast variance, so that cell density does not
+    matter; two of three must fail, because fields of round cells have other spectra than fields of spread
+    ones. The MAD of the slope is that of the reference.
+    """
+    working = pyramid.working
+    step = max(1, round(pyramid.zoom))
+    sample = pyramid.levels[0][::step, ::step]
+    coarse = estimate_coarse_background(working, pyramid.um_per_px)
+    low, middle, high = (float(value) for value in np.percentile(coarse, (5, 50, 95)))
+    flat = _is_flat(working)
+    focus: tuple[float | None, float | None, float | None] = (None, None, None)
+    if is_usable_scale(scale) and not flat:
+        focus = measure_focus(
+            flatten(working, pyramid.um_per_px) if relative is None else relative, pyramid.um_per_px
+        )
+    clipped_high, clipped_low = float((sample >= 254).mean()), float((sample <= 1).mean())
+    level = float(np.median(sample)) / 255
+    flatness = (high - low) / middle if middle > 0 else None
+    checks = (
+        (Reason.NO_CALIBRATION, scale is None),
+        (Reason.SCALE_OUT_OF_RANGE, scale is not None and not is_usable_scale(scale)),
+        (Reason.FLAT_IMAGE, flat),
+        (Reason.OVEREXPOSED, clipped_high > limits.clipped_high),
+        (Reason.UNDEREXPOSED, clipped_low > limits.clipped_low),
+        (Reason.EXPOSURE, not limits.level_low <= level <= limits.level_high),
+        (Reason.UNEVEN_LIGHT, flatness is None or flatness > limits.flatness),
+        (Reason.BLUR, _is_blurred(focus, limits)),
+    )
+    refused_by = tuple(reason for reason, fails in checks if fails)
+    assumed = scale is not None and scale.source == "assumed"
+    return Quality(
+        passed=not refused_by,
+        refused_by=refused_by,
+        flags=(Reason.SCALE_ASSUMED,) if assumed else (),
+        focus_laplacian=focus[0],
+        focus_tenengrad=focus[1],
+        focus_slope=focus[2],
+        clipped_high=clipped_high,
+        clipped_low=clipped_low,
+        level=level,
+        flatness=flatness,
+        um_per_px=None if scale is None or not np.isfinite(scale.um_per_px) else scale.um_per_px,
+        um_per_px_source=None if scale is None else scale.source,
+    )
 
 
-def reference_from(qualities: list[Quality]) -> FocusReference:
-    """Return the focus reference of fields that a person accepted as sharp."""
-    raise NotImplementedError
+def measure_focus(
+    relative: NDArray[np.float32], um_per_px: float
+) -> tuple[float | None, float | None, float | None]:
+    """Return Laplacian variance and Tenengrad over contrast variance, and the slope of the spectrum.
+
+    Parameters
+    ----------
+    relative : (H, W) ndarray of float32
+        Relative contrast at working scale.
+    um_per_px : float
+        Its scale, um/px.
+
+    Returns
+    -------
+    tuple of float or None
+        All lower when blurred. None without contrast, or where a side under 32 px has no spectrum.
+    """
+    contrast = float(np.square(relative).mean())
+    if contrast <= 0:
+        return None, None, None
+    smooth = cv2.GaussianBlur(relative, (0, 0), _FOCUS_SIGMA_UM / um_per_px)
+    laplacian = float(cv2.Laplacian(smooth, cv2.CV_32F).var()) / contrast
+    down = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)
+    right = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8)
+    tenengrad = float((down * down + right * right).mean()) / contrast
+    return laplacian, tenengrad, _measure_slope(relative)
+
+
+def reference_from(qualities: Iterable[Quality]) -> FocusReference:
+    """Return the focus reference of fields that are known to be sharp: medians, and the MAD of the slope.
+
+    Raises
+    ------
+    ValueError
+        If no field has all three focus measures.
+    """
+    measured = [
+        (quality.focus_laplacian, quality.focus_tenengrad, quality.focus_slope)
+        for quality in qualities
+        if None not in (quality.focus_laplacian, quality.focus_tenengrad, quality.focus_slope)
+    ]
+    if not measured:
+        raise ValueError("no field has focus measures; expected at least one sharp field of known scale")
+    table = np.array(measured, float)
+    laplacian, tenengrad, slope = (float(value) for value in np.median(table, axis=0))
+    mad = 1.4826 * float(np.median(np.abs(table[:, 2] - slope)))
+    return FocusReference(laplacian, tenengrad, slope, max(mad, _SLOPE_MAD_MIN))
+
+
+def _is_flat(working: NDArray[np.uint8]) -> bool:
+    low, high = np.percentile(working, (0.1, 99.9))
+    return bool(high - low <= _FLAT_RANGE)
+
+
+def _is_blurred(focus: tuple[float | None, float | None, float | None], limits: QualityLimits) -> bool:
+    reference, (laplacian, tenengrad, slope) = limits.focus, focus
+    if reference is None:
+        return False
+    slope_limit = reference.focus_slope - limits.slope_mads * reference.focus_slope_mad
+    failed = (
+        laplacian is not None and laplacian < limits.laplacian_fraction * reference.focus_laplacian,
+        tenengrad is not None and tenengrad < limits.tenengrad_fraction * reference.focus_tenengrad,
+        slope is not None and slope < slope_limit,
+    )
+    return sum(failed) >= 2
+
+
+def _measure_slope(relative: NDArray[np.float32]) -> float | None:
+    """Return the slope of log power over log frequency, 0.02 to 0.35 cycles/px; -3 or lower when blurred."""
+    rows, cols = (min(side, _SPECTRUM_PX) for side in relative.shape)
+    if min(rows, cols) < _SPECTRUM_MIN_PX:
+        return None
+    top, left = (relative.shape[0] - rows) // 2, (relative.shape[1] - cols) // 2
+    middle = relative[top : top + rows, left : left + cols]
+    window = np.outer(np.hanning(rows), np.hanning(cols)).astype(np.float32)
+    spectrum = np.fft.rfft2((middle - middle.mean()) * window)
+    power = np.square(spectrum.real) + np.square(spectrum.imag)
+    frequency = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(cols)[None, :])
+    edges = np.geomspace(*_SLOPE_BAND, _SLOPE_BINS + 1)
+    bins = np.digitize(frequency.ravel(), edges)
+    sums = np.bincount(bins, power.ravel(), _SLOPE_BINS + 2)[1:-1]
+    counts = np.bincount(bins, minlength=_SLOPE_BINS + 2)[1:-1]
+    used = counts > 0
+    centers = np.log(np.sqrt(edges[1:] * edges[:-1]))[used]
+    levels = np.log(sums[used] / counts[used] + 1e-12)
+    offsets = centers - centers.mean()
+    return float((offsets * levels).sum() / (offsets * offsets).sum())

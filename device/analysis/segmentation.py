@@ -140,7 +140,7 @@ def _fill_holes(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _draw_disks(
     shape: tuple[int, int], centers: NDArray[np.float32], radius_px: float, *, labeled: bool
 ) -> NDArray[np.int32]:
-    """Return disks around centers, label k + 1 or 1; where labeled ones overlap each keeps its center pixel."""
+    """Return disks around centers, label k + 1 or 1; labeled ones keep their center pixel in any case."""
     drawn = np.zeros(shape, np.int32)
     for label, (row, col) in enumerate(np.rint(centers).astype(int).tolist(), start=1):
         cv2.circle(drawn, (col, row), max(1, round(radius_px)), label if labeled else 1, cv2.FILLED)

@@ -1,0 +1,94 @@
+"""Otsu's threshold: equations 8 to 10."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LEVELS = np.arange(256.0)
+
+
+def gray_probabilities(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the (256,) share P(i) of pixels at each gray level.
+
+    Raises
+    ------
+    ValueError
+        If `image` is empty, not two-dimensional or not uint8.
+    """
+    if image.ndim != 2 or image.dtype != np.uint8 or image.size == 0:
+        raise ValueError(
+            f"image is {image.dtype} of shape {image.shape}; expected a non-empty (M, N) uint8 image"
+        )
+    return np.bincount(image.ravel(), minlength=256) / image.size
+
+
+def class_probabilities(shares: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return p1(t) and p2(t), the shares of both classes for each threshold t (equation 9).
+
+    Notes
+    -----
+    The paper sums p2 from 0, which is 1 for every t; it must start at t + 1, so that p1 + p2 = 1.
+    """
+    first = np.cumsum(shares)
+    return first, 1 - first
+
+
+def within_class_variance(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return p1 s1^2 + p2 s2^2 for each threshold t (equation 8, printed with p for p1)."""
+    first, second = class_probabilities(shares)
+    total_1, total_2 = np.cumsum(shares * _LEVELS), (shares * _LEVELS).sum()
+    square_1, square_2 = np.cumsum(shares * _LEVELS**2), (shares * _LEVELS**2).sum()
+    return _spread(square_1, total_1, first) + _spread(square_2 - square_1, total_2 - total_1, second)
+
+
+def between_class_variance(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return p1 p2 (m1 - m2)^2 for each threshold t (equation 10).
+
+    Notes
+    -----
+    Equation 10 prints sigma_2 for the square of sigma. That total does not depend on t, so the largest
+    variance between the classes is the smallest within them.
+    """
+    first, second = class_probabilities(shares)
+    total_1, total = np.cumsum(shares * _LEVELS), (shares * _LEVELS).sum()
+    product = first * second
+    apart = np.square(total * first - total_1)
+    return np.divide(apart, product, out=np.zeros(256), where=product > 1e-15)
+
+
+def otsu_threshold(image: NDArray[np.uint8]) -> int:
+    """Return the gray level that splits `image` into two classes.
+
+    Parameters
+    ----------
+    image : (M, N) ndarray of uint8
+        Gray image; not modified.
+
+    Returns
+    -------
+    int
+        Pixels strictly above are foreground. A flat image gives its level. Of several best levels their mean.
+
+    Raises
+    ------
+    ValueError
+        If `image` is empty, not two-dimensional or not uint8.
+
+    Notes
+    -----
+    Maximizes the between-class variance, equations 8 to 10.
+    """
+    variance = between_class_variance(gray_probabilities(image))
+    best = variance.max()
+    if best <= 0:
+        return int(image.flat[0])
+    return int(np.flatnonzero(variance >= best * (1 - 1e-12)).mean())
+
+
+def _spread(
+    squares: NDArray[np.float64], sums: NDArray[np.float64], share: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return share times variance: sum of squares minus the squared sum over the share."""
+    spread: NDArray[np.float64] = squares - np.divide(
+        np.square(sums), share, out=np.zeros(256), where=share > 1e-15
+    )
+    return spread
