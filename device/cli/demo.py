@@ -18,8 +18,8 @@ def add_parser(commands: "Commands") -> None:
         "demo",
         help="show the whole chain on a rendered plate; needs Mosquitto",
         description="Run a rendered plate (blank, controls, an item at three doses) through the real "
-        "station, a real Mosquitto on loopback and a separate subscriber, and compare each verdict with the truth. "
-        "Ends by itself; exit code 0 only if every verdict came back through the broker on the right side.",
+        "station, a real Mosquitto on loopback and a separate subscriber, and compare each verdict with the "
+        "truth. Ends by itself; exit code 0 only if every verdict came back on the right side.",
         epilog="Example: nanotox demo --fields 10 --replicates 3",
     )
     parser.add_argument(
