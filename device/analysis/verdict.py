@@ -204,7 +204,10 @@ def _doubts_of_non_toxic(case: Case) -> tuple[Reason, ...]:
 
 def _standing(case: Case) -> list[Reason]:
     """Return what a reader must know of this well whatever its outcome."""
-    evidence, reasons = case.evidence, []
+    evidence = case.evidence
+    reasons: list[Reason] = []
+    if not evidence.fields:
+        return reasons
     if evidence.um_per_px_source == "assumed":
         reasons.append(Reason.SCALE_ASSUMED)
     model = evidence.cell_model

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from device.analysis.grading import EXTRACT
-from device.records import Outcome, PlateWell
+from device.records import PlateWell
 
 _HEADER = "well  sample            dose       fields  true    found   range      grade  verdict"
 
@@ -20,9 +20,9 @@ class Row:
     verdict: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def expected(self) -> Outcome:
-        """What the truth of the well asks for."""
-        return Outcome.TOXIC if (self.plan.dead_fraction or 0) > EXTRACT.limit else Outcome.NON_TOXIC
+    def expected(self) -> str:
+        """What the truth of the well asks for, spelled as in a payload."""
+        return "toxic" if (self.plan.dead_fraction or 0) > EXTRACT.limit else "non_toxic"
 
     @property
     def fault(self) -> str | None:
