@@ -11,6 +11,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,10 +85,11 @@ class Station:
             tools.plate.wells if tools.plate else (),
         )
         section = config.station
-        self._journal = Journal(
-            config.journal.path, site=section.site, station=section.name, clock_state=clock_state
-        )
-        try:
+        with ExitStack() as opened:
+            self._journal = Journal(
+                config.journal.path, site=section.site, station=section.name, clock_state=clock_state
+            )
+            opened.callback(self._journal.close)
             self._state = State(
                 schema="state/1",
                 boot_id=self._journal.boot_id,
@@ -100,12 +102,11 @@ class Station:
                 n_dropped=0,
                 fault=None,
             )
-            self._sender = self._make_sender(version)
             self._capture = Capture(config.camera.kind, self._open_camera, self._frames, self._note_lost)
+            opened.callback(self._capture.close)
             self._plate = self._start_plate()
-        except BaseException:
-            self._journal.close()
-            raise
+            self._sender = self._make_sender(version)
+            opened.pop_all()
 
     def run(self, stop: threading.Event) -> None:
         """Run until the camera ends or `stop` is set; return when all is stored and the broker has been left.

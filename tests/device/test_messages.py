@@ -1,8 +1,8 @@
 import copy
 import json
-from dataclasses import fields, replace
+import typing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
-from typing import get_type_hints
 
 import jsonschema
 import numpy as np
@@ -65,8 +65,11 @@ def reading(n_cells=2):
 
 def verdict(n_fields=2, n_reference=2):
     counts = tuple(FieldCount(i, 20, 3, 1, 0.25, 0.5) for i in range(max(n_fields, n_reference)))
-    hints = get_type_hints(Verdict)
-    values = {item.name: False if hints[item.name] is bool else None for item in fields(Verdict)}
+    hints = typing.get_type_hints(Verdict)
+    blank = {bool: False, int: 0, str: ""}
+    values = {
+        name: () if typing.get_origin(hint) is tuple else blank.get(hint) for name, hint in hints.items()
+    }
     values |= {
         "well": "A1", "sample": "zinc", "role": "test", "dose": 10.0, "dose_unit": "ug/mL", "replicate": 1,
         "stage": "final", "outcome": Outcome.TOXIC, "reasons": (), "rule": "iso10993-5-extract/1",

@@ -1,0 +1,447 @@
+import json
+import logging
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import cv2
+import numpy as np
+import pytest
+
+import device.station as station_module
+from device.analysis.assess import AnalysisSettings
+from device.analysis.grading import RULES, default_rule
+from device.cameras import LostFrame
+from device.errors import CameraError, ConfigError, JournalError, StationError
+from device.journal import Journal, StorageFullError
+from device.plates import read_plate
+from device.records import Frame, ModelId, Outcome, PlateReport, Quality, Reading, Reason, Tally, Verdict
+from device.station import Instruments, Station, load_config
+from device.station.buffer import Buffer
+from device.station.capture import Capture
+
+NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+CONFIG = """
+[station]
+site = "lab"
+name = "bench-1"
+assay = "adherent"
+modality = "phase"
+[scale]
+um_per_px = 0.65
+[camera]
+kind = "folder"
+path = "images"
+[publisher]
+kind = "jsonl"
+[journal]
+drain_s = 5.0
+"""
+PLATE = """file,well,sample,role,dose,dose_unit
+images/n/*.png,A1,medium,negative,,
+images/p/*.png,A2,zinc,positive,,
+images/t/*.png,A3,silver,test,10,ug/mL
+"""
+
+
+class Model:
+    """Stands where a classifier would; nothing here asks it for more than its name."""
+
+    id = ModelId("toy", "0" * 64, trusted=True)
+    classes = ()
+
+
+def read(frame, _classify, settings, *, classify_field=None):
+    """Stand in for `assess`: the gray level of the picture is the share of dead cells in percent."""
+    n_dead = round(float(frame.image[0, 0]))
+    if n_dead == 255:
+        raise RuntimeError("a defect in the analysis")
+    quality = Quality(True, (), (), 0.1, 0.1, -1.0, 0.0, 0.0, 0.5, 0.1, 0.65, "measured")
+    return Reading(
+        source=frame.source, sequence=frame.sequence, taken_at=frame.taken_at, well=frame.well,
+        field=frame.field, simulated=frame.simulated, outcome=Outcome.INCONCLUSIVE, reasons=(),
+        n_live=100 - n_dead, n_dead=n_dead, n_other=0,
+        affected=float("nan") if n_dead == 254 else n_dead / 100, p_toxic=None,
+        tally=Tally(100 - n_dead, n_dead, 0, 0.13, 0.5), quality=quality, cells=(), height_px=480,
+        width_px=640, assay=settings.assay, modality=settings.modality, method=settings.method,
+        cell_model=Model.id, field_model=None,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    """A station over a folder of flat pictures whose gray level says how many cells are dead."""
+    monkeypatch.setattr(station_module, "assess", read)
+    return Lab(tmp_path)
+
+
+class Lab:
+    def __init__(self, folder):
+        self.folder = folder
+        self.images = folder / "images"
+        self.images.mkdir()
+
+    def draw(self, *levels, well=""):
+        (self.images / well).mkdir(exist_ok=True)
+        for i, level in enumerate(levels):
+            cv2.imwrite(str(self.images / well / f"f{i:03}.png"), np.full((8, 8), level, np.uint8))
+
+    def station(self, text=CONFIG, *, plate=None, **options):
+        (self.folder / "station.toml").write_text(text)
+        config = load_config(self.folder / "station.toml")
+        planned = None
+        if plate is not None:
+            (self.folder / "plate.csv").write_text(plate)
+            planned = read_plate(self.folder / "plate.csv")
+        settings = AnalysisSettings("adherent", "phase")
+        tools = Instruments(settings, Model(), None, default_rule("adherent"), planned)
+        return Station(config, version="0.1.0", instruments=tools, **options)
+
+    def run(self, text=CONFIG, *, stop=None, **options):
+        self.station(text, **options).run(stop or threading.Event())
+
+    def sent(self, leaf=None):
+        lines = [json.loads(line) for line in (self.folder / "messages.jsonl").read_text().splitlines()]
+        return [line["payload"] for line in lines if leaf is None or line["topic"].endswith("/" + leaf)]
+
+    def journal(self):
+        return Journal(self.folder / "journal.db", site="lab", station="bench-1")
+
+
+def test_every_file_gives_one_reading_in_the_journal_and_on_the_way_out(lab):
+    lab.draw(*range(30))
+    lab.run()
+    assert [reading["n_dead"] for reading in lab.sent("reading")] == list(range(30))
+    assert [reading["seq"] for reading in lab.sent("reading")] == list(range(1, 31))
+    journal = lab.journal()
+    assert (journal.verify(), journal.count_unsent()) == (30, 0)
+    journal.close()
+
+
+def test_birth_comes_first_and_the_end_last(lab):
+    lab.draw(1)
+    lab.run()
+    lines = [json.loads(line) for line in (lab.folder / "messages.jsonl").read_text().splitlines()]
+    leaves = [line["topic"].removeprefix("nanotox/v1/lab/bench-1/") for line in lines]
+    assert leaves[:4] == ["info", "state", "head", "availability"]
+    assert leaves[-3:] == ["state", "head", "availability"]
+    assert lab.sent("availability") == ["online", "stopped"]
+    assert (lab.sent("state")[-1]["mode"], lab.sent("head")[-1]["seq"]) == ("idle", 1)
+    assert {line["retain"] for line in lines if line["topic"].endswith("reading")} == {False}
+    assert {line["retain"] for line in lines if "/reading" not in line["topic"]} == {True}
+    info = lab.sent("info")[0]
+    assert (info["camera"], info["um_per_px"], info["rule"]) == ("folder", 0.65, "iso10993-5-extract/1")
+
+
+def test_a_plate_ends_with_final_verdicts_and_its_report(lab):
+    for well, level in (("n", 2), ("p", 90), ("t", 85)):
+        lab.draw(*[level] * 6, well=well)
+    text = CONFIG.replace('path = "images"', 'path = "."')
+    lab.run(text, plate=PLATE)
+    assert len(lab.sent("reading")) == 18
+    stages = [(verdict["stage"], verdict["well"]) for verdict in lab.sent("verdict")]
+    assert stages == [
+        *[("provisional", well) for well in ("A1", "A2", "A3") for _ in range(6)],
+        *[("final", well) for well in ("A1", "A2", "A3")],
+    ]
+    assert [verdict["outcome"] for verdict in lab.sent("verdict")[-3:]][1:] == ["toxic", "toxic"]
+    assert lab.sent("plate")[0]["n_wells"] == 3
+    seqs = sorted(record["seq"] for leaf in ("reading", "verdict", "plate") for record in lab.sent(leaf))
+    assert seqs == list(range(1, 18 * 2 + 3 + 1 + 1))
+
+
+def test_a_damaged_file_is_an_invalid_reading_and_the_next_follows(lab, caplog):
+    lab.draw(1, 2, 3)
+    (lab.images / "f001.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    lab.run()
+    told = [(reading["outcome"], reading["reasons"]) for reading in lab.sent("reading")]
+    assert told == [("inconclusive", []), ("invalid", ["UNREADABLE_IMAGE"]), ("inconclusive", [])]
+    assert "f001.png" in caplog.text
+
+
+def test_a_defect_in_the_analysis_is_invalid_and_logged_once(lab, caplog):
+    lab.draw(1, 255, 255, 2)
+    with caplog.at_level(logging.INFO):
+        lab.run()
+    told = [(reading["outcome"], reading["reasons"]) for reading in lab.sent("reading")]
+    failed = ("invalid", ["ANALYSIS_FAILED"])
+    assert told == [("inconclusive", []), failed, failed, ("inconclusive", [])]
+    assert caplog.text.count("a defect in the analysis") == 2, "one traceback: its line and its message"
+
+
+def test_a_number_that_cannot_be_told_is_an_invalid_reading(lab):
+    lab.draw(1, 254, 2)
+    lab.run()
+    assert [reading["outcome"] for reading in lab.sent("reading")] == [
+        "inconclusive",
+        "invalid",
+        "inconclusive",
+    ]
+    journal = lab.journal()
+    assert journal.verify() == 3
+    journal.close()
+
+
+def test_an_invalid_field_enters_no_well_and_never_becomes_non_toxic(lab):
+    for well in "npt":
+        lab.draw(*[255] * 6, well=well)
+    lab.run(CONFIG.replace('path = "images"', 'path = "."'), plate=PLATE)
+    assert {verdict["outcome"] for verdict in lab.sent("verdict")} == {"invalid"}
+    assert {verdict["n_fields"] for verdict in lab.sent("verdict")} == {0}
+
+
+def test_a_stop_finishes_the_frame_and_leaves_in_order(lab, monkeypatch):
+    lab.draw(*range(100))
+    stop = threading.Event()
+
+    def read_and_stop(frame, *arguments, **options):
+        if frame.sequence == 4:
+            stop.set()
+        return read(frame, *arguments, **options)
+
+    monkeypatch.setattr(station_module, "assess", read_and_stop)
+    lab.run(CONFIG.replace('path = "images"', 'path = "images"\nloop = true'), stop=stop)
+    n_read = len(lab.sent("reading"))
+    assert n_read >= 5
+    assert lab.sent("availability") == ["online", "stopped"]
+    journal = lab.journal()
+    assert (journal.verify(), journal.count_unsent()) == (n_read, 0)
+    journal.close()
+
+
+def test_a_stopped_plate_has_no_final_verdict(lab, monkeypatch):
+    for well in "npt":
+        lab.draw(*[2] * 6, well=well)
+    stop = threading.Event()
+
+    def read_and_stop(frame, *arguments, **options):
+        stop.set()
+        return read(frame, *arguments, **options)
+
+    monkeypatch.setattr(station_module, "assess", read_and_stop)
+    monkeypatch.setattr(station_module, "_FRAMES", 1)
+    text = CONFIG.replace('path = "images"', 'path = "."\nloop = true')
+    lab.run(text, plate=PLATE, stop=stop)
+    assert {verdict["stage"] for verdict in lab.sent("verdict")} == {"provisional"}
+    assert lab.sent("plate") == []
+
+
+def test_without_a_broker_records_are_kept_and_counted(lab, caplog):
+    lab.draw(1, 2, 3)
+    text = CONFIG.replace('kind = "jsonl"', 'kind = "mqtt"\nhost = "127.0.0.1"\nport = 9')
+    with pytest.raises(JournalError, match=r"3 records unsent, kept in .*journal\.db"):
+        lab.run(text.replace("5.0", "0.5"))
+    assert caplog.text.count("no broker") == 1, "warned once"
+    journal = lab.journal()
+    assert (journal.verify(), journal.count_unsent()) == (3, 3)
+    journal.close()
+    lab.run()
+    assert [reading["seq"] for reading in lab.sent("reading")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_full_disk_is_waited_for_and_nothing_is_published_meanwhile(lab, monkeypatch, caplog):
+    lab.draw(1, 2, 3)
+    append = Journal.append
+    refusals = iter([True, True])
+
+    def refuse(journal, *records):
+        if next(refusals, False):
+            raise StorageFullError("the disk is full; make room")
+        return append(journal, *records)
+
+    monkeypatch.setattr(Journal, "append", refuse)
+    monkeypatch.setattr(station_module, "_FULL_S", 0.01)
+    lab.run()
+    assert len(lab.sent("reading")) == 3
+    assert caplog.text.count("the disk is full; make room") == 1
+
+
+def test_a_journal_that_cannot_be_trusted_ends_the_station(lab, monkeypatch):
+    lab.draw(1, 2, 3)
+
+    def fail(*_):
+        raise JournalError("the disk does not answer")
+
+    monkeypatch.setattr(Journal, "append", fail)
+    with pytest.raises(JournalError, match="does not answer"):
+        lab.run()
+    assert lab.sent("reading") == []
+
+
+def test_a_defect_in_a_loop_ends_the_station_with_all_stored(lab, monkeypatch, caplog):
+    lab.draw(*range(10))
+    count = iter(range(100))
+
+    def fail(state, reading):
+        if next(count) == 3:
+            raise RuntimeError("a defect in the verdicts")
+        return state, None
+
+    monkeypatch.setattr(station_module.plate_state, "add", fail)
+    for well in "npt":
+        lab.draw(*[2] * 6, well=well)
+    with pytest.raises(StationError, match="had to end, see the log; all that it stored is kept"):
+        lab.run(CONFIG.replace('path = "images"', 'path = "."'), plate=PLATE)
+    assert "a defect in the verdicts" in caplog.text
+    journal = lab.journal()
+    assert journal.verify() == 3
+    journal.close()
+
+
+def test_the_first_reading_is_stored_before_its_verdict_is_thought_of(lab, monkeypatch):
+    for well in "npt":
+        lab.draw(*[2] * 6, well=well)
+    heads = []
+    add = station_module.plate_state.add
+    made = lab.station(CONFIG.replace('path = "images"', 'path = "."'), plate=PLATE)
+
+    def note(state, reading):
+        heads.append(made._journal.head.seq)
+        return add(state, reading)
+
+    monkeypatch.setattr(station_module.plate_state, "add", note)
+    made.run(threading.Event())
+    assert heads[:3] == [1, 2, 4]
+
+
+def test_a_second_station_on_one_journal_is_refused(lab):
+    lab.draw(1)
+    journal = lab.journal()
+    with pytest.raises(JournalError, match="in use by another station"):
+        lab.station()
+    journal.close()
+
+
+def test_what_cannot_start_leaves_the_journal_free(lab):
+    with pytest.raises(CameraError, match="holds no images"):
+        lab.station()
+    lab.journal().close()
+
+
+def test_an_unknown_rule_and_a_bad_plate_are_told_together(lab):
+    (lab.folder / "plate.csv").write_text("well,sample\n")
+    (lab.folder / "station.toml").write_text(CONFIG + '[rule]\nid = "iso"\n[plate]\nfile = "plate.csv"')
+    config = load_config(lab.folder / "station.toml")
+    with pytest.raises(ConfigError) as caught:
+        Station(config, version="0.1.0")
+    assert f"rule.id is 'iso'; expected one of {', '.join(RULES)} (station.toml)" in caught.value.faults
+    assert len(caught.value.faults) > 1
+
+
+# The loops' parts
+
+
+def test_a_full_buffer_waits_or_lets_the_newest_win():
+    buffer = Buffer(2)
+    assert all(buffer.put_newest(i) for i in range(5))
+    assert buffer.n_dropped == 3
+    assert [buffer.get(), buffer.get()] == [3, 4]
+    buffer.put(5)
+    buffer.put(6)
+    put = []
+    waiter = threading.Thread(target=lambda: put.append(buffer.put(7)))
+    waiter.start()
+    assert buffer.get() == 5
+    waiter.join(5)
+    assert put == [True]
+    buffer.end()
+    assert not buffer.put(8)
+    assert [buffer.get(), buffer.get(), buffer.get()] == [6, 7, None]
+
+
+def test_an_ended_buffer_lets_waiters_go():
+    buffer = Buffer(1)
+    buffer.put(1)
+    answers = []
+    waiter = threading.Thread(target=lambda: answers.append(buffer.put(2)))
+    waiter.start()
+    buffer.end(discard=True)
+    waiter.join(5)
+    assert answers == [False]
+    assert buffer.get() is None
+
+
+class LiveCamera:
+    live = True
+
+    def __init__(self, n_frames, error):
+        self.n_frames, self.error, self.closed = n_frames, error, False
+
+    def frames(self):
+        for i in range(self.n_frames):
+            yield Frame(np.zeros((2, 2), np.uint8), NOW, "cam", i)
+        if self.error:
+            raise CameraError(self.error)
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_lost_live_camera_is_opened_again_and_tells_its_loss_once(monkeypatch, caplog):
+    monkeypatch.setattr("device.station.capture._REOPEN_S", (0.001, 0.01))
+    cameras = [
+        LiveCamera(2, "cable"),
+        None,
+        LiveCamera(0, "cable"),
+        LiveCamera(1, "cable"),
+        LiveCamera(1, None),
+    ]
+    opened = []
+
+    def open_next():
+        if not cameras:
+            capture.close()
+            raise CameraError("nothing left")
+        camera = cameras.pop(0)
+        if camera is None:
+            raise CameraError("still gone")
+        opened.append(camera)
+        return camera
+
+    frames, losses = Buffer(100), []
+    capture = Capture("cam", open_next, frames, losses.append)
+    capture.run()
+    got = []
+    while (frame := frames.get()) is not None:
+        got.append(frame.reason if isinstance(frame, LostFrame) else "frame")
+    assert got == [
+        "frame",
+        "frame",
+        Reason.CAMERA_LOST,
+        "frame",
+        Reason.CAMERA_LOST,
+        "frame",
+        Reason.CAMERA_LOST,
+    ]
+    assert losses == [True, False, True, False, True]
+    assert all(camera.closed for camera in opened)
+    assert caplog.text.count("is lost") == 3
+
+
+def test_a_live_view_without_a_plate_gives_provisional_verdicts_that_roll(lab, monkeypatch):
+    lab.draw(1)
+    stop = threading.Event()
+
+    class Rolling(LiveCamera):
+        def frames(self):
+            for i in range(12):
+                yield Frame(np.full((2, 2), 90, np.uint8), NOW, "cam", i)
+                waiting.wait(0.02)
+            stop.set()
+            waiting.wait(10)
+
+        def close(self):
+            waiting.set()
+
+    waiting = threading.Event()
+    monkeypatch.setattr(station_module, "open_camera", lambda *_: Rolling(12, None))
+    lab.run(stop=stop)
+    verdicts = lab.sent("verdict")
+    assert len(verdicts) == len(lab.sent("reading")) > 0
+    assert {(verdict["stage"], verdict["well"]) for verdict in verdicts} == {("provisional", "live")}
+    assert "non_toxic" not in {verdict["outcome"] for verdict in verdicts}
+
+
+def test_the_records_of_a_station_are_those_that_have_a_form():
+    assert {Reading, Verdict, PlateReport} <= set(station_module.Published.__args__)
+    assert replace(Model.id, trusted=False).trusted is False
