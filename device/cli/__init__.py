@@ -16,7 +16,7 @@ from device.errors import ConfigError, ModelError, StationError
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  argparse gives it no public name
 """What `add_parser` of a command's module gets."""
-COMMANDS = ("run", "config", "model", "phantom", "schema")
+COMMANDS = ("count", "grade", "run", "phantom", "config", "model", "schema", "demo")
 """Modules of this package that are commands, in the order of `--help`."""
 
 DONE, FAILED, USAGE, REFUSED, TOXIC, INTERRUPTED = 0, 1, 2, 3, 4, 130

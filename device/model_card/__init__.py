@@ -19,7 +19,7 @@ from device.analysis.pyramid import WORKING_UM_PER_PX
 from device.analysis.quality import FocusReference, QualityLimits
 from device.errors import ModelError
 from device.model_card.strict import parse_record
-from device.records import Assay, CellClass, Method, Modality, ModelId, ScaleSource
+from device.records import DEAD_CLASSES, Assay, CellClass, Method, Modality, ModelId, ScaleSource
 
 MODEL_FILE = "model.tflite"
 CARD_FILE = "card.json"
@@ -279,6 +279,10 @@ def _range_faults(card: Card) -> list[str]:
     ]
     if len(card.classes) < 2 or len(set(card.classes)) < len(card.classes):
         faults.append(f"classes are {list(card.classes)}; expected 2 or more, each once")
+    if card.kind == "cell" and (CellClass.LIVE not in card.classes or not DEAD_CLASSES & set(card.classes)):
+        faults.append(
+            f"classes are {list(card.classes)}; expected live and at least one dead class among them"
+        )
     if card.input_px != CROP_PX:
         faults.append(f"input_px is {card.input_px}; expected {CROP_PX}")
     if card.preprocessing != PREPROCESSING:

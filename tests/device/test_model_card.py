@@ -58,6 +58,8 @@ def test_all_faults_come_at_once() -> None:
         ({"um_per_px": -0.65}, "um_per_px is -0.65"),
         ({"classes": ["live"]}, "expected 2 or more"),
         ({"classes": ["live", "live"]}, "each once"),
+        ({"classes": ["live", "other"]}, "expected live and at least one dead class"),
+        ({"classes": ["dead", "other"]}, "expected live and at least one dead class"),
         ({"classes": ["live", "asleep"]}, "class 'asleep' is unknown"),
         ({"kind": "field"}, "class 'live' is unknown; expected non_toxic, toxic"),
         ({"input_px": 32}, "input_px is 32; expected 28"),
