@@ -37,16 +37,20 @@ def run(args: argparse.Namespace) -> int:
     """Count, print a line a file, and return 1 if one could not be read, 3 if one was refused, else 0."""
     from device.cli import DONE, FAILED, REFUSED
     from device.cli.counts import Pictures, TextTable, csv_row, find_files, json_line, write_csv
-    from device.cli.fields import Request, open_reader
+    from device.cli.fields import Request, explain_unreadable, open_reader
 
     files = find_files(args.paths)
     images = [file.path for file in files if file.path.is_file()]
     pictures = Pictures(images, overlay=args.overlay, masks=args.masks, stages=args.stages)
-    request = Request(args.um_per_px, args.assay, args.modality, args.model, args.method, args.workers)
-    reader = open_reader(request, [path.parent for path in images])
+    if images:
+        request = Request(args.um_per_px, args.assay, args.modality, args.model, args.method, args.workers)
+        reader = open_reader(request, [path.parent for path in images])
+        results = reader.read(files, keep=pictures.keep, see=pictures.see if args.stages else None)
+    else:
+        results = explain_unreadable(files)
     table = None if args.json else TextTable([str(file.path) for file in files], sys.stdout)
     rows, n_refused, n_unreadable = [], 0, 0
-    for result in reader.read(files, keep=pictures.keep, see=pictures.see if args.stages else None):
+    for result in results:
         if table is None:
             print(json.dumps(json_line(result), allow_nan=False), flush=True)
         else:

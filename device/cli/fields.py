@@ -221,6 +221,15 @@ def open_reader(request: Request, folders: Sequence[Path]) -> FieldReader:
     )
 
 
+def explain_unreadable(files: Sequence[FieldFile]) -> Iterator[FieldResult]:
+    """Yield why each of some files cannot be read; for when none can, and no model is needed to say so."""
+    for file in files:
+        try:
+            read_gray(file.path)
+        except ImageError as error:
+            yield FieldResult(file, None, str(error))
+
+
 def find_dataset_info(folder: Path) -> DatasetInfo | None:
     """Return what dataset.json of a folder, else of its parent, says; None where there is none."""
     for place in (folder, folder.resolve().parent):

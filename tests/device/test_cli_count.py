@@ -81,6 +81,15 @@ def test_a_file_that_cannot_be_read_gets_its_line_and_exit_1(
     assert set(lines[0]) == set(lines[-1])
 
 
+def test_where_nothing_can_be_read_no_model_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["count", str(tmp_path), str(tmp_path / "no.png"), "--json"]) == 1
+    errors = [json.loads(line)["error"] for line in capsys.readouterr().out.splitlines()]
+    assert "is a folder; expected a PNG" in errors[0]
+    assert "does not exist" in errors[1]
+
+
 def test_a_field_refused_by_the_gate_is_exit_3_with_its_reasons(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
