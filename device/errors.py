@@ -8,8 +8,9 @@
     ├── JournalError      the journal cannot be opened or written
     └── PublishError      the broker refuses what it can never accept
 
-Each message says what was found, what was expected, and what to do. The command line prints it in one line and exits
-with 2 (`ConfigError`, `ModelError`) or 1 (the others); nobody sees a traceback for a mistake of their own.
+Each message says what was found, what was expected, and what to do. The command line prints it in one
+line and exits with 2 (`ConfigError`, `ModelError`) or 1 (the others); nobody sees a traceback for a
+mistake of their own.
 """
 
 
@@ -40,7 +41,7 @@ class CameraError(StationError):
 
 
 class ModelError(StationError):
-    """A model bundle is missing, damaged, gives other outputs here than where it was made, or does not fit."""
+    """A model bundle is missing, damaged, answers otherwise than where it was made, or does not fit."""
 
 
 class JournalError(StationError):
@@ -48,4 +49,4 @@ class JournalError(StationError):
 
 
 class PublishError(StationError):
-    """The broker refuses for good: a wrong password, a topic the ACL forbids, a message it will never take."""
+    """The broker refuses for good: a wrong password, a forbidden topic, a message it will never take."""
