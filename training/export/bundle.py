@@ -15,6 +15,7 @@ from device.model_card import Bundle, Card, Golden, Scalar
 from device.models import find_bundle, write_bundle
 from training.export.convert import convert_int8
 from training.export.parity import Parity, measure_parity
+from training.export.twin import twin_logits
 from training.fitting import fit_temperature, predict_logits
 from training.provenance import NETWORK_FILE, Run, RunSamples, read_run, tool_versions
 
@@ -66,10 +67,10 @@ def export_run(
     return bundle
 
 
-def measure_bundle(bundle: Bundle, run: Path, x: NDArray[np.uint8], y: NDArray[np.intp]) -> Parity:
-    """Return how far a bundle departs on some crops from the float network of the run it came from."""
-    logits = int8_logits(open_network(bundle), x)
-    return measure_parity(predict_logits(load_network(run), x), logits, y, bundle.card.temperature)
+def measure_bundle(bundle: Bundle, run: Path | None, x: NDArray[np.uint8], y: NDArray[np.intp]) -> Parity:
+    """Return how far a bundle departs from the float network of its run, else from its own float twin."""
+    reference = predict_logits(load_network(run), x) if run else twin_logits(bundle.model, x)
+    return measure_parity(reference, int8_logits(open_network(bundle), x), y, bundle.card.temperature)
 
 
 def int8_logits(network: Int8Network, x: NDArray[np.uint8]) -> NDArray[np.float32]:

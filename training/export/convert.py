@@ -1,5 +1,8 @@
 """Full-integer int8 TFLite from a keras network: dense layers per-tensor, operators of old versions."""
 
+import contextlib
+import sys
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,7 +53,10 @@ def convert_int8(network: "keras.Model", representative: NDArray[np.uint8]) -> b
     converter.inference_output_type = tf.int8
     if hasattr(converter, PER_TENSOR_DENSE):  # else the check below tells
         setattr(converter, PER_TENSOR_DENSE, True)
-    model: bytes = converter.convert()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+        # int8 input needs no statistics given: the representative crops state them
+        warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
+        model: bytes = converter.convert()
     faults = operator_faults(model)
     if faults:
         raise ModelError(

@@ -114,7 +114,7 @@ def prepare(recipe: Recipe, dataset: Dataset | None, progress: Progress) -> Mate
                 dataset.folder.name,
             )
     reference = measure_reference(
-        (field.image for field in dataset_fields(dataset, "train")), dataset.info.scale, recipe.modality
+        (field.image for field in dataset_fields(dataset, "train")), dataset.info.scale
     )
     sources = (describe_source(dataset, len(parts["train"])),)
     return Material(parts["train"], parts["val"], dataset.info.scale, sources, reference)
@@ -187,16 +187,11 @@ def representative(train: Samples, seed: int) -> Samples:
     )
 
 
-def measure_reference(
-    images: Iterable[NDArray[np.uint8]], scale: Scale, modality: Modality
-) -> FocusReference | None:
-    """Return the focus that the station's gate measures over the fields, None where none can be measured."""
+def measure_reference(images: Iterable[NDArray[np.uint8]], scale: Scale) -> FocusReference | None:
+    """Return the focus that the station's gate measures over fields that pass it, None where none does."""
     limits = QualityLimits()
-    measured = [
-        measure_quality(image, build_pyramid(image, scale.um_per_px), scale, limits, modality)
-        for image in images
-    ]
-    usable = [quality for quality in measured if quality.focus_slope is not None]
+    measured = [measure_quality(build_pyramid(image, scale.um_per_px), scale, limits) for image in images]
+    usable = [quality for quality in measured if quality.passed and quality.focus_slope is not None]
     return reference_from(usable) if usable else None
 
 
@@ -245,7 +240,7 @@ def _prepare_rendered(recipe: Recipe, progress: Progress) -> Material:
         progress(f"rendering fields, {split}")
         fields[split] = list(tqdm(rendered_fields(recipe.render, recipe.modality, split), disable=None))
         parts[split] = _cells(recipe, fields[split], scale.um_per_px, split, "rendered")
-    reference = measure_reference((field.image for field in fields["train"]), scale, recipe.modality)
+    reference = measure_reference((field.image for field in fields["train"]), scale)
     settings = json.dumps(asdict(recipe.render), sort_keys=True).encode()
     sha256 = hashlib.sha256(
         settings + b"".join(field.image.tobytes() for field in fields["train"])

@@ -1,0 +1,276 @@
+"""Table 2's network, the trainer, the GAN and the export: tiny data, real code."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+from device.classifier import open_cell_classifier, open_network
+from device.errors import ConfigError, ModelError
+from device.images import write_png
+from device.models import find_bundle
+from device.plates import DatasetInfo
+from device.records import Scale
+from training.cli import main
+from training.dataset import Entry, Samples, TrueCell, write_dataset
+from training.export import convert
+from training.export.parity import measure_parity
+from training.fitting import FitSettings, augment, fit_network, fit_temperature, mean_nll, predict
+from training.gan import GanSettings, fit_gan, generate_samples, open_gan, tile_images
+from training.learners import list_learners, open_learner
+from training.recipes import list_recipes, read_recipe, stale_recipe
+
+pytestmark = pytest.mark.training
+CLASSES = ("live", "dead")
+
+
+def disks(n, seed=0):
+    """Bright disks are dead, dark ones live."""
+    rng = np.random.default_rng(seed)
+    rows, cols = np.mgrid[:28, :28]
+    y = np.arange(n) % 2
+    disk = np.exp(-((rows - 13.5) ** 2 + (cols - 13.5) ** 2) / 40)
+    x = 128 + np.where(y == 1, 80, -80)[:, None, None] * disk + rng.normal(0, 6, (n, 28, 28))
+    group = np.array([f"g{i // 2}" for i in range(n)])
+    return Samples(np.clip(x, 0, 255).astype(np.uint8), y.astype(np.intp), group, "train", "drawn", CLASSES)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A dataset of dark live and bright dead blobs."""
+    path = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(8)
+    rows, cols = np.mgrid[:120, :160]
+    entries, cells = [], {}
+    (path / "images").mkdir()
+    for split, n in (("train", 5), ("val", 3)):
+        for i in range(n):
+            image, file = rng.normal(120, 3, (120, 160)), f"images/{split}{i}.png"
+            boxes = []
+            for k, (row, col) in enumerate([(30, 30), (30, 110), (85, 40), (90, 120)]):
+                image += (70 if k % 2 else -70) * np.exp(-((rows - row) ** 2 + (cols - col) ** 2) / 50)
+                boxes.append(TrueCell("dead" if k % 2 else "live", col - 9, row - 9, col + 9, row + 9))
+            write_png(path / file, np.clip(image, 0, 255).astype(np.uint8))
+            entries.append(Entry(file, "", f"{split}-{i}", split))
+            cells[file] = tuple(boxes)
+    info = DatasetInfo(Scale(0.65, "measured"), "brightfield", "drawn", "Apache-2.0", assay="suspension")
+    write_dataset(path, info, entries, cells)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    arguments = ["fit", str(folder), "--out", str(out), "--classes", "live,dead", "--epochs", "6"]
+    assert main(arguments) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def bundle(run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("models") / "blobs"
+    main(["export", str(run), "--out", str(out), "--int8"])
+    return out
+
+
+def test_table_2_has_355202_parameters_with_two_classes():
+    model = open_learner("table2")(2)
+    assert model.count_params() == 355_202
+    assert predict(model, np.zeros((3, 28, 28), np.uint8))["features"].shape == (3, 128)
+    pools = [layer.output.shape[1:] for layer in model.layers if "pool" in layer.name]
+    assert pools == [(14, 14, 32), (7, 7, 64), (4, 4, 128)]
+
+
+def test_learners_are_found_by_file_and_an_unknown_one_lists_them():
+    assert list_learners() == ["table2"]
+    with pytest.raises(ConfigError, match="expected one of table2"):
+        open_learner("table3")
+
+
+def test_a_fit_tells_apart_what_can_be_told_and_repeats_itself():
+    settings = FitSettings(epochs=4, steps_per_epoch=6, batch=16, seed=3)
+    fits = [fit_network(disks(64), disks(32, 1), settings) for _ in range(2)]
+    assert np.mean(fits[0].logits(disks(32, 2).x).argmax(axis=1) == disks(32, 2).y) == 1
+    assert np.array_equal(fits[0].logits(disks(8).x), fits[1].logits(disks(8).x))
+
+
+def test_one_class_alone_cannot_be_fitted():
+    samples = disks(8)
+    samples.y[:] = 0
+    with pytest.raises(ValueError, match="at least two classes"):
+        fit_network(samples, None, FitSettings())
+
+
+def test_augmentation_keeps_range_shape_and_input():
+    x = disks(10).x
+    before = x.copy()
+    changed = augment(x, FitSettings(), np.random.default_rng(0))
+    assert changed.shape == x.shape
+    assert changed.dtype == np.float32
+    assert np.abs(changed).max() <= 1
+    assert np.array_equal(x, before)
+
+
+def test_temperature_undoes_overconfidence():
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 2, 4000)
+    fair = np.stack([-np.where(y == 1, 1, -1) + rng.normal(0, 1.4, 4000), np.zeros(4000)], axis=1)
+    logits = (fair * 3).astype(np.float32)
+    temperature = fit_temperature(logits, y)
+    assert mean_nll(logits, y, temperature) < mean_nll(logits, y)
+    assert temperature > 2
+
+
+def test_gan_generates_labeled_images_that_are_never_validation(tmp_path):
+    settings = GanSettings(steps=3, log_every=2, grid_at=(2,), batch=8)
+    gans = {k: open_gan(settings) for k in (0, 1)}
+    lines = []
+    made = generate_samples(disks(10), gans, 5, steps=1, seed=4, progress=lines.append)
+    assert made.x.shape == (5, 28, 28)
+    assert made.y.tolist() == [0, 0, 0, 1, 1]
+    assert made.source == "generated"
+    assert made.split == "train"
+    assert sorted(gans[0].grids) == [2, 3]
+    assert any("[D loss:" in line for line in lines)
+    assert np.array_equal(gans[0].generate(2, 9), gans[0].generate(2, 9))
+    fit_gan(gans[0], disks(10).x, steps=1)
+    assert gans[0].step == 4
+
+
+def test_a_grid_shows_images_row_by_row():
+    images = np.arange(5, dtype=np.uint8)[:, None, None] * np.ones((1, 2, 2), np.uint8)
+    assert tile_images(images, 3)[::2, ::2].tolist() == [[0, 1, 2], [3, 4, 0]]
+
+
+def test_the_station_loads_what_was_exported(bundle):
+    loaded = find_bundle(bundle)
+    assert loaded.card.input.scale == 1 / 128
+    assert loaded.card.input.zero_point == 0
+    assert loaded.card.attribution == ("drawn; Apache-2.0",)
+    assert not loaded.id.trusted
+    p = open_cell_classifier(loaded)(disks(6).x)
+    assert p.argmax(axis=1).tolist() == [0, 1, 0, 1, 0, 1]
+    assert len(loaded.golden.inputs) <= 64
+
+
+def test_int8_dense_layers_are_per_tensor_and_operators_old_enough(bundle, monkeypatch):
+    model = (bundle / "model.tflite").read_bytes()
+    assert convert.operator_faults(model) == []
+    versions = {name: version for name, version, _ in convert._operators(model)}
+    assert versions["FULLY_CONNECTED"] <= 4
+    assert versions["CONV_2D"] <= 3
+    monkeypatch.setattr(convert, "MAX_VERSIONS", {"CONV_2D": 1})
+    assert any("operator CONV_2D has version" in fault for fault in convert.operator_faults(model))
+
+
+def test_per_channel_dense_layers_are_refused(monkeypatch):
+    monkeypatch.setattr(convert, "PER_TENSOR_DENSE", "no_such_switch")
+    with pytest.raises(ModelError, match="weight scales, expected 1"):
+        convert.convert_int8(open_learner("table2")(2), disks(8).x)
+
+
+def test_parity_holds_against_the_run_and_against_the_float_twin(bundle, run, folder, capsys):
+    main(["parity", str(bundle), str(run)])
+    with_run = json.loads(capsys.readouterr().out.splitlines()[-1])
+    main(["parity", str(bundle), str(folder)])
+    twin = json.loads(capsys.readouterr().out.splitlines()[-1])
+    for parity in (with_run, twin):
+        assert parity["agreement"] == 1
+        assert parity["max_dp"] < 0.1
+
+
+def test_parity_fails_where_labels_change():
+    logits = np.array([[3, 0], [0, 3], [3, 0]], np.float32)
+    assert measure_parity(logits, logits, np.array([0, 1, 0]), 1.0).failures == []
+    broken = measure_parity(logits, logits[:, ::-1], np.array([0, 1, 0]), 1.0)
+    assert broken.agreement == 0
+    assert broken.n_far_disagreements == 3
+    assert len(broken.failures) >= 4
+
+
+def test_a_damaged_golden_output_is_refused_by_the_station(bundle):
+    from dataclasses import replace
+
+    loaded = find_bundle(bundle)
+    golden = replace(loaded.golden, logits=(loaded.golden.logits // 2 + 40).astype(np.int8))
+    with pytest.raises(ModelError, match="golden"):
+        open_network(replace(loaded, golden=golden))
+
+
+def test_evaluate_ends_with_one_line_of_json(bundle, run, folder, capsys):
+    for model in (run, bundle):
+        assert main(["evaluate", str(model), str(folder), "--split", "val", "--json"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 1
+        scores = json.loads(lines[0])
+        assert scores["balanced_accuracy"] == 1
+        assert scores["n"] == 12
+        assert scores["n_dead"] == 6
+    assert scores["station"]["n_fields"] == 3  # a bundle is also judged over the station's whole path
+
+
+def test_cotrain_leaves_an_exportable_run(folder, tmp_path, capsys):
+    arguments = [
+        "cotrain",
+        str(folder),
+        "--out",
+        str(tmp_path / "co"),
+        "--classes",
+        "live,dead",
+        "--labels",
+        "8",
+    ]
+    tiny = ["--unlabeled", "10", "--count", "4", "--steps", "2", "--epochs", "1", "--rounds", "1"]
+    assert main([*arguments, *tiny]) == 0
+    assert "pseudo-labeled in 1 rounds" in capsys.readouterr().out
+    assert json.loads((tmp_path / "co/rounds.json").read_text())[0]["n_unlabeled"] == 10
+    assert (tmp_path / "co/run.json").is_file()
+
+
+def test_gan_command_writes_images_grids_and_curves(folder, tmp_path):
+    arguments = [
+        "gan",
+        str(folder),
+        "--out",
+        str(tmp_path),
+        "--classes",
+        "live,dead",
+        "--count",
+        "4",
+        "--steps",
+        "2",
+    ]
+    assert main(arguments) == 0
+    with np.load(tmp_path / "generated.npz") as made:
+        assert made["x"].shape == (4, 28, 28)
+        assert made["classes"].tolist() == ["live", "dead"]
+    assert {path.name for path in tmp_path.glob("*.png")} >= {"gan-live-loss.png", "gan-dead-0002.png"}
+
+
+@pytest.mark.parametrize("name", ["chamber-cell", "paper-cell", "phase-cell"])
+def test_recipes_are_sound_and_their_bundles_are_theirs(name):
+    recipe = read_recipe(name)
+    assert name in list_recipes()
+    assert stale_recipe(recipe.id) is None
+    loaded = find_bundle(name)
+    assert stale_recipe(loaded.card.recipe) is None
+    assert loaded.card.classes == recipe.classes
+    assert loaded.id.trusted
+    assert loaded.card.parity["passed"]
+
+
+def test_a_changed_recipe_makes_its_bundle_stale():
+    recipe = read_recipe("paper-cell").id
+    changed = type(recipe)(recipe.name, "0" * 64)
+    assert "run tools/make-models paper-cell" in stale_recipe(changed)
+    assert "names no recipe" in stale_recipe(None)
+
+
+def test_paper_recipe_runs_from_counting_to_a_bundle(folder, tmp_path, capsys):
+    with warnings.catch_warnings():
+        assert main(["paper", str(folder), "--out", str(tmp_path), "--smoke", "--labels", "6"]) == 0
+    report = (tmp_path / "report.md").read_text()
+    assert "34/37 is not evidence" in report
+    assert "355,202 parameters" in report
+    assert find_bundle(tmp_path / "bundle").card.kind == "cell"

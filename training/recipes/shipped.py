@@ -1,0 +1,103 @@
+"""Makes shipped bundles again: recipe, fit, export, threshold and scores on validation fields, trust list."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from device.classifier import open_cell_classifier
+from device.errors import ModelError
+from device.model_card import Bundle, Metric, settings_from_card
+from device.models import TRUST_FILE, find_bundle, write_bundle
+from device.records import CellClass, Method, Scale
+from training.dataset import read_dataset
+from training.export.acceptance import ANY, StationScores, read_fields, score_station
+from training.export.bundle import export_run
+from training.labeling import LabeledField, dataset_fields
+from training.recipes import Recipe
+from training.recipes.make import fit_recipe, prepare, rendered_fields
+
+Progress = Callable[[str], None]
+ACCEPT_MIN = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+"""Thresholds tried on validation fields: a candidate is a cell when 1 - p(other) reaches it."""
+
+
+def make_bundle(recipe: Recipe, source: Path | None, run: Path, models: Path, progress: Progress) -> Bundle:
+    """Return the bundle of a recipe, made again in `models / recipe.name` and listed in its trust list.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        A shipped one.
+    source : Path or None
+        Dataset folder, for a recipe that does not render its images. Split test stays closed.
+    run : Path
+        Run folder to write.
+    models : Path
+        Folder of the shipped bundles.
+    progress : callable
+        Called with one line of text at a time.
+
+    Raises
+    ------
+    ModelError
+        If the parity gate does not pass.
+    """
+    progress(f"making {recipe.name}")
+    dataset = read_dataset(source) if source and recipe.source != "rendered" else None
+    material = prepare(recipe, dataset, progress)
+    fit_recipe(recipe, material, run, progress)
+    folder = models / recipe.name
+    bundle = export_run(run, folder, progress=progress)
+    if not bundle.card.parity or not bundle.card.parity["passed"]:
+        raise ModelError(
+            f"{recipe.name} does not pass the parity gate: {bundle.card.parity}; change its recipe"
+        )
+    if dataset is None:
+        fields = list(rendered_fields(recipe.render, recipe.modality, "val"))
+        data = f"synthetic: rendered by recipe {recipe.name}, val"
+    else:
+        fields = list(dataset_fields(dataset, "val"))
+        data = f"real: {dataset.folder.name}, val (the threshold was chosen on it)"
+    thresholds, scores = choose_threshold(bundle, fields, material.scale, progress)
+    card = replace(bundle.card, thresholds=thresholds, metrics=station_metrics(scores, data))
+    write_bundle(folder, card=card, model=bundle.model, golden=bundle.golden)
+    bundle = find_bundle(folder)
+    list_as_trusted(models / TRUST_FILE, bundle)
+    progress(f"{folder}: SHA-256 of SHA256SUMS {bundle.id.sha256}")
+    return bundle
+
+
+def choose_threshold(
+    bundle: Bundle, fields: list[LabeledField], scale: Scale, progress: Progress
+) -> tuple[dict[str, float], StationScores]:
+    """Return the threshold with the best mean F1 over the path of the station, and its scores."""
+    method: Method = "hybrid" if CellClass.OTHER in bundle.card.classes else "paper"
+    classify, best = open_cell_classifier(bundle), None
+    for accept_min in ACCEPT_MIN if method == "hybrid" else (None,):
+        thresholds = {} if accept_min is None else {"accept_min": accept_min}
+        settings = settings_from_card(replace(bundle.card, thresholds=thresholds), method=method)
+        scores = score_station(read_fields(fields, classify, settings, scale))
+        f1 = [scores.detection[name].f1 or 0.0 for name in ("live", "dead")]
+        progress(f"accept_min {accept_min}: F1 live {f1[0]:.3f}, dead {f1[1]:.3f}")
+        if best is None or sum(f1) > best[0]:
+            best = (sum(f1), thresholds, scores)
+    assert best is not None  # noqa: S101  both tuples of thresholds hold something
+    return best[1], best[2]
+
+
+def station_metrics(scores: StationScores, data: str) -> dict[str, Metric]:
+    """Return the figures of a card: F1 by class with its interval, over how many true cells."""
+    metrics = {}
+    for name in ("dead", "live", ANY):
+        detection, interval = scores.detection[name], scores.f1_ci95[name]
+        if detection.f1 is not None:
+            low, high = (interval.low, interval.high) if interval else (None, None)
+            metrics[f"f1_{name}"] = Metric(detection.f1, low, high, detection.tp + detection.fn, data)
+    return metrics
+
+
+def list_as_trusted(path: Path, bundle: Bundle) -> None:
+    """Write the bundle's checksum into a trust list, in place of an earlier one of the same name."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    kept = [line for line in lines if line.split("#", 1)[0].split()[1:2] != [bundle.name]]
+    path.write_text("\n".join([*kept, f"{bundle.id.sha256}  {bundle.name}"]) + "\n", encoding="utf-8")
