@@ -39,10 +39,8 @@ def cut_crops(
     limit = np.array(relative.shape) - 1
     # a crop starting at row s of `relative` has its center at s + 13.5, and `gray` is offset by 14
     start = np.floor(np.clip(centers, 0, limit) - (_HALF - 0.5) + 0.5).astype(np.intp) + _HALF
-    offsets = np.arange(CROP_PX)
-    rows = start[:, 0, None, None] + offsets[None, :, None]
-    cols = start[:, 1, None, None] + offsets[None, None, :]
-    return np.ascontiguousarray(gray[rows, cols])
+    windows = np.lib.stride_tricks.sliding_window_view(gray, (CROP_PX, CROP_PX))
+    return np.ascontiguousarray(windows[start[:, 0], start[:, 1]])
 
 
 def shrink_field(relative: NDArray[np.float32]) -> NDArray[np.uint8]:

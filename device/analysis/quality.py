@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -122,16 +123,17 @@ def measure_quality(
     working = pyramid.working
     step = max(1, round(pyramid.zoom))
     sample = pyramid.levels[0][::step, ::step]
+    below = np.cumsum(np.bincount(sample.ravel(), minlength=256))  # pixels at or below each gray level
+    flat = _is_flat(below)
+    clipped_high, clipped_low = float((below[255] - below[253]) / below[255]), float(below[1] / below[255])
+    level = int(np.searchsorted(below, below[255] / 2)) / 255
     coarse = estimate_coarse_background(working, pyramid.um_per_px)
     low, middle, high = (float(value) for value in np.percentile(coarse, (5, 50, 95)))
-    flat = _is_flat(working)
     focus: tuple[float | None, float | None, float | None] = (None, None, None)
     if is_usable_scale(scale) and not flat:
         focus = measure_focus(
             flatten(working, pyramid.um_per_px) if relative is None else relative, pyramid.um_per_px
         )
-    clipped_high, clipped_low = float((sample >= 254).mean()), float((sample <= 1).mean())
-    level = float(np.median(sample)) / 255
     flatness = (high - low) / middle if middle > 0 else None
     checks = (
         (Reason.NO_CALIBRATION, scale is None),
@@ -210,9 +212,9 @@ def reference_from(qualities: Iterable[Quality]) -> FocusReference:
     return FocusReference(laplacian, tenengrad, slope, max(mad, _SLOPE_MAD_MIN))
 
 
-def _is_flat(working: NDArray[np.uint8]) -> bool:
-    low, high = np.percentile(working, (0.1, 99.9))
-    return bool(high - low <= _FLAT_RANGE)
+def _is_flat(below: NDArray[np.intp]) -> bool:
+    darkest, brightest = np.searchsorted(below, (0.001 * below[255], 0.999 * below[255]))
+    return bool(brightest - darkest <= _FLAT_RANGE)
 
 
 def _is_blurred(focus: tuple[float | None, float | None, float | None], limits: QualityLimits) -> bool:
@@ -235,16 +237,22 @@ def _measure_slope(relative: NDArray[np.float32]) -> float | None:
         return None
     top, left = (relative.shape[0] - rows) // 2, (relative.shape[1] - cols) // 2
     middle = relative[top : top + rows, left : left + cols]
-    window = np.outer(np.hanning(rows), np.hanning(cols)).astype(np.float32)
-    spectrum = np.fft.rfft2((middle - middle.mean()) * window)
-    power = np.square(spectrum.real) + np.square(spectrum.imag)
-    frequency = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(cols)[None, :])
-    edges = np.geomspace(*_SLOPE_BAND, _SLOPE_BINS + 1)
-    bins = np.digitize(frequency.ravel(), edges)
-    sums = np.bincount(bins, power.ravel(), _SLOPE_BINS + 2)[1:-1]
-    counts = np.bincount(bins, minlength=_SLOPE_BINS + 2)[1:-1]
+    window, rings, counts = _spectrum_grid(rows, cols)
+    spectrum = cv2.dft((middle - middle.mean()) * window, flags=cv2.DFT_COMPLEX_OUTPUT)
+    power = np.square(spectrum).sum(axis=2)
+    sums = np.bincount(rings, power.ravel(), _SLOPE_BINS + 2)[1:-1]
     used = counts > 0
+    edges = np.geomspace(*_SLOPE_BAND, _SLOPE_BINS + 1)
     centers = np.log(np.sqrt(edges[1:] * edges[:-1]))[used]
     levels = np.log(sums[used] / counts[used] + 1e-12)
     offsets = centers - centers.mean()
     return float((offsets * levels).sum() / (offsets * offsets).sum())
+
+
+@lru_cache(maxsize=4)
+def _spectrum_grid(rows: int, cols: int) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.intp]]:
+    """Return the Hann window, the frequency ring of each pixel of a spectrum, and the size of each ring."""
+    window = np.outer(np.hanning(rows), np.hanning(cols)).astype(np.float32)
+    frequency = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.fftfreq(cols)[None, :])
+    rings = np.digitize(frequency.ravel(), np.geomspace(*_SLOPE_BAND, _SLOPE_BINS + 1)).astype(np.uint8)
+    return window, rings, np.bincount(rings, minlength=_SLOPE_BINS + 2)[1:-1]

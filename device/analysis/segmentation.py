@@ -18,7 +18,8 @@ OPENING_UM = 1.3
 """Radius of the opening, um: grid lines and specks are thinner than cells."""
 SEED_UM = 1.6
 """Radius of the disk that a center seeds; it is the region of a center without foreground, um."""
-_HOLE_MAX_PX = 150
+HOLE_MAX_UM2 = 60.0
+"""Smaller holes of the foreground are filled, um2."""
 _LOG_LOW, _LOG_HIGH = np.log(1e-3), np.log(4.0)
 
 
@@ -44,7 +45,7 @@ def find_foreground(relative: NDArray[np.float32], um_per_px: float) -> NDArray[
     """
     activity = _measure_activity(relative, um_per_px)
     mask = (activity > _activity_threshold(activity)).astype(np.uint8)
-    mask = _fill_holes(mask)
+    mask = _fill_holes(mask, HOLE_MAX_UM2 / um_per_px**2)
     # one erosion by the widening and the opening's radius, one dilation by the latter: an opening that also
     # shrinks
     mask = cv2.erode(mask, _disk((SHRINK_UM + OPENING_UM) / um_per_px), borderType=cv2.BORDER_REPLICATE)
@@ -84,9 +85,10 @@ def regions(
     rows, cols = mask.shape
     if len(centers) == 0:
         return np.zeros((rows, cols), np.int32)
-    seeds = np.pad(_draw_disks((rows, cols), centers, SEED_UM / um_per_px, labeled=True), 1)
-    near = np.pad(_draw_disks((rows, cols), centers, reach_um / um_per_px, labeled=False) > 0, 1)
-    domain = (np.pad(mask, 1) & near) | (seeds > 0)
+    seeds = _draw_seeds((rows, cols), centers, SEED_UM / um_per_px)
+    away = cv2.distanceTransform((seeds == 0).astype(np.uint8), cv2.DIST_L2, 3)
+    domain = (mask & (away <= (reach_um - SEED_UM) / um_per_px)) | (seeds > 0)
+    seeds, domain = np.pad(seeds, 1), np.pad(domain, 1)
     background = len(centers) + 1
     markers = np.where(domain, seeds, background).astype(np.int32)
     picture = cv2.cvtColor(domain.astype(np.uint8) * 255, cv2.COLOR_GRAY2BGR)
@@ -123,30 +125,28 @@ def _measure_activity(relative: NDArray[np.float32], um_per_px: float) -> NDArra
 
 
 def _activity_threshold(activity: NDArray[np.float32]) -> float:
+    activity = activity[::2, ::2]  # it is blurred: every other pixel tells the same
     level = (np.log(np.maximum(activity, 1e-3)) - _LOG_LOW) / (_LOG_HIGH - _LOG_LOW)
     otsu, _ = cv2.threshold(np.clip(255 * level, 0, 255).astype(np.uint8), 0, 255, cv2.THRESH_OTSU)
     split = np.exp(_LOG_LOW + otsu / 255 * (_LOG_HIGH - _LOG_LOW))
-    return float(max(split, ACTIVITY_MIN, NOISE_FACTOR * np.percentile(activity[::4, ::4], 5)))
+    return float(max(split, ACTIVITY_MIN, NOISE_FACTOR * np.percentile(activity[::2, ::2], 5)))
 
 
-def _fill_holes(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _fill_holes(mask: NDArray[np.uint8], largest_px: float) -> NDArray[np.uint8]:
     """Return `mask` without holes smaller than a cell; a ring of cells keeps its clearing."""
     n_holes, holes, stats, _ = cv2.connectedComponentsWithStats(1 - mask, connectivity=4)
-    small = stats[:, cv2.CC_STAT_AREA] < _HOLE_MAX_PX
+    small = stats[:, cv2.CC_STAT_AREA] < largest_px
     small[0] = False
     return mask | small[holes].astype(np.uint8) if n_holes > 1 else mask
 
 
-def _draw_disks(
-    shape: tuple[int, int], centers: NDArray[np.float32], radius_px: float, *, labeled: bool
-) -> NDArray[np.int32]:
-    """Return disks around centers, label k + 1 or 1; labeled ones keep their center pixel in any case."""
+def _draw_seeds(shape: tuple[int, int], centers: NDArray[np.float32], radius_px: float) -> NDArray[np.int32]:
+    """Return disks of label k + 1 around the centers; each keeps its center pixel whatever overlaps."""
     drawn = np.zeros(shape, np.int32)
-    for label, (row, col) in enumerate(np.rint(centers).astype(int).tolist(), start=1):
-        cv2.circle(drawn, (col, row), max(1, round(radius_px)), label if labeled else 1, cv2.FILLED)
-    if labeled:
-        inside = np.rint(centers).astype(np.intp)
-        drawn[inside[:, 0], inside[:, 1]] = np.arange(1, len(centers) + 1)
+    places = np.rint(centers).astype(np.intp)
+    for label, (row, col) in enumerate(places.tolist(), start=1):
+        cv2.circle(drawn, (col, row), max(1, round(radius_px)), label, cv2.FILLED)
+    drawn[places[:, 0], places[:, 1]] = np.arange(1, len(centers) + 1)
     return drawn
 
 
