@@ -184,8 +184,8 @@ class MqttPublisher:
                 settings.host, settings.port, settings.keepalive_s, clean_start=False, properties=expiry
             )
             client.loop_start()
-            while not link.over.wait(1.0):
-                if not link.is_up and time.monotonic() - began > _ANSWER_S:
+            while not link.over.wait(0.2):
+                if not link.is_up and (self._closing.is_set() or time.monotonic() - began > _ANSWER_S):
                     link.detail = f"the broker took the connection and said nothing for {_ANSWER_S:g} s"
                     break
         except (OSError, ValueError) as error:

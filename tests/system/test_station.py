@@ -1,0 +1,350 @@
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from device import models
+from device.journal import Journal
+from device.publishers import Connected, Lost, Message, Settled, Setup, mqtt, open_publisher
+
+pytestmark = pytest.mark.system
+
+TINY = Path(__file__).parents[1] / "device" / "data" / "tiny-cell"
+WILL = Message("nanotox/v1/lab/b/availability", b"offline", retain=True, content_type="text/plain")
+
+
+def wait_until(is_met, timeout_s=30):
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if is_met():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+class Bench:
+    """An installed station in a folder of its own: files, journal and the process."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.process = None
+        (folder / "images").mkdir()
+        rng = np.random.default_rng(7)
+        for i in range(6):
+            cv2.imwrite(str(folder / f"images/f{i}.png"), rng.integers(60, 200, (64, 64), np.uint8))
+        bundle = models.find_bundle(TINY)
+        card = replace(bundle.card, name="toy", assay="adherent", modality="phase")
+        models.write_bundle(folder / "toy", card=card, model=bundle.model, golden=bundle.golden)
+
+    def configure(
+        self, port, *, camera='kind = "folder"\npath = "images"\nloop = true', drain_s=5.0, more=""
+    ):
+        (self.folder / "station.toml").write_text(
+            f'[station]\nsite = "lab"\nname = "bench-1"\nassay = "adherent"\nmodality = "phase"\n'
+            f"[scale]\num_per_px = 0.65\n[camera]\n{camera}\n"
+            f'[model]\ncell_model = "toy"\n[publisher]\nhost = "127.0.0.1"\nport = {port}\n'
+            f"[journal]\ndrain_s = {drain_s}\n{more}"
+        )
+
+    def start(self):
+        command = [sys.executable, "-m", "device.cli", "run", "--config", str(self.folder / "station.toml")]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=self.folder)
+        return self
+
+    def kill(self):
+        self.process.kill()
+        self.process.communicate()
+
+    def end(self, *, number=None):
+        """Send a signal if one is given; return the exit code and what was said."""
+        if number is not None:
+            self.process.send_signal(number)
+        _, said = self.process.communicate(timeout=60)
+        return self.process.returncode, said
+
+    def n_stored(self):
+        path = self.folder / "journal.db"
+        if not path.exists():
+            return 0
+        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        try:
+            return db.execute("SELECT max(seq) FROM record").fetchone()[0] or 0
+        except sqlite3.OperationalError:
+            return 0  # not made yet
+        finally:
+            db.close()
+
+    def journal(self):
+        return Journal(self.folder / "journal.db", site="lab", station="bench-1")
+
+
+@pytest.fixture
+def bench(tmp_path):
+    made = Bench(tmp_path)
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.kill()
+
+
+def test_every_image_reaches_the_subscriber_once_and_the_station_ends_by_itself(bench, broker, subscribe):
+    subscriber = subscribe(broker)
+    bench.configure(broker.port, camera='kind = "folder"\npath = "images"')
+    code, said = bench.start().end()
+    assert code == 0, said
+    assert subscriber.wait_for(lambda s: s.words() == ["online", "stopped"])
+    assert [reading["source"] for reading in subscriber.payloads("reading")] == [
+        f"f{i}.png" for i in range(6)
+    ]
+    assert subscriber.seqs() == list(range(1, 7))
+    message = next(m for m in subscriber.messages if m.topic.endswith("/reading"))
+    assert message.properties.ContentType == "application/json"
+    assert (message.qos, message.retain) == (1, False)
+    assert all(len(m.payload) <= 16 * 1024 for m in subscriber.messages)
+    late = subscribe(broker)
+    assert late.wait_for(lambda s: s.words() == ["stopped"])
+    assert {m.topic.rsplit("/", 1)[1] for m in late.messages} == {"availability", "info", "state", "head"}
+    assert late.payloads("head")[0]["seq"] == 6
+    assert (
+        0
+        < next(m for m in late.messages if m.topic.endswith("/state")).properties.MessageExpiryInterval
+        <= 300
+    )
+
+
+def test_a_plate_on_the_phantom_camera_ends_with_its_report(bench, broker, subscribe):
+    subscriber = subscribe(broker)
+    (bench.folder / "plate.csv").write_text(
+        "well,sample,role,dose,dose_unit,dead_fraction,fields\n"
+        "A1,medium,negative,,,0.03,2\nA2,zinc,positive,,,0.9,2\nB1,silver,test,10,ug/mL,0.1,2\n"
+    )
+    bench.configure(broker.port, camera='kind = "phantom"', more='[plate]\nfile = "plate.csv"')
+    code, said = bench.start().end()
+    assert code == 0, said
+    assert subscriber.wait_for(lambda s: len(s.payloads("plate")) == 1)
+    verdicts = subscriber.payloads("verdict")
+    assert [v["well"] for v in verdicts if v["stage"] == "final"] == ["A1", "A2", "B1"]
+    assert all(record["simulated"] for record in verdicts + subscriber.payloads("reading"))
+    assert "non_toxic" not in {verdict["outcome"] for verdict in verdicts}, (
+        "the toy model is nobody's to trust"
+    )
+    assert sorted(subscriber.seqs()) == list(range(1, 6 + 6 + 3 + 1 + 1))
+
+
+def test_nothing_written_is_lost_when_the_station_is_killed(bench, broker, subscribe):
+    subscriber = subscribe(broker)
+    bench.configure(broker.port)
+    for _ in range(2):
+        before = bench.n_stored()
+        bench.start()
+        assert wait_until(lambda least=before + 12: bench.n_stored() >= least)
+        bench.kill()
+    at_kill = bench.n_stored()
+    bench.start()
+    assert wait_until(lambda: bench.n_stored() >= at_kill + 3)
+    code, said = bench.end(number=signal.SIGTERM)
+    assert code == 0, said
+    journal = bench.journal()
+    n_stored = journal.verify()
+    assert journal.count_unsent() == 0
+    assert subscriber.wait_for(lambda s: set(s.seqs()) == set(range(1, n_stored + 1)))
+    assert n_stored >= at_kill + 3 >= 27
+    told = {}
+    for reading in subscriber.payloads("reading"):
+        assert told.setdefault(reading["seq"], reading) == reading, "a duplicate is the same record"
+    assert {reading["ledger_id"] for reading in told.values()} == {journal.ledger_id}
+    assert len({reading["boot_id"] for reading in told.values()}) == 3
+    journal.close()
+
+
+def test_the_station_works_on_while_the_broker_is_killed(bench, broker, subscribe):
+    subscriber = subscribe(broker)
+    bench.configure(broker.port)
+    bench.start()
+    assert subscriber.wait_for(lambda s: len(s.seqs()) >= 5)
+    alone = set()
+    for _ in range(2):
+        broker.kill()
+        at_kill = bench.n_stored()
+        assert wait_until(lambda least=at_kill + 10: bench.n_stored() >= least), "no broker stops no camera"
+        at_return = bench.n_stored()
+        alone |= set(range(at_kill + 1, at_return + 1))
+        broker.start()
+        assert subscriber.wait_for(lambda s, least=at_return: max(s.seqs()) > least)
+    code, said = bench.end(number=signal.SIGTERM)
+    assert code == 0, said
+    assert said.count("no broker") == 2, "each outage is told once"
+    journal = bench.journal()
+    n_stored = journal.verify()
+    assert journal.count_unsent() == 0
+    assert subscriber.wait_for(lambda s: max(s.seqs()) == n_stored)
+    # A broker without persistence takes what it acknowledged to its grave; that is in the journal for replay.
+    # Whatever was stored while there was none has arrived.
+    assert alone <= set(subscriber.seqs())
+    assert len(set(range(1, n_stored + 1)) - set(subscriber.seqs())) <= 2 * mqtt.WINDOW
+    journal.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_order(bench, broker, subscribe, number):
+    subscriber = subscribe(broker)
+    bench.configure(broker.port)
+    bench.start()
+    assert subscriber.wait_for(lambda s: len(s.seqs()) >= 3)
+    began = time.monotonic()
+    code, said = bench.end(number=number)
+    assert (code, time.monotonic() - began < 5) == (0, True), said
+    assert "Traceback" not in said
+    assert subscriber.wait_for(lambda s: s.words() == ["online", "stopped"])
+
+
+def test_an_absent_broker_is_told_and_the_records_follow_at_the_next_start(bench, make_broker, subscribe):
+    bench.configure(9, camera='kind = "folder"\npath = "images"', drain_s=0.3)
+    code, said = bench.start().end()
+    assert code == 1
+    assert "nanotox: error: 6 records unsent, kept in " in said
+    assert "Traceback" not in said
+    broker = make_broker()
+    subscriber = subscribe(broker)
+    bench.configure(broker.port, camera='kind = "folder"\npath = "images"')
+    code, said = bench.start().end()
+    assert code == 0, said
+    assert subscriber.wait_for(lambda s: s.seqs() == list(range(1, 13)))
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "expected"),
+    [
+        (("um_per_px = 0.65", ""), 2, "scale.um_per_px is missing; expected 0.05 to 10 (station.toml)"),
+        (("loop = true", "lop = true"), 2, "camera.lop is unknown; expected path, loop; did you mean loop?"),
+        (('"folder"', '"webcam"'), 2, "camera.kind is 'webcam'; expected one of folder, "),
+        (('"phase"', '"brightfield"'), 2, "model toy is for phase; expected brightfield"),
+        (('"toy"', '"broken"'), 2, "broken"),
+        (('"images"', '"nowhere"'), 1, "which does not exist; expected a folder of images"),
+    ],
+)
+def test_a_station_that_cannot_be_right_does_not_start(bench, change, code, expected):
+    bench.configure(9)
+    broken = bench.folder / "broken"
+    subprocess.run(["cp", "-r", bench.folder / "toy", broken], check=True)
+    model = bytearray((broken / "model.tflite").read_bytes())
+    model[len(model) // 2] ^= 1
+    (broken / "model.tflite").write_bytes(bytes(model))
+    path = bench.folder / "station.toml"
+    path.write_text(path.read_text().replace(*change))
+    found, said = bench.start().end()
+    assert found == code, said
+    error = next(line for line in said.splitlines() if line.startswith("nanotox: error: "))
+    assert expected in error
+    assert "Traceback" not in said
+    assert bench.n_stored() == 0
+
+
+def test_the_first_reading_is_there_in_a_second_and_a_half(bench):
+    bench.configure(9)
+    walls, cpus = [], []
+    while len(walls) < 3 and not (walls and min(*walls, *cpus) <= 1.5):
+        before = bench.n_stored()
+        children = os.times()
+        began = time.monotonic()
+        bench.start()
+        assert wait_until(lambda least=before + 1: bench.n_stored() >= least)
+        walls.append(time.monotonic() - began)
+        bench.kill()
+        after = os.times()
+        cpus.append(
+            after.children_user + after.children_system - children.children_user - children.children_system
+        )
+    # A busy machine lends only part of a processor: the work itself must then be that short.
+    assert min(walls) <= 1.5 or min(cpus) <= 1.5, (walls, cpus)
+
+
+# The publisher against a real broker
+
+
+class Heard:
+    def __init__(self):
+        self.events, self._news = [], threading.Condition()
+
+    def __call__(self, event):
+        with self._news:
+            self.events.append(event)
+            self._news.notify_all()
+
+    def wait(self, kind, n=1):
+        with self._news:
+            assert self._news.wait_for(lambda: len(self.of(kind)) >= n, 20), self.events
+        return self.of(kind)[n - 1]
+
+    def of(self, kind):
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+def connect(port, heard, **options):
+    settings = mqtt.Settings(host="127.0.0.1", port=port, **options)
+    publisher = open_publisher("mqtt", settings, Setup("nanotox-b", WILL, heard))
+    publisher.start()
+    return publisher
+
+
+def test_a_topic_that_the_access_list_forbids_is_heard_of(make_broker, tmp_path):
+    acl = tmp_path / "acl"
+    acl.write_text("topic write nanotox/v1/lab/b/availability\n")
+    broker, heard = make_broker(f"acl_file {acl}\n"), Heard()
+    publisher = connect(broker.port, heard)
+    heard.wait(Connected)
+    refused = publisher.send(Message("nanotox/v1/lab/b/verdict", b"{}"))
+    taken = publisher.send(WILL)
+    heard.wait(Settled, n=2)
+    answers = {event.token: event.failure for event in heard.of(Settled)}
+    assert answers == {refused: "Not authorized (code 135)", taken: None}
+    publisher.close()
+
+
+def test_a_wrong_password_is_told_and_not_hammered(make_broker, tmp_path):
+    passwords, mine = tmp_path / "passwords", tmp_path / "mine"
+    passwords.touch(mode=0o600)
+    subprocess.run(["mosquitto_passwd", "-b", passwords, "bench", "right"], check=True, capture_output=True)
+    mine.write_text("wrong")
+    mine.chmod(0o600)
+    broker = make_broker(f"password_file {passwords}\n")
+    broker_log = broker._folder / "mosquitto.log"
+    heard = Heard()
+    publisher = connect(broker.port, heard, user="bench", password_file=mine)
+    assert heard.wait(Lost).detail == "the broker refuses: Not authorized (code 135)"
+    time.sleep(1.0)  # within which a naive client had tried ten times
+    publisher.close()
+    assert len(heard.of(Lost)) == 1
+    assert broker_log.exists()
+
+
+def test_the_broker_says_offline_for_a_station_that_vanished(broker, subscribe, monkeypatch):
+    monkeypatch.setattr(mqtt, "_WILL_DELAY_S", 1)
+    subscriber = subscribe(broker)
+    heard = Heard()
+    publisher = connect(broker.port, heard)
+    heard.wait(Connected)
+    publisher._closing.set()
+    publisher._link.client.socket().shutdown(2)
+    began = time.monotonic()
+    assert subscriber.wait_for(lambda s: s.words() == ["offline"])
+    assert time.monotonic() - began > 0.8, "a short break must not show"
+    publisher.close()
+
+
+def test_two_stations_of_one_name_are_told_so(broker):
+    heard, other = Heard(), Heard()
+    publishers = [connect(broker.port, heard), connect(broker.port, other)]
+    assert wait_until(
+        lambda: any("another station running" in lost.detail for lost in heard.of(Lost) + other.of(Lost))
+    )
+    for publisher in publishers:
+        publisher.close()
