@@ -158,14 +158,15 @@ def generate_samples(
     gans : dict of int to Gan
         One for each class of `real`; each goes on from where the last call left it.
     count : int
-        Generated images in all; the first classes get what does not divide.
+        Generated images in all; the first classes get what does not divide. None are made, and no GAN is
+        fitted, for 0.
     steps : int or None
         Steps for a GAN that was fitted before; a new one takes those of its settings.
     seed : int
         Of the latent vectors.
     """
-    parts = []
-    classes = np.unique(real.y)
+    parts = [real.take(np.zeros(0, np.intp))]
+    classes = np.unique(real.y) if count else np.zeros(0, np.intp)
     for k, class_index in enumerate(classes):
         gan = gans[int(class_index)]
         if progress:
@@ -175,7 +176,8 @@ def generate_samples(
         images = gan.generate(share, seed)
         group = np.full(share, GENERATED)
         parts.append(Samples(images, np.full(share, class_index), group, "train", GENERATED, real.classes))
-    return join_samples(parts)
+    made = join_samples(parts)
+    return Samples(made.x, made.y, made.group, "train", GENERATED, made.classes)
 
 
 def tile_images(images: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:

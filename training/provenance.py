@@ -18,7 +18,6 @@ from device.analysis.quality import FocusReference
 from device.errors import ConfigError
 from device.model_card import DataSource, Metric, Recipe, Scalar
 from device.records import Assay, Modality, ScaleSource
-from training.dataset import MANIFEST, Dataset
 
 if TYPE_CHECKING:
     import keras
@@ -113,12 +112,6 @@ def read_run(folder: Path) -> tuple[Run, RunSamples]:
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def describe_source(dataset: Dataset, n: int) -> DataSource:
-    """Return how a card names a dataset of which `n` samples were used."""
-    sha256 = file_sha256(dataset.folder / MANIFEST)
-    return DataSource(dataset.folder.name, sha256, dataset.info.origin, dataset.info.licence, n)
 
 
 def tool_versions() -> dict[str, str]:

@@ -21,7 +21,7 @@ class PaperSettings:
     n_labeled: int = 35
     """Labeled images, > 1."""
     n_generated: int = 150
-    """Generated images a round and at the end, >= 0."""
+    """Generated images a round and at the end; 0 fits no GAN, >= 0."""
     max_rounds: int = MAX_ROUNDS
     """Rounds of Algorithm 1 at most, > 0."""
     refit_steps: int = 300

@@ -71,6 +71,8 @@ def _constant(file: Any, tensor: Any) -> Any:  # noqa: ANN401  generated schema 
 def _run(name: str, inputs: list[Any], options: Any) -> Any:  # noqa: ANN401
     import tensorflow as tf
 
+    if name in ("SHAPE", "STRIDED_SLICE", "PACK"):
+        return None  # they compute the batch size for RESHAPE, which needs none here
     if name == "CONV_2D":
         kernel = tf.transpose(inputs[1], (1, 2, 3, 0))
         return tf.nn.conv2d(inputs[0], kernel, strides=1, padding="SAME") + inputs[2]

@@ -18,10 +18,10 @@ from device.analysis.quality import FocusReference, QualityLimits, measure_quali
 from device.errors import ConfigError
 from device.model_card import DataSource
 from device.records import Assay, CellClass, Modality, Scale
-from training.dataset import FIELD_LABELS, Dataset, Samples, TrueCell
+from training.dataset import FIELD_LABELS, MANIFEST, Dataset, Samples, TrueCell
 from training.fitting import FitSettings, Fitted, fit_network
 from training.labeling import LabeledField, cell_samples, dataset_fields, field_samples
-from training.provenance import Run, RunSamples, describe_source, tool_versions, write_run
+from training.provenance import Run, RunSamples, file_sha256, tool_versions, write_run
 from training.recipes import Recipe, RenderSettings
 
 Progress = Callable[[str], None]
@@ -225,6 +225,12 @@ def true_cells(phantom: Phantom) -> tuple[TrueCell, ...]:
             TrueCell(label, thing.col - radius, thing.row - radius, thing.col + radius, thing.row + radius)
         )
     return tuple(cells)
+
+
+def describe_source(dataset: Dataset, n: int) -> DataSource:
+    """Return how a card names a dataset of which `n` samples were used."""
+    sha256 = file_sha256(dataset.folder / MANIFEST)
+    return DataSource(dataset.folder.name, sha256, dataset.info.origin, dataset.info.licence, n)
 
 
 def _prepare_rendered(recipe: Recipe, progress: Progress) -> Material:

@@ -22,7 +22,7 @@ from training.fitting import FitSettings, predict_logits
 from training.gan import GanSettings
 from training.labeling import TOXIC_ABOVE, LabeledField, field_input, find_candidates
 from training.recipes import Recipe
-from training.recipes.make import Material, improvise, measure_reference, write_fit
+from training.recipes.make import Material, describe_source, improvise, measure_reference, write_fit
 from training.recipes.report import write_report
 
 Progress = Callable[[str], None]
@@ -47,7 +47,7 @@ SMOKE = RecipeSettings(
     max_unlabeled=40,
     paper=PaperSettings(
         n_generated=8,
-        max_rounds=2,
+        max_rounds=1,
         refit_steps=2,
         gan=GanSettings(steps=6, log_every=2, grid_at=(2, 4, 6)),
         fit=FitSettings(epochs=2, batch=32, balanced=False),
@@ -248,8 +248,6 @@ def _export(
     reference: FocusReference | None,
     progress: Progress,
 ) -> Bundle:
-    from training.provenance import describe_source
-
     source = describe_source(dataset, len(run.train))
     material = Material(run.train, run.val, dataset.info.scale, (source,), reference)
     write_fit(recipe, material, run.fitted, out, gan_gate=_not_gated(run))
