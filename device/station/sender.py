@@ -26,6 +26,9 @@ _MARK_S, _MARK_ROWS = 1.0, 50
 """Acknowledged rows are marked in batches; a lost mark only means a duplicate."""
 _REFUSED_S = 30.0
 """Wait after the broker refused a record, such as by its access list."""
+_FRUITLESS, _POISON = 3, 5
+"""Connections that broke without one record taken: after so many records go one by one, and after so many
+more the one at the head is set aside, because it may be what the broker breaks at."""
 _FAREWELL_S = 2.0
 """Limit for the last words."""
 
@@ -90,6 +93,7 @@ class Sender:
         self._retained: dict[str, Message] = {}
         self._acknowledged: list[int] = []
         self._fault: str | None = None
+        self._n_fruitless = 0
         self._refused_until = self._marked_at = 0.0
         self._head_at = self._state_at = float("-inf")
         self._is_changed = self._is_said = True
@@ -140,6 +144,7 @@ class Sender:
                 self._greet(event.window)
             case Lost():
                 self._window = 0
+                self._look_for_poison()
                 self._note_fault(f"no broker: {event.detail}; records are kept and sent when it is back")
             case Settled():
                 self._settle(event)
@@ -154,7 +159,8 @@ class Sender:
         """Begin a connection: birth, state, head, then online; whatever was under way is sent anew."""
         self._mark()
         self._fault = None
-        self._window, self._cursor = window, 0
+        self._window = 1 if self._n_fruitless >= _FRUITLESS else window
+        self._cursor = 0
         self._refused_until = 0.0
         self._under_way.clear()
         self._retained = {}
@@ -172,7 +178,20 @@ class Sender:
             self._refused_until = time.monotonic() + _REFUSED_S
             self._cursor = 0
         elif seq is not None:
+            self._n_fruitless = 0
             self._acknowledged.append(seq)
+
+    def _look_for_poison(self) -> None:
+        """Count connections that broke over a record, and in the end set that record aside."""
+        under_way = [seq for seq in self._under_way.values() if seq is not None]
+        self._under_way.clear()
+        if not under_way:
+            return
+        self._n_fruitless += 1
+        if self._n_fruitless >= _FRUITLESS + _POISON:
+            self._n_fruitless = 0
+            self._journal.set_aside(under_way[0])
+            log.error("record %d breaks every connection; a stub is sent, the journal keeps it", under_way[0])
 
     def _note_fault(self, fault: str) -> None:
         """Log a fault once, not each time it is met again."""

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import cv2
@@ -14,10 +15,14 @@ import pytest
 
 from device import models
 from device.journal import Journal
+from device.messages import State, Topics
 from device.publishers import Connected, Lost, Message, Settled, Setup, mqtt, open_publisher
+from device.records import Outcome, PlateReport, SampleVerdict
+from device.station.sender import Sender
 
 pytestmark = pytest.mark.system
 
+NOW = datetime(2026, 3, 4, tzinfo=UTC)
 TINY = Path(__file__).parents[1] / "device" / "data" / "tiny-cell"
 WILL = Message("nanotox/v1/lab/b/availability", b"offline", retain=True, content_type="text/plain")
 
@@ -348,3 +353,38 @@ def test_two_stations_of_one_name_are_told_so(broker):
     )
     for publisher in publishers:
         publisher.close()
+
+
+def test_a_record_that_the_broker_never_takes_blocks_none_behind_it(
+    make_broker, subscribe, bench, monkeypatch, caplog
+):
+    monkeypatch.setattr(mqtt, "_RETRY_S", (0.01, 0.05))
+    broker = make_broker("message_size_limit 3000\n")
+    subscriber = subscribe(broker)
+    journal = bench.journal()
+    journal.append(a_plate(1), a_plate(30), a_plate(2))
+    head = State("state/1", journal.boot_id, NOW, "running", None, None, None, 0, 0, None)
+    sender = Sender(
+        journal,
+        Topics("lab", "bench-1"),
+        info=head,
+        state=head,
+        make_publisher=lambda setup: open_publisher("mqtt", mqtt.Settings(port=broker.port), setup),
+        client_id="nanotox-bench-1",
+    )
+    sender.start()
+    assert subscriber.wait_for(lambda s: {1, 2, 3} <= set(s.seqs()))
+    assert sender.end(5.0) == 0
+    told = {record["seq"]: record for record in subscriber.payloads("plate")}
+    assert (told[2]["left_out"], "samples" in told[2]) == (["*"], False)
+    assert len(told[3]["samples"]) == 2
+    assert told[2]["hash"] == told[3]["prev_hash"]
+    assert len(journal.full(2)["samples"]) == 30
+    assert journal.verify() == 3
+    assert "record 2 breaks every connection" in caplog.text
+    journal.close()
+
+
+def a_plate(n_samples):
+    sample = SampleVerdict("z", "test", 1.0, "%", Outcome.INVALID, (), "any", ("A1",), (Outcome.INVALID,), 3)
+    return PlateReport("p", "r/1", "d" * 64, False, (), (sample,) * n_samples, None, n_samples, False)

@@ -5,22 +5,20 @@ has not acknowledged are the outbox; acknowledged rows stay for replay. `seq` co
 a gap and each record carries the hash of the one before, so loss, doubling and tampering show.
 """
 
-import errno
-import fcntl
 import hashlib
 import json
-import sqlite3
 import threading
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from device.errors import JournalError
+from device.journal.file import StorageFullError, connect, guarded, lock, transaction
 from device.messages import (
     ClockState,
     Head,
@@ -32,7 +30,10 @@ from device.messages import (
     schema_of,
     seal,
     seal_record,
+    stub,
 )
+
+__all__ = ["FIRST_HASH", "Journal", "Row", "StorageFullError"]
 
 FIRST_HASH = "0" * 64
 """`prev_hash` of the first record."""
@@ -43,18 +44,11 @@ CREATE TABLE ledger (form INTEGER NOT NULL, ledger_id TEXT NOT NULL, site TEXT N
 NULL,
     created_at TEXT NOT NULL);
 CREATE TABLE record (seq INTEGER PRIMARY KEY, schema TEXT NOT NULL, hash TEXT NOT NULL, message BLOB NOT NULL,
-    full BLOB, sent_at TEXT);
+    full BLOB, sent_at TEXT, set_aside_at TEXT);
 CREATE INDEX unsent ON record (seq) WHERE sent_at IS NULL;
 CREATE TABLE event (id INTEGER PRIMARY KEY, ts TEXT NOT NULL, boot_id TEXT NOT NULL, kind TEXT NOT NULL,
     body TEXT NOT NULL);
 """
-# A write that fails for want of space is rolled back and may be tried again; after a failed fsync nobody
-# knows what the disk holds, so that handle is never used again.
-_NO_SPACE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE}
-
-
-class StorageFullError(JournalError):
-    """There is no room for the record; nothing was written, and it may be tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +59,8 @@ class Row:
     schema: str
     hash: str
     message: bytes
+    is_set_aside: bool = False
+    """True where the broker never takes it; a stub is sent instead."""
 
     @property
     def leaf(self) -> str:
@@ -106,10 +102,10 @@ class Journal:
         self._site, self._station = site, station
         self._clock, self._clock_state = clock, clock_state
         self._mutex = threading.Lock()
-        self._lock_file = _lock(path)
+        self._lock_file = lock(path)
         try:
-            self._db = _connect(path)
-            with self._guard("opened"):
+            self._db = connect(path)
+            with guarded(path, "opened"):
                 self.ledger_id = self._open_ledger()
                 self._seq, self._hash = self._newest()
         except JournalError:
@@ -168,7 +164,8 @@ class Journal:
 
     def unsent(self, limit: int, *, after: int = 0) -> list[Row]:
         """Return the oldest rows beyond seq `after` that nobody acknowledged, at most `limit`."""
-        return self._rows("WHERE sent_at IS NULL AND seq > ? ORDER BY seq LIMIT ?", (after, limit))
+        rows = self._rows("WHERE sent_at IS NULL AND seq > ? ORDER BY seq LIMIT ?", (after, limit))
+        return [replace(row, message=stub(row.message)) if row.is_set_aside else row for row in rows]
 
     def rows(self, first: int = 1, last: int | None = None) -> list[Row]:
         """Return the rows from seq `first` to `last`, both included, for replay."""
@@ -182,16 +179,23 @@ class Journal:
         KeyError
             If there is no such record.
         """
-        with self._mutex, self._guard("read"):
+        with self._mutex, guarded(self.path, "read"):
             found = self._db.execute("SELECT message, full FROM record WHERE seq = ?", (seq,)).fetchone()
         if found is None:
             raise KeyError(seq)
         message: dict[str, Any] = json.loads(found[0])
         return message | (json.loads(zlib.decompress(found[1])) if found[1] is not None else {})
 
+    def set_aside(self, seq: int) -> None:
+        """Send a stub in place of a record that the broker never takes, so that it blocks none behind it."""
+        with self._mutex, self._transaction():
+            self._db.execute(
+                "UPDATE record SET set_aside_at = ? WHERE seq = ?", (rfc3339(self._clock()), seq)
+            )
+
     def count_unsent(self) -> int:
         """Return how many rows the broker has not acknowledged."""
-        with self._mutex, self._guard("read"):
+        with self._mutex, guarded(self.path, "read"):
             return int(self._db.execute("SELECT count(*) FROM record WHERE sent_at IS NULL").fetchone()[0])
 
     def mark_sent(self, seqs: Iterable[int]) -> None:
@@ -231,9 +235,10 @@ class Journal:
             self._lock_file.close()
 
     def _rows(self, where: str, values: tuple[int, ...]) -> list[Row]:
-        with self._mutex, self._guard("read"):
-            found = self._db.execute(f"SELECT seq, schema, hash, message FROM record {where}", values)  # noqa: S608 - `where` is a literal above
-            return [Row(*row) for row in found]
+        with self._mutex, guarded(self.path, "read"):
+            query = f"SELECT seq, schema, hash, message, set_aside_at IS NOT NULL FROM record {where}"  # noqa: S608 - `where` is a literal above
+            found = self._db.execute(query, values)
+            return [Row(row[0], row[1], row[2], row[3], bool(row[4])) for row in found]
 
     def _identity(self, record: Published, seq: int, prev_hash: str) -> Identity:
         return Identity(
@@ -293,67 +298,8 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._guard("written"):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                # SQLite itself rolls back where the disk is full; a second ROLLBACK would be an error.
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _guard(self, done: str) -> Iterator[None]:
-        try:
+        with guarded(self.path, "written"), transaction(self._db):
             yield
-        except sqlite3.Error as error:
-            raise _as_journal_error(error, self.path, done) from error
 
 
 _IDENTITY = set(Identity.__dataclass_fields__)
-
-
-def _as_journal_error(error: sqlite3.Error, path: Path, done: str) -> JournalError:
-    if getattr(error, "sqlite_errorcode", None) in _NO_SPACE:
-        return StorageFullError(f"{path} cannot be {done}: the disk is full ({error}); make room")
-    return JournalError(f"{path} cannot be {done} ({error}); expected a journal on a writable disk")
-
-
-def _lock(path: Path) -> IO[str]:
-    """Return the held lock file of a journal: a second station on it would break the numbering."""
-    file = path.with_name(path.name + ".lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        held = file.open("a", encoding="utf-8")
-    except OSError as error:
-        raise JournalError(
-            f"{path} cannot be opened ({error}); expected a folder that can be written"
-        ) from error
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        held.close()
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            raise JournalError(
-                f"{file} cannot be locked ({error}); keep the journal on a local disk"
-            ) from error
-        raise JournalError(
-            f"{path} is in use by another station; stop it or name another journal.path"
-        ) from error
-    return held
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    try:
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-    except sqlite3.Error as error:
-        raise _as_journal_error(error, path, "opened") from error
-    try:
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=FULL")
-    except sqlite3.Error as error:
-        db.close()
-        raise _as_journal_error(error, path, "opened") from error
-    return db

@@ -1,0 +1,97 @@
+"""The journal's file: opened write-through, locked for one station, its errors in the words of a person."""
+
+import errno
+import fcntl
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from device.errors import JournalError
+
+# A write that fails for want of space is rolled back and may be tried again; after a failed fsync nobody
+# knows what the disk holds, so that handle is never used again.
+_NO_SPACE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE}
+
+
+class StorageFullError(JournalError):
+    """There is no room for the record; nothing was written, and it may be tried again."""
+
+
+@contextmanager
+def guarded(path: Path, done: str) -> Iterator[None]:
+    """Turn errors of SQLite into a JournalError saying what could not be `done`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", None) in _NO_SPACE:
+            raise StorageFullError(
+                f"{path} cannot be {done}: the disk is full ({error}); make room"
+            ) from error
+        raise JournalError(
+            f"{path} cannot be {done} ({error}); expected a journal on a writable disk"
+        ) from error
+
+
+def lock(path: Path) -> IO[str]:
+    """Return the held lock file of a journal: a second station on it would break the numbering.
+
+    Raises
+    ------
+    JournalError
+        If another station holds it, or the folder cannot be written.
+    """
+    file = path.with_name(path.name + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = file.open("a", encoding="utf-8")
+    except OSError as error:
+        raise JournalError(
+            f"{path} cannot be opened ({error}); expected a folder that can be written"
+        ) from error
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        held.close()
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise JournalError(
+                f"{file} cannot be locked ({error}); keep the journal on a local disk"
+            ) from error
+        raise JournalError(
+            f"{path} is in use by another station; stop it or name another journal.path"
+        ) from error
+    return held
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Return a connection that survives a power cut, for any thread.
+
+    Raises
+    ------
+    JournalError
+        If the file is no database or cannot be written.
+    """
+    with guarded(path, "opened"):
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+        except sqlite3.Error:
+            db.close()
+            raise
+    return db
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Commit all or nothing."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        # SQLite itself rolls back where the disk is full; a second ROLLBACK would be an error.
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
