@@ -23,8 +23,8 @@ from device.cameras import Camera, LostFrame, open_camera
 from device.cameras import Setup as CameraSetup
 from device.config import Config
 from device.errors import JournalError, StationError
-from device.journal import Journal, StorageFullError
-from device.messages import LEAVES, Info, Published, State, Topics
+from device.journal import Journal
+from device.messages import LEAVES, Info, State, Topics
 from device.publishers import open_publisher
 from device.records import Frame, Reading, Reason, Scale
 from device.service import clock_state, notify_systemd
@@ -33,6 +33,7 @@ from device.station.capture import Capture
 from device.station.instruments import Instruments, load_config, open_instruments
 from device.station.invalid import invalid_reading
 from device.station.sender import Sender
+from device.station.store import Records
 
 __all__ = ["Instruments", "Station", "load_config", "open_instruments"]
 
@@ -40,8 +41,6 @@ log = logging.getLogger(__name__)
 
 _FRAMES, _READINGS = 2, 8
 """Sizes of the two queues; a live frame waits for one other at most."""
-_FULL_S = 1.0
-"""Wait before a full disk is tried again."""
 _STOP_DRAIN_S = 1.0
 """On a signal the broker gets this long for what is on its way; the rest is sent at the next start."""
 _JOIN_S = 5.0
@@ -77,7 +76,6 @@ class Station:
         self._mutex = threading.Lock()
         self._failure: Exception | None = None
         self._known_faults: set[str] = set()
-        self._n_stored = 0
         self._setup = CameraSetup(
             Scale(config.scale.um_per_px, config.scale.source),
             config.station.assay,
@@ -104,8 +102,14 @@ class Station:
             )
             self._capture = Capture(config.camera.kind, self._open_camera, self._frames, self._note_lost)
             opened.callback(self._capture.close)
-            self._plate = self._start_plate()
             self._sender = self._make_sender(version)
+            self._records = Records(
+                self._journal,
+                self._start_plate(),
+                note_stored=self._sender.stored,
+                note_full=self._note_full,
+                stopping=self._stopping,
+            )
             opened.pop_all()
 
     def run(self, stop: threading.Event) -> None:
@@ -169,7 +173,9 @@ class Station:
         n_unsent = self._sender.end(drain_s)
         if self._failure is None:
             self._failure = self._sender.error
-        log.info("station ends: %d fields, %d frames passed over", self._n_stored, self._frames.n_dropped)
+        log.info(
+            "station ends: %d fields, %d frames passed over", self._records.n_fields, self._frames.n_dropped
+        )
         self._journal.close()
         return n_unsent
 
@@ -225,6 +231,20 @@ class Station:
 
     # Store
 
+    def _store(self) -> None:
+        while (reading := self._readings.get()) is not None:
+            try:
+                self._records.take(reading)
+            except ValueError as error:
+                self._log_once(f"the reading of {reading.source} cannot be told", error)
+                self._records.take(self._invalid(reading, Reason.ANALYSIS_FAILED))
+            self._say(well=reading.well, field=reading.field)
+            notify_systemd(f"STATUS={self._records.n_fields} fields, {self._frames.n_dropped} passed over")
+        # A plate that was broken off has no final verdict.
+        if not self._stopping.is_set() and self._failure is None:
+            self._records.finish()
+            self._finished.set()
+
     def _start_plate(self) -> PlateState | None:
         section, tools = self._config.station, self._tools
         is_live = self._capture.live
@@ -244,64 +264,8 @@ class Station:
             tools.rule, assay=section.assay, modality=section.modality, method=section.method
         )
 
-    def _store(self) -> None:
-        while (reading := self._readings.get()) is not None:
-            self._store_reading(reading)
-        if not self._stopping.is_set():
-            self._finish_plate()
-            self._finished.set()
-
-    def _store_reading(self, reading: Reading) -> None:
-        before = self._plate
-        try:
-            self._store_with_verdict(reading)
-        except ValueError as error:
-            self._log_once(f"the reading of {reading.source} cannot be told", error)
-            self._plate = before
-            self._store_with_verdict(self._invalid(reading, Reason.ANALYSIS_FAILED))
-        self._n_stored += 1
-        self._say(well=reading.well, field=reading.field)
-        notify_systemd(f"STATUS={self._n_stored} fields, {self._frames.n_dropped} frames passed over")
-
-    def _store_with_verdict(self, reading: Reading) -> None:
-        if self._n_stored == 0:
-            # The first verdict imports scipy; the first reading does not wait for that.
-            self._append(reading)
-            verdict = self._judge(reading)
-            if verdict is not None:
-                self._append(verdict)
-            return
-        verdict = self._judge(reading)
-        self._append(*(record for record in (reading, verdict) if record is not None))
-
-    def _judge(self, reading: Reading) -> Published | None:
-        if self._plate is None:
-            return None
-        self._plate, verdict = plate_state.add(self._plate, reading)
-        return verdict
-
-    def _finish_plate(self) -> None:
-        if self._plate is None or self._plate.settings.rolling:
-            return
-        verdicts, report = plate_state.finish(self._plate)
-        self._append(*verdicts, report)
-
-    def _append(self, *records: Published) -> None:
-        """Store records in one transaction; a full disk is waited for, with nothing published meanwhile."""
-        while True:
-            try:
-                self._journal.append(*records)
-            except StorageFullError as error:
-                if self._state.fault != "STORAGE_FULL":
-                    log.error("%s; nothing is published until then", error)  # noqa: TRY400 - a state, no defect
-                self._say(fault="STORAGE_FULL")
-                if self._stopping.wait(_FULL_S):
-                    raise
-            else:
-                break
-        if self._state.fault == "STORAGE_FULL":
-            self._say(fault=None)
-        self._sender.stored()
+    def _note_full(self, is_full: bool) -> None:
+        self._say(fault="STORAGE_FULL" if is_full else None)
 
     def _open_camera(self) -> Camera:
         return open_camera(self._config.camera.kind, self._config.camera.settings, self._setup)
@@ -348,7 +312,7 @@ class Station:
         """Publish a change of the state; the loops call it from their threads."""
         with self._mutex:
             before = self._state
-            counts = {"n_fields": self._n_stored, "n_dropped": self._frames.n_dropped}
+            counts = {"n_fields": self._records.n_fields, "n_dropped": self._frames.n_dropped}
             self._state = replace(before, ts=before.ts, **counts, **changes)  # type: ignore[arg-type]  # named by the callers
             if self._state == before:
                 return

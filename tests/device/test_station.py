@@ -14,6 +14,7 @@ from device.analysis.grading import RULES, default_rule
 from device.cameras import LostFrame
 from device.errors import CameraError, ConfigError, JournalError, StationError
 from device.journal import Journal, StorageFullError
+from device.messages import Published
 from device.plates import read_plate
 from device.records import Frame, ModelId, Outcome, PlateReport, Quality, Reading, Reason, Tally, Verdict
 from device.station import Instruments, Station, load_config
@@ -250,7 +251,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_published_meanwhile(lab, monke
         return append(journal, *records)
 
     monkeypatch.setattr(Journal, "append", refuse)
-    monkeypatch.setattr(station_module, "_FULL_S", 0.01)
+    monkeypatch.setattr("device.station.store._FULL_S", 0.01)
     lab.run()
     assert len(lab.sent("reading")) == 3
     assert caplog.text.count("the disk is full; make room") == 1
@@ -266,6 +267,20 @@ def test_a_journal_that_cannot_be_trusted_ends_the_station(lab, monkeypatch):
     with pytest.raises(JournalError, match="does not answer"):
         lab.run()
     assert lab.sent("reading") == []
+
+
+def test_a_plate_that_was_broken_off_has_no_final_verdict(lab, monkeypatch):
+    for well in "npt":
+        lab.draw(*[2] * 6, well=well)
+
+    def fail(_):
+        raise CameraError("the disk with the images is gone")
+        yield
+
+    monkeypatch.setattr("device.cameras.folder.FolderCamera.frames", fail)
+    with pytest.raises(CameraError, match="is gone"):
+        lab.run(CONFIG.replace('path = "images"', 'path = "."'), plate=PLATE)
+    assert lab.sent("verdict") == lab.sent("plate") == []
 
 
 def test_a_defect_in_a_loop_ends_the_station_with_all_stored(lab, monkeypatch, caplog):
@@ -443,5 +458,5 @@ def test_a_live_view_without_a_plate_gives_provisional_verdicts_that_roll(lab, m
 
 
 def test_the_records_of_a_station_are_those_that_have_a_form():
-    assert {Reading, Verdict, PlateReport} <= set(station_module.Published.__args__)
+    assert {Reading, Verdict, PlateReport} <= set(Published.__args__)
     assert replace(Model.id, trusted=False).trusted is False
