@@ -113,3 +113,10 @@ def test_splits_cover_all_groups_and_none_is_empty(n_groups):
 def test_errors_of_reading_come_together(tmp_path):
     with pytest.raises(ConfigError, match=r"manifest\.csv is missing"):
         read_dataset(tmp_path)
+
+
+def test_the_finer_class_of_a_renderer_is_kept_where_a_cell_can_be_told(folder):
+    edit(folder / "cells.csv", lambda rows: [[*rows[0], "cell_class"]] + [[*r, "lysed"] for r in rows[1:3]])
+    edit(folder / "cells.csv", lambda rows: [rows[0], rows[1], [rows[2][0], "", *rows[2][2:]]])
+    cells = read_dataset(folder).cells["images/train0.png"]
+    assert [cell.label for cell in cells] == ["lysed", ""]

@@ -239,10 +239,11 @@ def read_cells(folder: Path, faults: list[str]) -> dict[str, tuple[TrueCell, ...
             box = [float(row[name]) for name in CELL_COLUMNS[2:]]
         except ValueError:
             faults.append(
-                f"{path} line {line} has a bound that is no number; expected xmin,ymin,xmax,ymax in pixels"
+                f"{path} line {line} has a position that is no number; expected xmin,ymin,xmax,ymax in pixels"
             )
             continue
-        cells.setdefault(row["file"], []).append(TrueCell(row["label"], *box))
+        label = row["label"] and (row.get("cell_class") or row["label"])  # a renderer knows the finer class
+        cells.setdefault(row["file"], []).append(TrueCell(label, *box))
     return {file: tuple(several) for file, several in cells.items()}
 
 
@@ -281,7 +282,8 @@ def _rows(path: Path, columns: tuple[str, ...], faults: list[str]) -> list[tuple
                 )
                 return []
             return [
-                (reader.line_num, {name: (row[name] or "").strip() for name in columns}) for row in reader
+                (reader.line_num, {name: (value or "").strip() for name, value in row.items() if name})
+                for row in reader
             ]
     except FileNotFoundError:
         faults.append(

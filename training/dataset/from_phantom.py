@@ -7,6 +7,7 @@ from pathlib import Path
 from device.errors import ConfigError
 from device.plates import read_dataset_info
 from training.dataset import (
+    CELLS,
     MANIFEST,
     Entry,
     ImportOptions,
@@ -37,7 +38,7 @@ def import_data(source: Path, out: Path, options: ImportOptions) -> None:
         With every fault of the folder's tables.
     """
     faults: list[str] = []
-    cells = read_cells(source, faults)
+    read_cells(source, faults)
     try:
         with (source / MANIFEST).open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
@@ -62,4 +63,6 @@ def import_data(source: Path, out: Path, options: ImportOptions) -> None:
     if (source / MASKS).is_dir():
         shutil.copytree(source / MASKS, out / MASKS, dirs_exist_ok=True)
     entries = [Entry(row["file"], row["label"], row["group"], splits[row["group"]]) for row in rows]
-    write_dataset(out, info, entries, cells or None)
+    write_dataset(out, info, entries)
+    if (source / CELLS).is_file():
+        shutil.copyfile(source / CELLS, out / CELLS)  # whole: the renderer knows more than boxes

@@ -17,8 +17,9 @@ from training.recipes import Recipe
 from training.recipes.make import fit_recipe, prepare, rendered_fields
 
 Progress = Callable[[str], None]
-ACCEPT_MIN = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-"""Thresholds tried on validation fields: a candidate is a cell when 1 - p(other) reaches it."""
+ACCEPT_MIN = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+"""Thresholds tried on validation fields: a candidate is a cell when 1 - p(other) reaches it. High ones pay:
+training draws classes equally often, while most candidates of a field are `other`."""
 
 
 def make_bundle(recipe: Recipe, source: Path | None, run: Path, models: Path, progress: Progress) -> Bundle:
