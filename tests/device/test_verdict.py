@@ -330,6 +330,32 @@ def test_control_wells_are_graded_without_themselves(readings, reference):
     assert verdict.affected_corrected == verdict.affected
 
 
+def test_a_bound_on_its_limit_passes_and_is_not_toxic(readings):
+    """A limit is moved onto the bound, to the last bit: `not more than` passes, `more than` is toxic."""
+    seen = readings(42, 18)
+    bounds = judge(seen, None, VIABILITY).bounds
+    on_high, on_low = (dataclasses.replace(VIABILITY, limit=end) for end in (bounds.high, bounds.low))
+    assert judge(seen, None, on_high).outcome is NON_TOXIC
+    assert judge(seen, None, on_low).outcome is INCONCLUSIVE
+
+
+def test_lysis_and_growth_on_their_limit_pass_and_are_not_toxic(readings, reference):
+    seen = readings(50, 10, lysed=6)
+    lysed = measure_well(evidence_of(seen), reference, EXTRACT).lysed_bounds
+    for end, outcome in ((lysed.high, NON_TOXIC), (lysed.low, INCONCLUSIVE)):
+        rule = dataclasses.replace(EXTRACT, lysis_steps=(end, 0.7))
+        assert judge(seen, reference, rule).outcome is outcome
+    halved = readings(30, 0)
+    growth = measure_well(evidence_of(halved), reference, EXTRACT).growth_inhibition_bounds
+    for end, outcome in ((growth.high, NON_TOXIC), (growth.low, INCONCLUSIVE)):
+        assert judge(halved, reference, dataclasses.replace(EXTRACT, limit=end)).outcome is outcome
+
+
+@pytest.mark.parametrize(("n", "outcome"), [(4, INCONCLUSIVE), (5, TOXIC)])
+def test_growth_inhibition_decides_from_the_fewest_fields_on(make_reading, reference, n, outcome):
+    assert judge([make_reading(12, 0, field=i) for i in range(n)], reference).outcome is outcome
+
+
 def test_a_few_more_fields_are_asked_for_where_they_would_help(readings, reference):
     assert judge(readings(*SHARES["healthy"], n=3), reference).fields_more == 2
     near = judge(readings(34, 26, n=5), None, dataclasses.replace(VIABILITY, limit=0.5))
