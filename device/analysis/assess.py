@@ -198,7 +198,8 @@ def _count_hybrid(
         dead_min=settings.dead_min,
         merge_px=settings.merge_um / um_per_px,
     )
-    foreground = find_foreground(relative, um_per_px)
+    faint = settings.modality == "brightfield" and settings.assay == "adherent"
+    foreground = find_foreground(relative, um_per_px, faint=faint)
     watch("foreground", foreground)
     labels = regions(foreground, judged.centers, um_per_px=um_per_px, reach_um=REACH_UM[settings.assay])
     count = count_cells(judged, labels, other_regions(foreground, labels, rejected), pyramid, scale)

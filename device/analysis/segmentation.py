@@ -12,6 +12,9 @@ ACTIVITY_MIN = 0.02
 """Activity below which nothing is foreground, relative contrast."""
 NOISE_FACTOR = 1.6
 """Foreground is at least this many times as active as the quietest 5 % of the field."""
+FAINT_FACTOR = 1.9
+"""Where faint cells are sought, what is this many times as active is foreground, whatever Otsu says: in
+brightfield round cells are so much stronger than spread ones that his threshold would lose the latter."""
 SHRINK_UM = 1.6
 """The averaging widens cells by about this, um; the mask is eroded by it."""
 OPENING_UM = 1.3
@@ -23,7 +26,7 @@ HOLE_MAX_UM2 = 60.0
 _LOG_LOW, _LOG_HIGH = np.log(1e-3), np.log(4.0)
 
 
-def find_foreground(relative: NDArray[np.float32], um_per_px: float) -> NDArray[np.bool_]:
+def find_foreground(relative: NDArray[np.float32], um_per_px: float, *, faint: bool) -> NDArray[np.bool_]:
     """Return where cells or other things are.
 
     Parameters
@@ -32,6 +35,8 @@ def find_foreground(relative: NDArray[np.float32], um_per_px: float) -> NDArray[
         Relative contrast from `flatten`; not modified.
     um_per_px : float
         Its scale, um/px.
+    faint : bool
+        Whether to seek cells that are much fainter than others: spread cells in brightfield.
 
     Returns
     -------
@@ -44,7 +49,7 @@ def find_foreground(relative: NDArray[np.float32], um_per_px: float) -> NDArray[
     scale: spread cells differ from the background by texture rather than by level.
     """
     activity = _measure_activity(relative, um_per_px)
-    mask = (activity > _activity_threshold(activity)).astype(np.uint8)
+    mask = (activity > _activity_threshold(activity, faint=faint)).astype(np.uint8)
     mask = _fill_holes(mask, HOLE_MAX_UM2 / um_per_px**2)
     # one erosion by the widening and the opening's radius, one dilation by the latter: an opening that also
     # shrinks
@@ -93,10 +98,12 @@ def regions(
     markers = np.where(domain, seeds, background).astype(np.int32)
     picture = cv2.cvtColor(domain.astype(np.uint8) * 255, cv2.COLOR_GRAY2BGR)
     cv2.watershed(picture, markers)
+    ridges = (markers < 0) & domain
     markers[(markers < 0) | (markers == background)] = 0
-    # ridges between two seeds that touch may cut a seed: it is given back
-    grown = np.where(seeds > 0, seeds, markers)[1:-1, 1:-1]
-    return np.ascontiguousarray(grown, np.int32)
+    # ridges run along the rim of each region too; a pixel of the foreground there belongs to its neighbor
+    beside = cv2.dilate(markers.astype(np.uint16), np.ones((3, 3), np.uint8))
+    grown = np.where(seeds > 0, seeds, np.where(ridges, beside, markers))
+    return np.ascontiguousarray(grown[1:-1, 1:-1], np.int32)
 
 
 def other_regions(
@@ -124,12 +131,15 @@ def _measure_activity(relative: NDArray[np.float32], um_per_px: float) -> NDArra
     return np.sqrt(blurred)
 
 
-def _activity_threshold(activity: NDArray[np.float32]) -> float:
+def _activity_threshold(activity: NDArray[np.float32], *, faint: bool) -> float:
     activity = activity[::2, ::2]  # it is blurred: every other pixel tells the same
     level = (np.log(np.maximum(activity, 1e-3)) - _LOG_LOW) / (_LOG_HIGH - _LOG_LOW)
     otsu, _ = cv2.threshold(np.clip(255 * level, 0, 255).astype(np.uint8), 0, 255, cv2.THRESH_OTSU)
     split = np.exp(_LOG_LOW + otsu / 255 * (_LOG_HIGH - _LOG_LOW))
-    return float(max(split, ACTIVITY_MIN, NOISE_FACTOR * np.percentile(activity[::2, ::2], 5)))
+    quiet = float(np.percentile(activity, 5))
+    if faint:
+        split = min(split, FAINT_FACTOR * quiet)
+    return float(max(split, ACTIVITY_MIN, NOISE_FACTOR * quiet))
 
 
 def _fill_holes(mask: NDArray[np.uint8], largest_px: float) -> NDArray[np.uint8]:
