@@ -125,7 +125,8 @@ def measure_symmetry(
     cosine, sine = (cv2.resize(part, half_size, interpolation=cv2.INTER_AREA) for part in (cosine, sine))
     outer = _circularity(cosine, sine, outer_px / 2)
     outer = cv2.resize(outer, (cols, rows), interpolation=cv2.INTER_LINEAR)
-    return np.maximum(inner, outer)
+    symmetry: NDArray[np.float32] = np.maximum(inner, outer)
+    return symmetry
 
 
 def _circularity(

@@ -111,8 +111,8 @@ def reading_with(labels, height_px, width_px, zoom):
         source="x", sequence=0, taken_at=datetime(2026, 1, 1, tzinfo=UTC), well=None, field=None,
         simulated=False, outcome=Outcome.INCONCLUSIVE, reasons=(), n_live=1, n_dead=0, n_other=0,
         affected=0.0, p_toxic=None, tally=Tally(1, 0, 0, None, 0), quality=quality, cells=(cell,),
-        height_px=height_px, width_px=width_px, assay="adherent", modality="phase", method="hybrid", cell_model=None,
-        field_model=None, labels=labels.astype(np.uint16), zoom=zoom,
+        height_px=height_px, width_px=width_px, assay="adherent", modality="phase", method="hybrid",
+        cell_model=None, field_model=None, labels=labels.astype(np.uint16), zoom=zoom,
     )  # fmt: skip
 
 

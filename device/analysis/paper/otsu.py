@@ -52,7 +52,8 @@ def between_class_variance(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     total_1, total = np.cumsum(shares * _LEVELS), (shares * _LEVELS).sum()
     product = first * second
     apart = np.square(total * first - total_1)
-    return np.divide(apart, product, out=np.zeros(256), where=product > 1e-15)
+    variance: NDArray[np.float64] = np.divide(apart, product, out=np.zeros(256), where=product > 1e-15)
+    return variance
 
 
 def otsu_threshold(image: NDArray[np.uint8]) -> int:
