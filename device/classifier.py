@@ -5,6 +5,7 @@ outputs: an unfit runtime loads some files and answers wrongly without an error.
 """
 
 import platform
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import numpy as np
@@ -33,10 +34,28 @@ except ImportError:
 
 MAX_BATCH = 256
 """Crops in one run of the interpreter; bounds its memory."""
-SAME_RUNTIME_STEPS = 1
-"""Largest difference of a golden logit, in steps of int8, on the runtime and processor that made it."""
-OTHER_RUNTIME_STEPS = 3
-"""The same on another runtime or processor, whose kernels round differently (at most 3 was measured)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """How far golden logits are off, in steps of int8 (of 256)."""
+
+    largest: int
+    mean: float
+
+    def within(self, limit: "Steps") -> bool:
+        """Whether neither figure exceeds the limit's."""
+        return self.largest <= limit.largest and self.mean <= limit.mean
+
+    def __str__(self) -> str:
+        return f"{self.largest} of 256 steps (mean {self.mean:.2f})"
+
+
+SAME_RUNTIME = Steps(1, 0.5)
+"""Limit on the runtime and processor that made the golden logits."""
+OTHER_RUNTIME = Steps(8, 2.0)
+"""Limit elsewhere, where kernels round differently. Measured on 3,992 crops of `phase-cell`, tflite-runtime
+2.14 against ai-edge-litert 2.3 on x86: at most 6, mean 1.02; an unfit runtime was seen off by 126."""
 
 
 def runtime_name() -> str:
@@ -195,19 +214,17 @@ def open_network(bundle: Bundle, *, num_threads: int = 1) -> Int8Network:
         stated, found = getattr(card, side), getattr(network, side)
         if not np.allclose([stated.scale, stated.zero_point], [found.scale, found.zero_point], rtol=1e-5):
             raise ModelError(f"{where}: {side} has {found}; expected {stated} by its card; export it again")
-    steps = golden_steps(bundle, network)
-    allowed = allowed_steps(bundle)
-    if steps > allowed:
+    steps, limit = golden_steps(bundle, network), golden_limit(bundle)
+    if not steps.within(limit):
         raise ModelError(
-            f"{where} gives golden logits up to {steps} of 256 steps off under {runtime_name()}; expected "
-            f"at most {allowed}, it was made under {card.golden_runtime}; use the runtime of uv.lock, or "
-            "export it again"
+            f"{where} gives golden logits off by {steps} under {runtime_name()}; expected at most {limit}, "
+            f"it was made under {card.golden_runtime}; use the runtime of uv.lock, or export it again"
         )
     return network
 
 
-def golden_steps(bundle: Bundle, network: Int8Network) -> int:
-    """Return the largest difference of any golden logit here from the stored one, in steps of int8."""
+def golden_steps(bundle: Bundle, network: Int8Network) -> Steps:
+    """Return how far the golden logits given here are from the stored ones."""
     logits, features = network.run(bundle.golden.inputs)
     golden = bundle.golden
     if (logits.shape, features.shape) != (golden.logits.shape, golden.features.shape):
@@ -215,13 +232,14 @@ def golden_steps(bundle: Bundle, network: Int8Network) -> int:
             f"model {bundle.name} gives logits {logits.shape} and features {features.shape}; expected "
             f"{golden.logits.shape} and {golden.features.shape} by its golden outputs; export it again"
         )
-    return int(np.abs(logits.astype(np.int16) - golden.logits).max())
+    steps = np.abs(logits.astype(np.int16) - golden.logits)
+    return Steps(int(steps.max()), float(steps.mean()))
 
 
-def allowed_steps(bundle: Bundle) -> int:
+def golden_limit(bundle: Bundle) -> Steps:
     """Return how far golden logits may be off here: less on the runtime and processor that made them."""
     made, here = bundle.card.golden_runtime.split(), runtime_name().split()
-    return SAME_RUNTIME_STEPS if made[::2] == here[::2] else OTHER_RUNTIME_STEPS
+    return SAME_RUNTIME if made[::2] == here[::2] else OTHER_RUNTIME
 
 
 def dequantize(values: NDArray[np.int8], quantization: Quantization) -> NDArray[np.float32]:

@@ -46,21 +46,23 @@ ensure_uv() {
     uv --version
 }
 
-# Debian's Mosquitto: the one on PATH, else installed, else unpacked below .tools with what it needs.
+# Debian's Mosquitto and its clients: those on PATH, else installed, else unpacked below .tools.
 ensure_mosquitto() {
-    if command -v mosquitto >/dev/null; then
+    if command -v mosquitto >/dev/null && command -v mosquitto_sub >/dev/null; then
         return
     fi
-    command -v apt-get >/dev/null ||
-        fail "mosquitto is not on PATH and this is no Debian; expected it; install Eclipse Mosquitto 2"
-    if is_root; then
-        headline "Install mosquitto with apt"
-        apt_install mosquitto || fail "apt could not install mosquitto; expected it on PATH; install it by hand"
-    else
-        headline "Unpack mosquitto into .tools (no root)"
-        unpack_mosquitto || fail "mosquitto could not be fetched; expected it on PATH; ask for: apt install mosquitto"
+    if command -v apt-get >/dev/null; then
+        if is_root; then
+            headline "Install mosquitto with apt"
+            apt_install mosquitto mosquitto-clients || echo "apt could not install mosquitto"
+        else
+            headline "Unpack mosquitto into .tools (no root)"
+            unpack_mosquitto || echo "mosquitto could not be fetched"
+        fi
     fi
-    command -v mosquitto >/dev/null || fail "mosquitto is still not on PATH; install it by hand"
+    # the clients are for people: nothing of nanotox needs them
+    command -v mosquitto >/dev/null ||
+        fail "mosquitto is not on PATH; expected Eclipse Mosquitto 2; install it (Debian: apt install mosquitto)"
 }
 
 unpack_mosquitto() {
@@ -71,7 +73,8 @@ unpack_mosquitto() {
         apt_options=(-o "Dir::State::lists=$store/lists" -o "Dir::Cache=$store" -o Debug::NoLocking=1)
         apt-get "${apt_options[@]}" update -qq >/dev/null || true
     fi
-    packages=$(apt-get "${apt_options[@]}" --simulate install --no-install-recommends mosquitto |
+    packages=$(apt-get "${apt_options[@]}" --simulate install --no-install-recommends \
+        mosquitto mosquitto-clients |
         awk '/^Inst / { print $2 }') || return 1
     [ -n "$packages" ] || return 1
     # shellcheck disable=SC2086 # a list of names
@@ -80,7 +83,10 @@ unpack_mosquitto() {
         dpkg -x "$deb" "$store"
     done
     libraries=$(find "$store" -name '*.so.*' -printf '%h\n' | sort -u | paste -sd:)
-    printf '#!/bin/sh\nLD_LIBRARY_PATH="%s" exec "%s" "$@"\n' "$libraries" "$store/usr/sbin/mosquitto" \
-        >.tools/bin/mosquitto
-    chmod +x .tools/bin/mosquitto
+    for program in sbin/mosquitto bin/mosquitto_sub bin/mosquitto_pub; do
+        [ -x "$store/usr/$program" ] || continue
+        printf '#!/bin/sh\nLD_LIBRARY_PATH="%s" exec "%s" "$@"\n' "$libraries" "$store/usr/$program" \
+            >".tools/bin/${program#*/}"
+        chmod +x ".tools/bin/${program#*/}"
+    done
 }

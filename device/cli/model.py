@@ -60,11 +60,11 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_verify(args: argparse.Namespace) -> int:
     """Run a bundle's golden inputs here; a mismatch is a ModelError."""
-    from device.classifier import allowed_steps, golden_steps, open_network, runtime_name
+    from device.classifier import golden_limit, golden_steps, open_network, runtime_name
     from device.models import find_bundle
 
     bundle = find_bundle(args.model)
-    network = open_network(bundle)
+    steps, limit = golden_steps(bundle, open_network(bundle)), golden_limit(bundle)
     row = {
         "name": bundle.name,
         "sha256": bundle.id.sha256,
@@ -72,12 +72,14 @@ def run_verify(args: argparse.Namespace) -> int:
         "runtime": runtime_name(),
         "golden_runtime": bundle.card.golden_runtime,
         "n_golden": len(bundle.golden.inputs),
-        "steps": golden_steps(bundle, network),
-        "steps_allowed": allowed_steps(bundle),
+        "steps": steps.largest,
+        "steps_allowed": limit.largest,
+        "steps_mean": round(steps.mean, 3),
+        "steps_mean_allowed": limit.mean,
     }
     text = (
-        f"{bundle.name} is fit for {row['runtime']}: checksums hold, {row['n_golden']} golden inputs are at "
-        f"most {row['steps']} of 256 steps off ({row['steps_allowed']} allowed)"
+        f"{bundle.name} is fit for {row['runtime']}: checksums hold, {row['n_golden']} golden inputs are off "
+        f"by {steps}; allowed {limit}"
     )
     trust = "" if bundle.id.trusted else "; it is not trusted: it gives no non_toxic (MODEL_UNVERIFIED)"
     print(json.dumps(row) if args.json else text + trust)

@@ -8,7 +8,7 @@ from typing import Any
 from device.analysis.grading import EXTRACT
 from device.records import PlateWell
 
-_HEADER = "well  sample            dose       fields  true    found   range      grade  verdict"
+_HEADER = "well  sample            dose       fields  true    found   corrected  grade  verdict"
 
 
 @dataclass

@@ -88,20 +88,28 @@ def test_a_wrong_shape_is_refused(bundle: Bundle, shape: tuple[int, ...]) -> Non
         classifier.open_network(bundle).run(np.zeros(shape, np.uint8))
 
 
-def test_golden_logits_may_differ_by_what_runtimes_differ_and_no_more(bundle: Bundle) -> None:
-    same = with_card(bundle, golden_runtime=classifier.runtime_name())
-    other = with_card(bundle, golden_runtime="another-runtime 1.0 riscv64")
+@pytest.mark.parametrize(("made_by", "largest"), [(classifier.runtime_name(), 1), ("other 1.0 riscv64", 8)])
+def test_golden_logits_may_differ_by_what_runtimes_differ_and_no_more(
+    bundle: Bundle, made_by: str, largest: int
+) -> None:
     logits = classifier.Int8Network(bundle.model).run(bundle.golden.inputs)[0]
-    for made_by, allowed in ((same, 1), (other, 3)):
-        for steps in (allowed, allowed + 1):
-            moved = logits.copy()
-            moved[3, 1] += steps if moved[3, 1] < 100 else -steps
-            changed = with_golden(made_by, logits=moved)
-            if steps <= allowed:
+    for steps, is_fit in ((largest, True), (largest + 1, False)):
+        moved = logits.copy()
+        moved[3, 1] += steps if moved[3, 1] < 100 else -steps
+        changed = with_card(with_golden(bundle, logits=moved), golden_runtime=made_by)
+        if is_fit:
+            classifier.open_network(changed)
+        else:
+            with pytest.raises(ModelError, match=rf"off by {steps} of 256 .*at most {largest} of 256"):
                 classifier.open_network(changed)
-            else:
-                with pytest.raises(ModelError, match=rf"up to {steps} of 256 steps off .*at most {allowed}"):
-                    classifier.open_network(changed)
+
+
+def test_golden_logits_that_are_all_a_little_off_are_refused(bundle: Bundle) -> None:
+    logits = classifier.Int8Network(bundle.model).run(bundle.golden.inputs)[0]
+    moved = np.where(logits < 0, logits + 3, logits - 3).astype(np.int8)
+    changed = with_card(with_golden(bundle, logits=moved), golden_runtime="other 1.0 riscv64")
+    with pytest.raises(ModelError, match=r"off by 3 of 256 steps \(mean 3\.00\)"):
+        classifier.open_network(changed)
 
 
 def test_a_card_of_another_model_is_refused(bundle: Bundle) -> None:
