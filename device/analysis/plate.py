@@ -37,7 +37,7 @@ def judge_controls(wells: Sequence[Evidence], rule: Rule) -> tuple[Reference | N
         faults.append(Reason.NO_CONTROL_REFERENCE)
     if healthy and (reference is None or any(_is_unhealthy(well, rule) for well in usable)):
         faults.append(Reason.NEG_CONTROL_FAILED)
-    if reference is not None and reference.n_dead > rule.background_max * reference.n_cells:
+    if reference is not None and reference.n_dead / reference.n_cells > rule.background_max:
         faults.append(Reason.HIGH_BACKGROUND)
     judged = [measure_well(well, reference, rule) for well in positive if len(well.fields) >= rule.fields_min]
     responds = [_is_gradable(m, rule) and (m.grade or 0) >= rule.positive_grade_min for m in judged]

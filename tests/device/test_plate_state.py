@@ -101,6 +101,31 @@ def test_a_negative_of_grade_1_and_a_positive_of_grade_3_are_valid(play):
     assert play(SEEN | {"A1": (58, 2), "A2": (52, 8), "A3": (20, 35)})[1].reasons == ()
 
 
+def test_controls_with_the_fewest_fields_and_cells_and_the_highest_background_are_valid(make_reading):
+    cells = {"A1": (36, 4), "A2": (36, 4), "A3": (4, 36)}
+    for n, valid in ((5, True), (4, False)):
+        state = start(CONTROLS, EXTRACT, plate="p", assay="adherent", modality="phase")
+        for well, (live, dead) in cells.items():
+            for i in range(n):
+                state, _ = add(state, make_reading(live, dead, field=i, well=well))
+        report = finish(state)[1]
+        assert report.controls_valid is valid
+        assert report.reference is None or report.reference.n_dead / report.reference.n_cells == 0.1
+        assert (Reason.NEG_CONTROL_FAILED in report.reasons) is not valid
+        assert (Reason.POS_CONTROL_FAILED in report.reasons) is not valid
+
+
+@pytest.mark.parametrize("field", [(9, 0), (39, 0)], ids=["a field too small to count", "a cell too few"])
+def test_a_blank_with_too_little_to_grade_fails(make_reading, field):
+    state = start(CONTROLS, EXTRACT, plate="p", assay="adherent", modality="phase")
+    for i in range(5):
+        big = (60, 0) if field == (9, 0) else (40, 0)
+        state, _ = add(state, make_reading(*(field if i == 0 else big), field=i, well="A1"))
+        state, _ = add(state, make_reading(60, 1, field=i, well="A2"))
+        state, _ = add(state, make_reading(4, 56, field=i, well="A3"))
+    assert finish(state)[1].reasons == (Reason.NEG_CONTROL_FAILED,)
+
+
 def test_one_blurred_blank_is_left_out_while_another_control_stands(play):
     verdicts, report = play(SEEN, refused=("A1",))
     assert report.controls_valid
