@@ -13,7 +13,7 @@ from device.analysis.flatten import flatten
 from device.analysis.paper.chain import PaperSettings, segment_as_the_paper
 from device.analysis.proposals import propose
 from device.analysis.pyramid import WORKING_UM_PER_PX, Pyramid, build_pyramid
-from device.analysis.quality import QualityLimits, is_usable_scale, measure_quality
+from device.analysis.quality import QualityLimits, is_usable_scale, measure_quality, unreadable_quality
 from device.analysis.segmentation import find_foreground, other_regions, regions
 from device.records import (
     Assay,
@@ -148,7 +148,7 @@ def assess(
     watch: Observe = observe if observe is not None else _ignore
     image = frame.image
     if image.ndim != 2 or image.dtype != np.uint8 or image.size == 0:
-        return _to_reading(frame, _unreadable(frame.scale), None, None, classify, settings)
+        return _to_reading(frame, unreadable_quality(frame.scale), None, None, classify, settings)
     scale = frame.scale
     if scale is None or not is_usable_scale(scale):
         pyramid = build_pyramid(image, WORKING_UM_PER_PX)
@@ -288,23 +288,6 @@ def _to_reading(
         cell_model=None if classify is None else classify.id,
         field_model=None,
         labels=_NO_LABELS if count is None else count.labels,
-    )
-
-
-def _unreadable(scale: Scale | None) -> Quality:
-    return Quality(
-        passed=False,
-        refused_by=(Reason.UNREADABLE_IMAGE,),
-        flags=(),
-        focus_laplacian=None,
-        focus_tenengrad=None,
-        focus_slope=None,
-        clipped_high=0.0,
-        clipped_low=0.0,
-        level=0.0,
-        flatness=None,
-        um_per_px=None if scale is None else scale.um_per_px,
-        um_per_px_source=None if scale is None else scale.source,
     )
 
 

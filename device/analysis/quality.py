@@ -163,6 +163,24 @@ def measure_quality(
     )
 
 
+def unreadable_quality(scale: Scale | None) -> Quality:
+    """Return the quality of what is no gray image: refused, nothing measured."""
+    return Quality(
+        passed=False,
+        refused_by=(Reason.UNREADABLE_IMAGE,),
+        flags=(),
+        focus_laplacian=None,
+        focus_tenengrad=None,
+        focus_slope=None,
+        clipped_high=0.0,
+        clipped_low=0.0,
+        level=0.0,
+        flatness=None,
+        um_per_px=None if scale is None else scale.um_per_px,
+        um_per_px_source=None if scale is None else scale.source,
+    )
+
+
 def measure_focus(
     relative: NDArray[np.float32], um_per_px: float
 ) -> tuple[float | None, float | None, float | None]:
