@@ -169,7 +169,7 @@ def mean_nll(logits: NDFloat, y: NDArray[np.intp], temperature: float = 1.0) -> 
 
 
 def fit_temperature(logits: NDFloat, y: NDArray[np.intp]) -> float:
-    """Return the temperature that minimizes the NLL, within e^-2 to e^2 (SCIENCE.md 8.2)."""
+    """Return the temperature that minimizes the NLL, within e^-2 to e^2."""
     found = minimize_scalar(lambda t: mean_nll(logits, y, float(np.exp(t))), bounds=(-2, 2), method="bounded")
     return float(np.exp(found.x))
 

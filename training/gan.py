@@ -1,4 +1,4 @@
-"""Profile `paper`: the DCGAN behind the paper's log lines (SCIENCE.md 1.4), one for each class.
+"""Profile `paper`: the DCGAN behind the paper's log lines, one for each class.
 
 Its "epoch" is one mini-batch, so it is called a step here. Generated images are training data only.
 """

@@ -29,7 +29,7 @@ def flatten(working: NDArray[np.uint8], um_per_px: float) -> NDArray[np.float32]
 
     Notes
     -----
-    SCIENCE.md 5.2, step 2: the median survives cells that cover less than half of its window.
+    The median survives cells that cover less than half of its window.
     """
     background = estimate_background(working, um_per_px)
     np.maximum(background, 1, out=background)

@@ -116,7 +116,7 @@ def measure_quality(
 
     Notes
     -----
-    SCIENCE.md 8.3. Focus measures are divided by the contrast variance, so that cell density does not
+    Focus measures are divided by the contrast variance, so that cell density does not
     matter; two of three must fail, because fields of round cells have other spectra than fields of spread
     ones. The MAD of the slope is that of the reference.
     """

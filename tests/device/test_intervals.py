@@ -1,4 +1,4 @@
-"""Claims about intervals over fields; the numbers by hand are those of SCIENCE's formulas."""
+"""Claims about intervals over fields; the numbers are worked out by hand."""
 
 import dataclasses
 import math

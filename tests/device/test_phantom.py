@@ -200,7 +200,7 @@ def test_a_round_cell_in_brightfield_inverts_through_focus():
 
 
 def test_weak_phase_follows_the_thin_object_formula():
-    # SCIENCE 10.10: I - 1 = -(2 / zeta) (phi - phi * h) with h a gaussian of the ring's reach
+    # thin phase: I - 1 = -(2 / zeta) (phi - phi * h) with h a gaussian of the ring's reach
     optics = replace(DARKROOM, numerical_aperture=0.5)
     scale, sigma_um = 0.65, 5.0
     axis = (np.arange(256) - 128) * scale

@@ -37,7 +37,7 @@ def test_touching_cells_split_half_way_between_their_centers():
 
 @pytest.mark.parametrize("n_side", [3, 6])
 def test_the_background_does_not_eat_touching_cells(n_side):
-    # cv2.watershed on an inverted distance map loses most of these: PERFORMANCE, finding 2
+    # cv2.watershed on an inverted distance map loses most of these
     centers = [(12 + 14 * row, 12 + 14 * col) for row in range(n_side) for col in range(n_side)]
     shape = (14 * n_side + 10, 14 * n_side + 10)
     sizes = np.bincount(grow(disks(shape, centers, 8), centers).ravel(), minlength=n_side**2 + 1)[1:]

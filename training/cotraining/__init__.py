@@ -1,7 +1,7 @@
 """Algorithm 1 of Saini et al. (2020) as a protocol of two learners; it knows no network.
 
 As printed, line 5 applies learner 1 twice, so every unlabeled image would be accepted, and line 12 adds old
-items again each round. Here learner 2 speaks in line 5, and I_F holds each item once (SCIENCE.md 1.5).
+items again each round. Here learner 2 speaks in line 5, and I_F holds each item once.
 """
 
 from collections.abc import Callable, Mapping

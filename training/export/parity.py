@@ -1,4 +1,4 @@
-"""The parity gate of SCIENCE.md 8.1: what changes when a float network becomes an int8 model."""
+"""The parity gate: what changes when a float network becomes an int8 model."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ LIMITS: dict[str, float] = {
     "ece_increase": 0.01,
     "share_shift": 0.01,
 }
-"""Agreement at least, all others at most (SCIENCE.md 8.1)."""
+"""Agreement at least, all others at most; our own choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def measure_parity(
     label, changed = before.argmax(axis=1), after.argmax(axis=1)
     rows = np.arange(len(y))
     dp = np.abs(before[rows, label] - after[rows, label])
-    # for two classes this is |p - 0.5| < 0.05 of SCIENCE.md 8.1
+    # for two classes this is |p - 0.5| < 0.05
     far = (label != changed) & (before[rows, label] - before[rows, changed] >= 2 * NEAR_TIE)
     n_classes = before.shape[1]
     shares = [np.bincount(labels, minlength=n_classes) / len(y) for labels in (label, changed)]

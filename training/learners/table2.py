@@ -6,7 +6,7 @@ from keras import layers
 FILTERS = (32, 64, 128)
 N_FEATURES = 128
 SLOPE = 0.1
-"""Of LeakyReLU; the paper does not state it (SCIENCE.md 1.6)."""
+"""Of LeakyReLU; the paper does not state it, 0.1 is common for this network."""
 
 
 def build(n_classes: int) -> keras.Model:

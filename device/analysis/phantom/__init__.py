@@ -1,4 +1,4 @@
-"""Dishes that never were, rendered from physics with exact truth (SCIENCE sections 3 and 4).
+"""Dishes that never were, rendered from physics with exact truth.
 
 A scalar model of thin objects: halo, shade-off and contrast reversal come out by themselves; true scattering
 in thick spheres does not, so the fringes of round cells differ from real ones.

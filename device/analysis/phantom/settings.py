@@ -72,7 +72,7 @@ _OPTICS_LIMITS: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Culture:
-    """A dish of L-929-like cells. Sizes after SCIENCE section 3."""
+    """A dish of L-929-like cells. Sizes are textbook values, not measured here."""
 
     live_size: float = 1.0
     """Size of spread cells relative to a half length of 14 to 28 um, 0.5 to 2."""

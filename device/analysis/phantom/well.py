@@ -1,4 +1,4 @@
-"""The fields of a well and of a plate, scattering as the verdict's interval assumes (SCIENCE section 2.5)."""
+"""The fields of a well and of a plate, scattering as the verdict's interval assumes."""
 
 import itertools
 from collections.abc import Iterator, Sequence
