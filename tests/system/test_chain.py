@@ -60,7 +60,7 @@ def test_labels_become_a_model_that_the_station_judges_with(tmp_path, broker, su
     report = (run / "report.md").read_text()
     assert "34" in report
     assert "37" in report
-    digest = hashlib.sha256((run / "bundle" / "model.tflite").read_bytes()).hexdigest()
+    digest = hashlib.sha256((run / "bundle" / "SHA256SUMS").read_bytes()).hexdigest()
 
     subscriber = subscribe(broker)
     call("device.cli", "run", "--config", configure(tmp_path, broker.port))
