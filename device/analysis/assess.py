@@ -148,7 +148,7 @@ def assess(
     watch: Observe = observe if observe is not None else _ignore
     image = frame.image
     if image.ndim != 2 or image.dtype != np.uint8 or image.size == 0:
-        return _to_reading(frame, unreadable_quality(frame.scale), None, None, classify, settings)
+        return refuse(frame, Reason.UNREADABLE_IMAGE, classify, settings)
     scale = frame.scale
     if scale is None or not is_usable_scale(scale):
         pyramid = build_pyramid(image, WORKING_UM_PER_PX)
@@ -173,6 +173,13 @@ def assess(
     field_model = None if classify_field is None else classify_field.id
     reading = _to_reading(frame, quality, count, p_toxic, classify, settings)
     return replace(reading, field_model=field_model, zoom=pyramid.zoom)
+
+
+def refuse(
+    frame: Frame, reason: Reason, classify: CellClassifier | None, settings: AnalysisSettings
+) -> Reading:
+    """Return the `invalid` reading of a field that cannot be read because of `reason`: nothing is counted."""
+    return _to_reading(frame, unreadable_quality(frame.scale, reason), None, None, classify, settings)
 
 
 def _count_hybrid(

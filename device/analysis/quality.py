@@ -163,11 +163,11 @@ def measure_quality(
     )
 
 
-def unreadable_quality(scale: Scale | None) -> Quality:
-    """Return the quality of what is no gray image: refused, nothing measured."""
+def unreadable_quality(scale: Scale | None, reason: Reason) -> Quality:
+    """Return the quality of a field that cannot be read: refused because of `reason`, nothing measured."""
     return Quality(
         passed=False,
-        refused_by=(Reason.UNREADABLE_IMAGE,),
+        refused_by=(reason,),
         flags=(),
         focus_laplacian=None,
         focus_tenengrad=None,

@@ -16,8 +16,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 from device.analysis import plate_state
-from device.analysis.assess import assess
+from device.analysis.assess import assess, refuse
 from device.analysis.plate_state import PlateState
 from device.cameras import Camera, LostFrame, open_camera
 from device.cameras import Setup as CameraSetup
@@ -31,7 +33,6 @@ from device.service import clock_state, notify_systemd
 from device.station.buffer import Buffer
 from device.station.capture import Capture
 from device.station.instruments import Instruments, load_config, open_instruments
-from device.station.invalid import invalid_reading
 from device.station.sender import Sender
 from device.station.store import Records
 
@@ -214,12 +215,20 @@ class Station:
             self._log_once(f"analysis of {frame.source} failed", error)
             return self._invalid(frame, Reason.ANALYSIS_FAILED)
 
-    def _invalid(self, frame: Frame | LostFrame | Reading, reason: Reason) -> Reading:
-        tools = self._tools
-        field_model = tools.classify_field.id if tools.classify_field is not None else None
-        return invalid_reading(
-            frame, reason, tools.settings, cell_model=tools.classify.id, field_model=field_model
-        )
+    def _invalid(self, found: Frame | LostFrame | Reading, reason: Reason) -> Reading:
+        if not isinstance(found, Frame):
+            found = Frame(
+                np.zeros((0, 0), np.uint8),
+                found.taken_at,
+                found.source,
+                found.sequence,
+                well=found.well,
+                field=found.field,
+                simulated=found.simulated,
+            )
+        reading = refuse(found, reason, self._tools.classify, self._tools.settings)
+        field_model = self._tools.classify_field.id if self._tools.classify_field is not None else None
+        return replace(reading, field_model=field_model)
 
     def _log_once(self, what: str, error: Exception) -> None:
         key = f"{type(error).__name__}: {error}"
