@@ -26,7 +26,8 @@ from training.recipes import Recipe, RenderSettings
 
 Progress = Callable[[str], None]
 N_REPRESENTATIVE = 300
-"""Crops that the int8 ranges are measured on (SCIENCE.md 8.1: 100 to 500)."""
+"""Crops that the int8 ranges are measured on."""
+RENDERED_SCALE = Scale(WORKING_UM_PER_PX, "measured")
 VISIBLE_MIN = 0.5
 """A rendered cell that shows less of itself trains nothing: nobody could tell it."""
 
@@ -239,7 +240,7 @@ def _prepare_rendered(recipe: Recipe, progress: Progress) -> Material:
             f"recipe {recipe.name} needs a {recipe.source} dataset; expected --source DIR "
             f"(make one with `nanotox-train data import {recipe.source} SRC --out DIR`)"
         )
-    scale = Scale(WORKING_UM_PER_PX, "measured")
+    scale = RENDERED_SCALE
     parts = {}
     fields = {}
     for split in ("train", "val"):

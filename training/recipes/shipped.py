@@ -9,12 +9,12 @@ from device.errors import ModelError
 from device.model_card import Bundle, Metric, settings_from_card
 from device.models import TRUST_FILE, find_bundle, write_bundle
 from device.records import CellClass, Method, Scale
-from training.dataset import read_dataset
+from training.dataset import Dataset, read_dataset
 from training.export.acceptance import ANY, StationScores, read_fields, score_station
 from training.export.bundle import export_run
 from training.labeling import LabeledField, dataset_fields
 from training.recipes import Recipe
-from training.recipes.make import fit_recipe, prepare, rendered_fields
+from training.recipes.make import RENDERED_SCALE, fit_recipe, prepare, rendered_fields
 
 Progress = Callable[[str], None]
 ACCEPT_MIN = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
@@ -47,19 +47,26 @@ def make_bundle(recipe: Recipe, source: Path | None, run: Path, models: Path, pr
     dataset = read_dataset(source) if source and recipe.source != "rendered" else None
     material = prepare(recipe, dataset, progress)
     fit_recipe(recipe, material, run, progress)
+    return finish_bundle(recipe, dataset, run, models, progress)
+
+
+def finish_bundle(
+    recipe: Recipe, dataset: Dataset | None, run: Path, models: Path, progress: Progress
+) -> Bundle:
+    """Return the bundle made from the run of a recipe; otherwise as `make_bundle`."""
     folder = models / recipe.name
-    bundle = export_run(run, folder, progress=progress)
+    bundle = export_run(run, run / "bundle", name=recipe.name, progress=progress)
     if not bundle.card.parity or not bundle.card.parity["passed"]:
         raise ModelError(
             f"{recipe.name} does not pass the parity gate: {bundle.card.parity}; change its recipe"
         )
     if dataset is None:
         fields = list(rendered_fields(recipe.render, recipe.modality, "val"))
-        data = f"synthetic: rendered by recipe {recipe.name}, val"
+        data, scale = f"synthetic: rendered by recipe {recipe.name}, val", RENDERED_SCALE
     else:
         fields = list(dataset_fields(dataset, "val"))
-        data = f"real: {dataset.folder.name}, val (the threshold was chosen on it)"
-    thresholds, scores = choose_threshold(bundle, fields, material.scale, progress)
+        data, scale = f"real: {dataset.folder.name}, val (the threshold was chosen on it)", dataset.info.scale
+    thresholds, scores = choose_threshold(bundle, fields, scale, progress)
     card = replace(bundle.card, thresholds=thresholds, metrics=station_metrics(scores, data))
     write_bundle(folder, card=card, model=bundle.model, golden=bundle.golden)
     bundle = find_bundle(folder)
