@@ -19,28 +19,21 @@ SUFFIXES = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"})
 """What `list_images` takes for an image in a folder."""
 _DEPTHS_BITS = (8, 10, 12, 14, 16)
 _PNG = b"\x89PNG\r\n\x1a\n"
-_TIFF_SIZES = {1: 1, 3: 2, 4: 4}
-
-
-class _DamagedError(Exception):
-    """What is wrong with the bytes of a file; becomes an ImageError with its path."""
 
 
 def read_gray(path: Path | str, *, depth_bits: int | None = None) -> NDArray[np.uint8]:
-    """Return a PNG, TIFF, JPEG or BMP file as one gray image.
+    """Return a PNG, TIFF, JPEG or BMP file as one gray image, (M, N) and read-only.
+
+    Color becomes luma, 16 bit lose their lowest bits; pixels are as stored (no EXIF rotation), of several
+    pages the first.
 
     Parameters
     ----------
     path : Path or str
-        File of at most 25 million pixels; of several pages the first is read.
+        File of at most 25 million pixels.
     depth_bits : int, optional
         Significant bits of a 16-bit file, 8 to 16. By default the smallest of 8, 10, 12, 14 and 16 that
         holds its brightest pixel.
-
-    Returns
-    -------
-    (M, N) ndarray of uint8
-        Color as luma, 16 bit without its lowest bits, as stored (no EXIF rotation); read-only.
 
     Raises
     ------
@@ -50,8 +43,8 @@ def read_gray(path: Path | str, *, depth_bits: int | None = None) -> NDArray[np.
     path = Path(path)
     data = _read_bytes(path)
     try:
-        gray = _read_whole(data, depth_bits)
-    except _DamagedError as fault:
+        gray = _to_8_bit(_to_luma(_decode(data)), depth_bits)
+    except ImageError as fault:
         raise ImageError(f"{path} {fault}") from None
     except (struct.error, IndexError):
         raise ImageError(
@@ -59,18 +52,6 @@ def read_gray(path: Path | str, *, depth_bits: int | None = None) -> NDArray[np.
         ) from None
     gray.flags.writeable = False
     return gray
-
-
-def _read_whole(data: bytes, depth_bits: int | None) -> NDArray[np.uint8]:
-    rows, cols = _check_file(data)
-    if rows < 1 or cols < 1 or rows * cols > MAX_PIXELS:
-        raise _DamagedError(
-            f"has {cols} x {rows} pixels; expected 1 to {MAX_PIXELS} in all, crop or reduce it"
-        )
-    image = _decode(data)
-    if image.shape[:2] != (rows, cols):
-        raise _DamagedError(f"decodes to shape {image.shape}; expected {rows} rows and {cols} columns")
-    return _to_8_bit(_to_luma(image), depth_bits)
 
 
 def write_png(path: Path | str, image: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
@@ -108,16 +89,11 @@ def list_images(path: Path | str) -> list[Path]:
     """
     path = Path(path)
     if path.is_dir():
-        return sorted(
-            item for item in path.iterdir() if item.suffix.lower() in SUFFIXES and _is_visible_file(item)
-        )
+        found = (item for item in path.iterdir() if item.suffix.lower() in SUFFIXES)
+        return sorted(item for item in found if item.is_file() and not item.name.startswith("."))
     if not path.exists():
         raise ImageError(f"{path} does not exist; expected an image or a folder of images, check the path")
     return [path]
-
-
-def _is_visible_file(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".")
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -139,105 +115,81 @@ def _read_bytes(path: Path) -> bytes:
         ) from error
 
 
-def _check_file(data: bytes) -> tuple[int, int]:
-    """Return rows and columns after checking that the file is whole, without decoding it."""
+def _decode(data: bytes) -> NDArray[np.generic]:
+    rows, cols = _size(data)
+    if rows < 1 or cols < 1 or rows * cols > MAX_PIXELS:
+        raise ImageError(f"has {cols} x {rows} pixels; expected 1 to {MAX_PIXELS} in all, crop or reduce it")
+    try:
+        image: NDArray[np.generic] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise ImageError(
+            "is cut off, damaged or cannot be decoded; expected a whole PNG, TIFF, JPEG or BMP, copy it again"
+        )
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ImageError(f"has pixels of {image.dtype}; expected 8 or 16 bit, convert it")
+    if image.shape[:2] != (rows, cols):
+        raise ImageError(f"decodes to shape {image.shape}; expected {rows} rows and {cols} columns")
+    return image
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    """Return rows and columns by the header, so that a bomb is refused before it is decoded."""
     if data.startswith(_PNG):
-        return _check_png(data)
+        return _png_size(data)
     if data.startswith(b"\xff\xd8\xff"):
-        return _check_jpeg(data)
+        return _jpeg_size(data)
     if data.startswith((b"II*\x00", b"MM\x00*")):
-        return _check_tiff(data)
+        return _tiff_size(data)
     if data.startswith(b"BM"):
-        return _check_bmp(data)
-    raise _DamagedError("is no image that is read here; expected PNG, TIFF, JPEG or BMP, convert it")
+        return _bmp_size(data)
+    raise ImageError("is no image that is read here; expected PNG, TIFF, JPEG or BMP, convert it")
 
 
-def _check_png(data: bytes) -> tuple[int, int]:
+def _png_size(data: bytes) -> tuple[int, int]:
+    """Check all check sums too: OpenCV returns a partly gray image where one is wrong, without an error."""
     cols, rows = struct.unpack_from(">II", data, 16)
     start, kind = len(_PNG), b""
     while kind != b"IEND":
-        if start + 12 > len(data):
-            raise _DamagedError("is cut off before its end; expected a whole PNG, copy it again")
-        (length,) = struct.unpack_from(">I", data, start)
+        length = struct.unpack_from(">I", data, start)[0] if start + 12 <= len(data) else 0
         kind, end = data[start + 4 : start + 8], start + 8 + length
         if end + 4 > len(data):
-            raise _DamagedError("is cut off before its end; expected a whole PNG, copy it again")
-        # OpenCV returns a partly gray image where a check sum is wrong, without an error
+            raise ImageError("is cut off before its end; expected a whole PNG, copy it again")
         if zlib.crc32(memoryview(data)[start + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
-            raise _DamagedError(f"is damaged (check sum of {kind!r}); expected a whole PNG, copy it again")
+            raise ImageError(f"is damaged (check sum of {kind!r}); expected a whole PNG, copy it again")
         start = end + 4
     return rows, cols
 
 
-def _check_jpeg(data: bytes) -> tuple[int, int]:
-    at, size = 2, (0, 0)
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    at = 2
     while True:
         while data[at] == 0xFF:
             at += 1
-        marker = data[at]
-        (length,) = struct.unpack_from(">H", data, at + 1)
-        if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:
-            size = struct.unpack_from(">HH", data, at + 4)
-        at += 1 + length
-        if marker == 0xDA:
-            break
-    if data.rfind(b"\xff\xd9") < at:
-        raise _DamagedError("is cut off before its end; expected a whole JPEG, copy it again")
-    return size
+        if 0xC0 <= data[at] <= 0xCF and data[at] not in {0xC4, 0xC8, 0xCC}:
+            return struct.unpack_from(">HH", data, at + 4)
+        at += 1 + struct.unpack_from(">H", data, at + 1)[0]
 
 
-def _check_tiff(data: bytes) -> tuple[int, int]:
+def _tiff_size(data: bytes) -> tuple[int, int]:
     order = "<" if data.startswith(b"II") else ">"
     (directory,) = struct.unpack_from(order + "I", data, 4)
     (n_entries,) = struct.unpack_from(order + "H", data, directory)
-    tags = {}
+    sides = {256: 0, 257: 0}
     for entry in range(directory + 2, directory + 2 + 12 * n_entries, 12):
-        tag, kind, count = struct.unpack_from(order + "HHI", data, entry)
-        if tag in {256, 257, 273, 279, 324, 325} and kind in _TIFF_SIZES:
-            tags[tag] = _tiff_values(data, order, entry, kind, count)
-    if 256 not in tags or 257 not in tags:
-        raise _DamagedError("states no size; expected a TIFF with width and height, save it again")
-    offsets = tags.get(273) or tags.get(324) or ()
-    counts = tags.get(279) or tags.get(325) or (1,) * len(offsets)
-    if not offsets or len(counts) != len(offsets):
-        raise _DamagedError("names no image data; expected a TIFF with strips or tiles, save it again")
-    if max(offset + count for offset, count in zip(offsets, counts, strict=True)) > len(data):
-        raise _DamagedError("is cut off before its end; expected a whole TIFF, copy it again")
-    return tags[257][0], tags[256][0]
+        tag, kind = struct.unpack_from(order + "HH", data, entry)
+        if tag in sides:
+            (sides[tag],) = struct.unpack_from(order + ("I" if kind == 4 else "H"), data, entry + 8)
+    return sides[257], sides[256]
 
 
-def _tiff_values(data: bytes, order: str, entry: int, kind: int, count: int) -> tuple[int, ...]:
-    size = _TIFF_SIZES[kind]
-    start = entry + 8
-    if size * count > 4:
-        (start,) = struct.unpack_from(order + "I", data, start)
-    if start + size * count > len(data):
-        raise _DamagedError("is cut off before its end; expected a whole TIFF, copy it again")
-    return struct.unpack_from(f"{order}{count}{ {1: 'B', 2: 'H', 4: 'I'}[size] }", data, start)
-
-
-def _check_bmp(data: bytes) -> tuple[int, int]:
-    pixels, header, cols, rows = struct.unpack_from("<IIii", data, 10)
-    bits, compression = struct.unpack_from("<HI", data, 28)
+def _bmp_size(data: bytes) -> tuple[int, int]:
+    header, cols, rows = struct.unpack_from("<Iii", data, 14)
+    (compression,) = struct.unpack_from("<I", data, 30)
     if header < 40 or compression not in {0, 3}:
-        raise _DamagedError("is a packed or ancient BMP; expected a plain one, save it again")
-    row_bytes = (cols * bits + 31) // 32 * 4
-    if pixels + row_bytes * abs(rows) > len(data):
-        raise _DamagedError("is cut off before its end; expected a whole BMP, copy it again")
+        raise ImageError("is a packed or ancient BMP; expected a plain one, save it again")
     return abs(rows), cols
-
-
-def _decode(data: bytes) -> NDArray[np.generic]:
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise _DamagedError("cannot be decoded; expected a whole PNG, TIFF, JPEG or BMP, save it again")
-    if image.dtype not in (np.uint8, np.uint16):
-        raise _DamagedError(f"has pixels of {image.dtype}; expected 8 or 16 bit, convert it")
-    decoded: NDArray[np.generic] = image
-    return decoded
 
 
 def _to_luma(image: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -245,7 +197,7 @@ def _to_luma(image: NDArray[np.generic]) -> NDArray[np.generic]:
     if channels == 1:
         return image.reshape(image.shape[:2])
     if channels not in {3, 4}:
-        raise _DamagedError(f"has {channels} channels; expected gray or color, convert it")
+        raise ImageError(f"has {channels} channels; expected gray or color, convert it")
     luma: NDArray[np.generic] = cv2.cvtColor(
         image, cv2.COLOR_BGR2GRAY if channels == 3 else cv2.COLOR_BGRA2GRAY
     )
@@ -259,5 +211,5 @@ def _to_8_bit(image: NDArray[np.generic], depth_bits: int | None) -> NDArray[np.
     if depth_bits is None:
         depth_bits = next(bits for bits in _DEPTHS_BITS if brightest < 2**bits)
     if not 8 <= depth_bits <= 16 or brightest >= 2**depth_bits:
-        raise _DamagedError(f"holds {brightest}; expected at most {depth_bits} bits a pixel, state its depth")
+        raise ImageError(f"holds {brightest}; expected at most {depth_bits} bits a pixel, state its depth")
     return (image.astype(np.uint16) >> (depth_bits - 8)).astype(np.uint8)
