@@ -1,19 +1,21 @@
 """station.toml: what a station is, where its camera looks and where its verdicts go.
 
-Every fault is found in one reading, each with its key path, what was found and what was expected. The options
-of a camera or publisher belong to its kind: the upper floor hands in how to find a kind's `Settings`, and
-this module reads them with the same rules, so that all faults stand in one list.
+Every fault is found in one reading, each with its key path, what was found and what was expected; options of
+the camera's and the publisher's kind are read by the same rules.
 """
 
 import difflib
+import json
 import math
+import pkgutil
 import re
 import tomllib
 import types
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from device.errors import ConfigError, StationError
 from device.records import Assay, Method, Modality, ScaleSource
@@ -22,7 +24,7 @@ NAME_PATTERN = r"[a-z0-9][a-z0-9-]{0,31}"
 """Names that stand in topics: no wildcards, no separators, no capitals to mistype."""
 
 SettingsOf = Callable[[str], type[Any]]
-"""Gives the settings record of a kind, or raises a StationError that lists the kinds."""
+"""Gives the settings record of a kind, or raises a StationError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class RuleSection:
     """`[rule]`: how wells are judged."""
 
     id: str | None = None
-    """Identity such as `iso10993-5-extract/1`; the rule of the assay if left out."""
+    """Such as `iso10993-5-extract/1`; the rule of the assay if left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +118,39 @@ class Config:
     rule: RuleSection
 
 
+_SECTIONS = [item.name for item in fields(Config) if item.name != "path"]
+
+
+def list_kinds(package: str) -> tuple[str, ...]:
+    """Return the kinds of `package`, such as `device.cameras`: its modules, sorted, none of them imported."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(import_module(package).__path__)))
+
+
+def import_kind(package: str, kind: str) -> Any:  # noqa: ANN401 - each package has its own form of kinds
+    """Return the module of `kind` in `package`.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such kind (the message lists those there are) or it needs a library that is missing.
+    """
+    kinds, what = list_kinds(package), package.rpartition(".")[2].removesuffix("s")
+    if kind not in kinds:
+        raise ConfigError(f"{what}.kind is {kind!r}; expected one of {', '.join(kinds)}")
+    try:
+        return import_module(f"{package}.{kind}")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{what} kind {kind!r} needs the Python module {error.name!r}, which is not installed; install it"
+        ) from error
+
+
 def read_config(
     path: Path, *, camera_settings: SettingsOf | None = None, publisher_settings: SettingsOf | None = None
 ) -> Config:
-    """Return what station.toml says.
+    """Return what station.toml says; relative paths inside it are relative to its folder.
 
-    Parameters
-    ----------
-    path : Path
-        The file; relative paths inside it are relative to its folder.
-    camera_settings, publisher_settings : callable, optional
-        Give the settings record of a kind. Without one, the options of the kind are not looked at.
+    Options of a camera or publisher are looked at only if its finder of settings records is given.
 
     Raises
     ------
@@ -139,20 +163,20 @@ def read_config(
         raise ConfigError(f"{path} cannot be read ({error}); expected a station.toml") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}; expected sections such as [camera]") from error
-    reader = _Reader(path)
-    reader.unknown_keys(table, [item.name for item in fields(Config) if item.name != "path"], "")
-    sections: dict[str, Any] = {
-        "station": reader.record(reader.section(table, "station"), StationSection, "station"),
-        "scale": reader.record(reader.section(table, "scale"), ScaleSection, "scale"),
-        "camera": reader.kind(reader.section(table, "camera"), "camera", camera_settings, default=None),
-        "model": reader.record(reader.section(table, "model"), ModelSection, "model"),
-        "publisher": reader.kind(
-            reader.section(table, "publisher"), "publisher", publisher_settings, default="mqtt"
-        ),
-        "journal": reader.record(reader.section(table, "journal"), JournalSection, "journal"),
-        "plate": reader.record(reader.section(table, "plate"), PlateSection, "plate"),
-        "rule": reader.record(reader.section(table, "rule"), RuleSection, "rule"),
-    }
+    reader = _Reader(path.parent)
+    reader.unknown_keys(table, _SECTIONS, "")
+    hints = get_type_hints(Config)
+    sections: dict[str, Any] = {}
+    for name in _SECTIONS:
+        found = table.get(name, {})
+        if not isinstance(found, dict):
+            reader.faults.append(f"{name} is {found!r}; expected a section [{name}]")
+            found = {}
+        if hints[name] is KindSection:
+            settings_of = camera_settings if name == "camera" else publisher_settings
+            sections[name] = reader.kind(found, name, settings_of)
+        else:
+            sections[name] = reader.record(found, hints[name], name)
     if reader.faults:
         raise ConfigError([f"{fault} ({path.name})" for fault in reader.faults])
     return Config(path, **sections)
@@ -161,160 +185,123 @@ def read_config(
 def to_toml(config: Config) -> str:
     """Return the configuration with every default filled in, as TOML that `read_config` takes."""
     lines: list[str] = []
-    for section in fields(config):
-        value = getattr(config, section.name)
-        if not is_dataclass(value) or isinstance(value, type):
-            continue
-        table = asdict(value)
-        if isinstance(value, KindSection):
-            table = {"kind": value.kind} | (asdict(value.settings) if value.settings is not None else {})
-        lines.append(f"[{section.name}]")
-        lines += [f"{key} = {_toml_value(item)}" for key, item in table.items() if item is not None]
-        lines.append("")
+    for name in _SECTIONS:
+        table = asdict(getattr(config, name))
+        table |= table.pop("settings", None) or {}
+        # A text, number or list of JSON is one of TOML too.
+        given = {key: json.dumps(value, default=str, ensure_ascii=False) for key, value in table.items()}
+        lines += [f"[{name}]", *(f"{key} = {text}" for key, text in given.items() if text != "null"), ""]
     return "\n".join(lines)
-
-
-def _toml_value(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-_Record = TypeVar("_Record")
 
 
 class _Reader:
     """Reads tables into records and gathers every fault on the way."""
 
-    def __init__(self, path: Path) -> None:
-        self.folder = path.parent
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.faults: list[str] = []
 
-    def section(self, table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-        found = table.get(name, {})
-        if isinstance(found, Mapping):
-            return found
-        self.faults.append(f"{name} is {found!r}; expected a section [{name}]")
-        return {}
-
     def kind(
-        self, table: Mapping[str, Any], where: str, settings_of: SettingsOf | None, *, default: str | None
+        self, table: Mapping[str, Any], where: str, settings_of: SettingsOf | None
     ) -> KindSection | None:
+        default, usual = ("mqtt", "mqtt") if where == "publisher" else (None, "folder")
         kind = table.get("kind", default)
         if not isinstance(kind, str):
             found = "missing" if kind is None else repr(kind)
-            self.faults.append(
-                f"{where}.kind is {found}; expected the name of a kind, such as {_EXAMPLE[where]}"
-            )
+            self.faults.append(f'{where}.kind is {found}; expected the name of a kind, such as "{usual}"')
             return None
         if settings_of is None:
             return KindSection(kind)
         try:
-            settings_type = settings_of(kind)
+            settings = settings_of(kind)
         except StationError as error:
             self.faults.append(str(error))
             return None
-        options = {key: value for key, value in table.items() if key != "kind"}
-        return KindSection(kind, self.record(options, settings_type, where, also=["kind"]))
+        return KindSection(kind, self.record(table, settings, where, also=("kind",)))
 
     def record(
-        self, table: Mapping[str, Any], cls: type[_Record], where: str, also: list[str] | None = None
-    ) -> _Record | None:
-        known = {item.name: item for item in fields(cast("Any", cls))}
-        self.unknown_keys(table, [*(also or []), *known], where, allowed=list(known))
-        hints = get_type_hints(cls)
+        self, table: Mapping[str, Any], cls: type[Any], where: str, *, also: tuple[str, ...] = ()
+    ) -> object:
+        """Return `table` as a record `cls`; None with faults noted."""
+        known, hints = {item.name: item for item in fields(cls)}, get_type_hints(cls)
+        self.unknown_keys(table, known, f"{where}.", also=also)
         values: dict[str, Any] = {}
         before = len(self.faults)
         for name, item in known.items():
+            hint = _without_none(hints[name])
             if name in table:
-                values[name] = self.value(table[name], hints[name], item, f"{where}.{name}")
+                values[name] = self.value(table[name], hint, item, f"{where}.{name}")
             elif item.default is MISSING and item.default_factory is MISSING:
-                expected = _expected(hints[name], item.metadata)
-                self.faults.append(f"{where}.{name} is missing; expected {expected}")
+                self.faults.append(f"{where}.{name} is missing; expected {_expected(hint, item.metadata)}")
             elif isinstance(item.default, Path):
                 values[name] = self.folder / item.default
-        if len(self.faults) > before:
-            return None
         try:
-            return cls(**values)
+            return cls(**values) if len(self.faults) == before else None
         except ValueError as error:
             self.faults.append(f"{where}: {error}")
             return None
 
-    def value(self, found: object, hint: Any, item: Field[Any], key: str) -> Any:  # noqa: ANN401 - any option's type
+    def value(self, found: object, hint: Any, item: Field[Any], key: str) -> object:  # noqa: ANN401 - any option's type
         """Return `found` as `hint` wants it, or note a fault and return None."""
         try:
             value = _convert(found, hint, self.folder)
-            _check_limits(value, item.metadata)
-        except ValueError:
-            self.faults.append(f"{key} is {found!r}; expected {_expected(hint, item.metadata)}")
-            return None
-        return value
+            if _is_allowed(value, item.metadata):
+                return value
+        except (ValueError, OverflowError):
+            pass
+        self.faults.append(f"{key} is {found!r}; expected {_expected(hint, item.metadata)}")
+        return None
 
     def unknown_keys(
-        self, table: Mapping[str, Any], known: list[str], where: str, allowed: list[str] | None = None
+        self, table: Iterable[str], known: Iterable[str], where: str, *, also: tuple[str, ...] = ()
     ) -> None:
+        names = [*also, *known]
         for key in table:
-            if key in known:
-                continue
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            names = ", ".join(known if allowed is None else allowed) or "no options"
-            self.faults.append(f"{where}{'.' if where else ''}{key} is unknown; expected {names}{hint}")
+            if key not in names:
+                near = difflib.get_close_matches(key, names, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                expected = ", ".join(known) or "no options"
+                self.faults.append(f"{where}{key} is unknown; expected {expected}{hint}")
 
 
-_EXAMPLE = {"camera": '"folder"', "publisher": '"mqtt"'}
+def _without_none(hint: Any) -> Any:  # noqa: ANN401 - any option's type
+    if get_origin(hint) in (Union, types.UnionType):
+        return next(arm for arm in get_args(hint) if arm is not types.NoneType)
+    return hint
 
 
 def _convert(found: Any, hint: Any, folder: Path) -> Any:  # noqa: ANN401 - any option's type
     """Return `found` as the type `hint`; ValueError if it is no such thing."""
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        return _convert(found, next(arm for arm in get_args(hint) if arm is not type(None)), folder)
-    if origin is Literal:
-        if found in get_args(hint) and type(found) in {type(choice) for choice in get_args(hint)}:
-            return found
-    elif origin is tuple:
-        if isinstance(found, list):
-            return tuple(_convert(item, get_args(hint)[0], folder) for item in found)
-    elif hint is Path:
-        if isinstance(found, str) and found:
-            return folder / found
-    elif hint is float:
-        if isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found):
-            return float(found)
-    elif isinstance(found, hint) and (hint is bool or not isinstance(found, bool)):
+    if get_origin(hint) is Literal and found in get_args(hint):
+        return found
+    if get_origin(hint) is tuple and isinstance(found, list):
+        return tuple(_convert(item, get_args(hint)[0], folder) for item in found)
+    if hint is Path and isinstance(found, str) and found:
+        return folder / found
+    if hint is float and type(found) in (int, float) and math.isfinite(found):
+        return float(found)
+    if type(found) is hint:  # a bool is no whole number
         return found
     raise ValueError(found)
 
 
-def _check_limits(value: object, metadata: Mapping[str, Any]) -> None:
-    if "range" in metadata and value is not None:
-        low, high = metadata["range"]
-        if not low <= cast("float", value) <= high:
-            raise ValueError(value)
-    if "pattern" in metadata and not re.fullmatch(metadata["pattern"], cast("str", value)):
-        raise ValueError(value)
+def _is_allowed(value: Any, limits: Mapping[str, Any]) -> bool:  # noqa: ANN401 - any option's type
+    if "range" in limits:
+        low, high = limits["range"]
+        return bool(low <= value <= high)
+    return "pattern" not in limits or re.fullmatch(limits["pattern"], value) is not None
 
 
 def _expected(hint: Any, metadata: Mapping[str, Any]) -> str:  # noqa: ANN401 - any option's type
     """Return in words what a value must be."""
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        return _expected(next(arm for arm in get_args(hint) if arm is not type(None)), metadata)
-    if origin is Literal:
+    if get_origin(hint) is Literal:
         return "one of " + ", ".join(repr(choice) for choice in get_args(hint))
     if "range" in metadata:
         low, high = metadata["range"]
         return f"{'a whole number from ' if hint is int else ''}{low:g} to {high:g}"
     if "pattern" in metadata:
         return f"text that matches {metadata['pattern']}"
-    if origin is tuple:
+    if get_origin(hint) is tuple:
         return f"a list, each item {_expected(get_args(hint)[0], {})}"
     words = {str: "text", Path: "a path", bool: "true or false", int: "a whole number", float: "a number"}
     return words.get(hint, str(hint))

@@ -15,14 +15,12 @@ Third-party imports stand at the top of the kind's module, or inside `open_camer
 work without the library.
 """
 
-import importlib
-import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
-from device.errors import CameraError, ConfigError
+from device.config import import_kind, list_kinds
 from device.records import Assay, Frame, Modality, PlateWell, Reason, Scale
 
 
@@ -57,18 +55,14 @@ class Setup:
 
 
 class Camera(Protocol):
-    """A source of frames.
-
-    The station opens one camera in its main thread and then calls `frames` once, in its capture thread. A
-    camera of a finite source (files, a phantom plate) ends its iterator; a live one goes on until `close`.
-    """
+    """A source of frames, opened in the station's main thread."""
 
     live: bool
     """True: frames come whether or not they are read; when the analysis is late the newest wins and drops are
     counted. False: the source waits, and every frame gives exactly one reading."""
 
     def frames(self) -> Iterator[Frame | LostFrame]:
-        """Yield frames with `sequence` rising from 0.
+        """Yield frames with `sequence` rising from 0; a finite source ends, a live one goes on until `close`.
 
         Called once, from the capture thread. Raises CameraError when the source is gone for good or delivers
         nothing within its own time limit; the station then opens the camera again if it is live. A single bad
@@ -81,26 +75,15 @@ class Camera(Protocol):
         ...
 
 
-class _Kind(Protocol):
-    Settings: type[Any]
-
-    def open_camera(self, settings: Any, setup: Setup) -> Camera: ...  # noqa: ANN401 - each kind has its own
-
-
 def camera_kinds() -> tuple[str, ...]:
     """Return the names of all kinds, sorted, without importing one."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    return list_kinds(__name__)
 
 
 def camera_settings(kind: str) -> type[Any]:
-    """Return the settings record of `kind`.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such kind; the message lists those there are.
-    """
-    return _kind(kind).Settings
+    """Return the settings record of `kind`; ConfigError lists the kinds if there is no such one."""
+    settings: type[Any] = import_kind(__name__, kind).Settings
+    return settings
 
 
 def open_camera(kind: str, settings: object, setup: Setup) -> Camera:
@@ -113,17 +96,5 @@ def open_camera(kind: str, settings: object, setup: Setup) -> Camera:
     CameraError
         If the source cannot be opened.
     """
-    return _kind(kind).open_camera(settings, setup)
-
-
-def _kind(kind: str) -> _Kind:
-    kinds = camera_kinds()
-    if kind not in kinds:
-        raise ConfigError(f"camera.kind is {kind!r}; expected one of {', '.join(kinds)}")
-    try:
-        return cast("_Kind", importlib.import_module(f"{__name__}.{kind}"))
-    except ModuleNotFoundError as error:
-        message = (
-            f"camera kind {kind!r} needs the Python module {error.name!r}, which is not installed; install it"
-        )
-        raise CameraError(message) from error
+    camera: Camera = import_kind(__name__, kind).open_camera(settings, setup)
+    return camera

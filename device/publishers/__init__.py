@@ -4,13 +4,11 @@ To add a kind, write `device/publishers/<kind>.py` with `Settings` (a frozen dat
 stand in `device.cameras`) and `open_publisher(settings: Settings, setup: Setup) -> Publisher`.
 """
 
-import importlib
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias
 
-from device.errors import ConfigError
+from device.config import import_kind, list_kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,26 +80,15 @@ class Publisher(Protocol):
         ...
 
 
-class _Kind(Protocol):
-    Settings: type[Any]
-
-    def open_publisher(self, settings: Any, setup: Setup) -> Publisher: ...  # noqa: ANN401 - each has its own
-
-
 def publisher_kinds() -> tuple[str, ...]:
     """Return the names of all kinds, sorted, without importing one."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    return list_kinds(__name__)
 
 
 def publisher_settings(kind: str) -> type[Any]:
-    """Return the settings record of `kind`.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such kind; the message lists those there are.
-    """
-    return _kind(kind).Settings
+    """Return the settings record of `kind`; ConfigError lists the kinds if there is no such one."""
+    settings: type[Any] = import_kind(__name__, kind).Settings
+    return settings
 
 
 def open_publisher(kind: str, settings: object, setup: Setup) -> Publisher:
@@ -114,11 +101,5 @@ def open_publisher(kind: str, settings: object, setup: Setup) -> Publisher:
     PublishError
         If its settings cannot be used, such as a missing password file.
     """
-    return _kind(kind).open_publisher(settings, setup)
-
-
-def _kind(kind: str) -> _Kind:
-    kinds = publisher_kinds()
-    if kind not in kinds:
-        raise ConfigError(f"publisher.kind is {kind!r}; expected one of {', '.join(kinds)}")
-    return cast("_Kind", importlib.import_module(f"{__name__}.{kind}"))
+    publisher: Publisher = import_kind(__name__, kind).open_publisher(settings, setup)
+    return publisher
