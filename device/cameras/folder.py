@@ -1,5 +1,6 @@
 """Camera kind `folder`: image files instead of a microscope, each exactly once, in order."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,22 +33,19 @@ def open_camera(settings: Settings, setup: Setup) -> "FolderCamera":
     ConfigError
         If the plate names files that are not there.
     """
-    if not settings.path.exists():
-        raise CameraError(
-            f"camera.path is {settings.path}, which does not exist; expected a folder of images"
-        )
+    path = settings.path
+    if not path.exists():
+        raise CameraError(f"camera.path is {path}, which does not exist; expected a folder of images")
     if setup.wells:
-        found = find_fields(Plate(settings.path.name, setup.wells), settings.path)
+        found = find_fields(Plate(path.name, setup.wells), path)
         shots = [(file, well, number) for well, files in found.items() for number, file in enumerate(files)]
         return FolderCamera(settings, setup, shots)
     try:
-        files = list_images(settings.path)
+        files = list_images(path)
     except ImageError as error:
         raise CameraError(f"camera.path: {error}") from error
     if not files:
-        raise CameraError(
-            f"camera.path is {settings.path}, which holds no images; expected PNG, TIFF, JPEG or BMP"
-        )
+        raise CameraError(f"camera.path is {path}, which holds no images; expected PNG, TIFF, JPEG or BMP")
     return FolderCamera(settings, setup, [(file, None, None) for file in files])
 
 
@@ -64,15 +62,11 @@ class FolderCamera:
 
     def frames(self) -> Iterator[Frame | LostFrame]:
         """Yield one frame, or one LostFrame, for each file."""
-        sequence = 0
-        while True:
-            for file, well, number in self._shots:
-                if self._closed:
-                    return
-                yield self._read(file, sequence, well, number)
-                sequence += 1
-            if not self._settings.loop:
+        shots = itertools.cycle(self._shots) if self._settings.loop else self._shots
+        for sequence, (file, well, number) in enumerate(shots):
+            if self._closed:
                 return
+            yield self._read(file, sequence, well, number)
 
     def close(self) -> None:
         """End after the present file."""
