@@ -6,14 +6,13 @@ is imported when the camera is opened, so that a configuration can be checked on
 waited for without a limit: a loose cable makes it hang for ever (picamera2 issue 1264).
 """
 
-import concurrent.futures
 import contextlib
 import importlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -83,11 +82,8 @@ class RaspberryCamera:
     def frames(self) -> Iterator[Frame]:
         """Yield a frame every `interval_s` until `close`.
 
-        Raises
-        ------
-        CameraError
-            If no readable frame comes within `read_timeout_s`, or one of another shape than configured. A
-            single unreadable frame is skipped: the camera has the next one in a moment.
+        CameraError if no readable frame comes within `read_timeout_s`, or one of another shape than
+        configured. A single unreadable frame is skipped: the camera has the next one in a moment.
         """
         try:
             self._settle_and_lock()
@@ -96,7 +92,7 @@ class RaspberryCamera:
                 due_s = max(due_s + self._settings.interval_s, time.monotonic())
                 array, metadata = self._shoot()
                 image = self._y_plane(array)
-                yield Frame(image, _taken_at(metadata), self._source, sequence, scale=self._scale)
+                yield Frame(image, _taken_at(metadata), self._source, sequence, self._scale)
                 sequence += 1
         except CancelledError:
             return  # closed while waiting for a frame
@@ -106,17 +102,18 @@ class RaspberryCamera:
         if self._closed.is_set():
             return
         self._closed.set()
+
+        def shut_down() -> None:
+            with self._picam2_use:
+                self._picam2.cancel_all_and_flush()  # wakes whoever waits for a frame
+                self._picam2.close()
+
         try:
-            _in_time(_CLOSE_S, self._shut_down)
+            _in_time(_CLOSE_S, shut_down)
         except TimeoutError:
             log.warning("%s did not stop within %g s and was abandoned", self._source, _CLOSE_S)
         except (RuntimeError, OSError) as error:
             log.warning("%s did not stop cleanly: %s", self._source, error)
-
-    def _shut_down(self) -> None:
-        with self._picam2_use:
-            self._picam2.cancel_all_and_flush()  # wakes whoever waits for a frame
-            self._picam2.close()
 
     def _settle_and_lock(self) -> None:
         settled_s = time.monotonic() + self._settings.settle_s
@@ -140,11 +137,7 @@ class RaspberryCamera:
                 return _in_time(self._settings.read_timeout_s, self._wait_for_frame)
             except TimeoutError:
                 break
-            except (
-                RuntimeError,
-                ValueError,
-                OSError,
-            ) as error:  # a short buffer, or one that cannot be mapped
+            except (RuntimeError, ValueError, OSError) as error:  # a short buffer, or one not to be mapped
                 found = f"frames that cannot be read ({error})"
         if self._closed.is_set():
             raise CancelledError
@@ -288,7 +281,7 @@ def _in_time(limit_s: float, call: Callable[[], T], *, if_late: Callable[[T], ob
 
     # A thread of its own, daemonic: one that hangs in the driver blocks neither the next call nor the exit.
     threading.Thread(target=work, name="raspberry", daemon=True).start()
-    if future in concurrent.futures.wait([future], timeout=limit_s).done:
+    if wait([future], timeout=limit_s).done:
         return future.result()
     if if_late is not None:
         future.add_done_callback(lambda late: None if late.exception() else if_late(late.result()))
