@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from device.analysis.assess import CellClassifier, FieldClassifier
 from device.analysis.crops import CROP_PX
 from device.errors import ModelError
-from device.model_card import FIELD_CLASSES, Bundle, Quantization, network_input
-from device.records import CellClass, ModelId
+from device.model_card import Bundle, Quantization, network_input
+from device.records import CellClass
 
 try:
     from ai_edge_litert.interpreter import Interpreter
@@ -66,13 +66,6 @@ def runtime_name() -> str:
 class Int8Network:
     """A loaded int8 model with the outputs `logits` and `features`. Not for use from two threads at once.
 
-    Parameters
-    ----------
-    model : bytes
-        Content of model.tflite.
-    num_threads : int
-        Of the interpreter, >= 1.
-
     Raises
     ------
     ModelError
@@ -103,25 +96,14 @@ class Int8Network:
         self._entry = int(entry["index"])
         self._exits = {name: int(details["index"]) for name, details in outputs.items()}
         self._batch = 1
-        self.input = _quantization(entry)
-        self.logits = _quantization(outputs["logits"])
-        self.features = _quantization(outputs["features"])
-        grays = np.arange(256, dtype=np.uint8)
-        real = network_input(grays) / self.input.scale + self.input.zero_point
+        self.input, self.logits, self.features = map(
+            _quantization, (entry, outputs["logits"], outputs["features"])
+        )
+        real = network_input(np.arange(256, dtype=np.uint8)) / self.input.scale + self.input.zero_point
         self._int8_of_gray = np.clip(np.rint(real), -128, 127).astype(np.int8)
 
     def run(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
-        """Return the raw outputs for some crops.
-
-        Parameters
-        ----------
-        crops : (K, 28, 28) ndarray of uint8
-            As `device.analysis.crops` cuts them; K may be 0. Not modified.
-
-        Returns
-        -------
-        logits : (K, C) ndarray of int8
-        features : (K, D) ndarray of int8
+        """Return the raw outputs `logits` (K, C) and `features` (K, D) for crops (K, 28, 28); K may be 0.
 
         Raises
         ------
@@ -152,34 +134,32 @@ class Int8Network:
 
 
 class _Classifier:
-    """What both kinds share: network, identity, and probabilities by temperature and softmax in float32."""
+    """Probabilities of a bundle's classes, by temperature and softmax in float32."""
 
-    def __init__(self, bundle: Bundle, network: Int8Network) -> None:
-        self._network = network
-        self._temperature = bundle.card.temperature
-        self.id: ModelId = bundle.id
+    def __init__(self, bundle: Bundle, kind: str, num_threads: int) -> None:
+        if bundle.card.kind != kind:
+            raise ModelError(
+                f"{bundle.name} is a {bundle.card.kind} model; expected a {kind} model; "
+                "see `nanotox model list`"
+            )
+        self.id = bundle.id
+        self._card = bundle.card
+        self._network = open_network(bundle, num_threads=num_threads)
 
-    def _probabilities(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         logits, _ = self._network.run(crops)
-        return softmax(dequantize(logits, self._network.logits), self._temperature)
+        return softmax(dequantize(logits, self._network.logits), self._card.temperature)
 
 
 class _Cells(_Classifier):
-    def __init__(self, bundle: Bundle, network: Int8Network) -> None:
-        super().__init__(bundle, network)
-        self.classes = tuple(CellClass(name) for name in bundle.card.classes)
-
-    def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self._probabilities(crops)
+    @property
+    def classes(self) -> tuple[CellClass, ...]:
+        return tuple(CellClass(name) for name in self._card.classes)
 
 
 class _Fields(_Classifier):
-    def __init__(self, bundle: Bundle, network: Int8Network) -> None:
-        super().__init__(bundle, network)
-        self._toxic = bundle.card.classes.index(FIELD_CLASSES[1])
-
     def __call__(self, fields: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self._probabilities(fields)[:, self._toxic]
+        return super().__call__(fields)[:, self._card.classes.index("toxic")]
 
 
 def open_cell_classifier(bundle: Bundle, *, num_threads: int = 1) -> CellClassifier:
@@ -190,14 +170,12 @@ def open_cell_classifier(bundle: Bundle, *, num_threads: int = 1) -> CellClassif
     ModelError
         If the bundle is a field model, does not load here or does not give its golden outputs here.
     """
-    _require_kind(bundle, "cell")
-    return _Cells(bundle, open_network(bundle, num_threads=num_threads))
+    return _Cells(bundle, "cell", num_threads)
 
 
 def open_field_classifier(bundle: Bundle, *, num_threads: int = 1) -> FieldClassifier:
     """Return the classifier of whole fields that a bundle holds; otherwise as `open_cell_classifier`."""
-    _require_kind(bundle, "field")
-    return _Fields(bundle, open_network(bundle, num_threads=num_threads))
+    return _Fields(bundle, "field", num_threads)
 
 
 def open_network(bundle: Bundle, *, num_threads: int = 1) -> Int8Network:
@@ -257,10 +235,3 @@ def softmax(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float
 def _quantization(details: dict[str, tuple[float, int]]) -> Quantization:
     scale, zero_point = details["quantization"]
     return Quantization(scale=float(scale), zero_point=int(zero_point))
-
-
-def _require_kind(bundle: Bundle, kind: str) -> None:
-    if bundle.card.kind != kind:
-        raise ModelError(
-            f"{bundle.name} is a {bundle.card.kind} model; expected a {kind} model; see `nanotox model list`"
-        )

@@ -6,12 +6,12 @@ bundle is parsed before its SHA-256 was compared: a cut-off model crashes tflite
 
 import hashlib
 import io
+import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from device.errors import ModelError
 from device.model_card import (
@@ -29,14 +29,13 @@ from device.model_card import (
 from device.records import Assay, Modality, ModelId
 
 TRUST_FILE = "TRUSTED"
-MAX_FILE_BYTES = 32 << 20
-"""No file of a bundle is larger; Table 2's float model has 1.4 MB."""
 DEFAULT_NAMES: Mapping[tuple[Assay, Modality], str] = {
     ("adherent", "phase"): "phase-cell",
     ("adherent", "brightfield"): "brightfield-cell",
     ("suspension", "brightfield"): "chamber-cell",
 }
 """Cell model taken where none is named."""
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def bundles_folder() -> Path:
@@ -52,14 +51,9 @@ def list_bundles() -> list[str]:
 
 
 def find_bundle(name_or_dir: str | Path, *, trusted: Iterable[str] = ()) -> Bundle:
-    """Return the bundle of that name, or the one in that folder, verified against its checksums.
+    """Return the shipped bundle of that name, else the one in that folder, verified by its checksums.
 
-    Parameters
-    ----------
-    name_or_dir : str or Path
-        A shipped bundle's name, or a folder; what has a path separator or is a folder is taken as one.
-    trusted : iterable of str
-        SHA-256 of SHA256SUMS files that the station trusts beside the shipped ones.
+    `trusted` are SHA-256 of SHA256SUMS files that are trusted beside those of the shipped list.
 
     Raises
     ------
@@ -99,12 +93,7 @@ def default_bundle(assay: Assay, modality: Modality, *, trusted: Iterable[str] =
 def write_bundle(folder: Path, *, card: Card, model: bytes, golden: Golden) -> str:
     """Write a bundle folder and return the SHA-256 of its SHA256SUMS, which a trust list names.
 
-    Parameters
-    ----------
-    folder : Path
-        Made if missing; files of an earlier bundle in it are replaced, the checksums last.
-    card, model, golden
-        What the bundle holds. The card is validated as `read_card` would.
+    The folder is made if missing; files of an earlier bundle in it are replaced, the checksums last.
 
     Raises
     ------
@@ -140,7 +129,7 @@ def read_trust_list(path: Path) -> frozenset[str]:
     sums = set()
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         words = line.split("#", 1)[0].split()
-        if words and not _is_sha256(words[0]):
+        if words and not _SHA256.fullmatch(words[0]):
             raise ModelError(
                 f"{path} line {number} starts with {words[0]!r}; expected a SHA-256 of 64 hex digits"
             )
@@ -148,28 +137,23 @@ def read_trust_list(path: Path) -> frozenset[str]:
     return frozenset(sums)
 
 
-def _is_sha256(word: str) -> bool:
-    return len(word) == 64 and set(word) <= set("0123456789abcdef")
-
-
 def _read_bundle(folder: Path, trusted: set[str]) -> Bundle:
-    contents, sums_sha256 = _verified_files(folder)
-    card = read_card(_text(contents[CARD_FILE], folder / CARD_FILE), str(folder / CARD_FILE))
+    contents, sha256 = _verified_files(folder)
+    card = read_card(contents[CARD_FILE], str(folder / CARD_FILE))
     golden = _read_golden(contents[GOLDEN_FILE], folder / GOLDEN_FILE, card)
     model = contents[MODEL_FILE]
     if model[4:8] != b"TFL3":
         raise ModelError(f"{folder / MODEL_FILE} is no TFLite model; export the bundle again")
-    model_id = ModelId(name=card.name, sha256=sums_sha256, trusted=sums_sha256 in trusted)
-    return Bundle(name=card.name, folder=folder, card=card, model=model, golden=golden, id=model_id)
+    return Bundle(card.name, folder, card, model, golden, ModelId(card.name, sha256, sha256 in trusted))
 
 
 def _verified_files(folder: Path) -> tuple[dict[str, bytes], str]:
     """Return the files of a bundle by name and the SHA-256 of its SHA256SUMS, every checksum compared."""
     sums = _read_file(folder / SUMS_FILE)
     expected: dict[str, str] = {}
-    for line in _text(sums, folder / SUMS_FILE).splitlines():
+    for line in sums.decode("ascii", "replace").splitlines():
         digest, _, name = line.partition("  ")
-        if not _is_sha256(digest) or name not in BUNDLE_FILES:
+        if not _SHA256.fullmatch(digest) or name not in BUNDLE_FILES:
             raise ModelError(
                 f"{folder / SUMS_FILE} has the line {line!r}; expected a SHA-256, two spaces and one of "
                 f"{', '.join(BUNDLE_FILES)}; export the bundle again"
@@ -191,47 +175,34 @@ def _verified_files(folder: Path) -> tuple[dict[str, bytes], str]:
 
 def _read_file(path: Path) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise ModelError(
-                f"{path} has {size} bytes; expected at most {MAX_FILE_BYTES}; this is no nanotox bundle"
-            )
         return path.read_bytes()
     except OSError as error:
         needed = ", ".join((*BUNDLE_FILES, SUMS_FILE))
         raise ModelError(f"{path} cannot be read ({error.strerror}); a bundle needs {needed}") from error
 
 
-def _text(content: bytes, path: Path) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{path} is no UTF-8 text; export the bundle again") from error
-
-
 def _read_golden(content: bytes, path: Path, card: Card) -> Golden:
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            inputs, logits, features = (arrays[name] for name in ("inputs", "logits", "features"))
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("inputs", "logits", "features")}
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ModelError(
             f"{path} is no archive of inputs, logits and features; export the bundle again"
         ) from error
-    count = inputs.shape[0] if inputs.ndim else 0
-    _check_array(inputs, np.uint8, (count, card.input_px, card.input_px), f"{path} inputs")
-    _check_array(logits, np.int8, (count, len(card.classes)), f"{path} logits")
-    _check_array(features, np.int8, (count, card.n_features), f"{path} features")
+    count = len(arrays["inputs"]) if arrays["inputs"].ndim else 0
+    expected = {
+        "inputs": ("uint8", (count, card.input_px, card.input_px)),
+        "logits": ("int8", (count, len(card.classes))),
+        "features": ("int8", (count, card.n_features)),
+    }
+    for name, (dtype, shape) in expected.items():
+        array = arrays[name]
+        if array.dtype != dtype or array.shape != shape:
+            raise ModelError(
+                f"{path} {name} are {array.dtype} of shape {array.shape}; expected {dtype} of shape {shape}; "
+                "export the bundle again"
+            )
+        array.flags.writeable = False
     if count == 0:
         raise ModelError(f"{path} has no inputs; expected some, such as 64; export the bundle again")
-    return Golden(inputs=inputs, logits=logits, features=features)
-
-
-def _check_array(
-    array: NDArray[np.generic], dtype: type[np.generic], shape: tuple[int, ...], what: str
-) -> None:
-    if array.dtype != dtype or array.shape != shape:
-        raise ModelError(
-            f"{what} are {array.dtype} of shape {array.shape}; expected {np.dtype(dtype)} of shape {shape}; "
-            "export the bundle again"
-        )
-    array.flags.writeable = False
+    return Golden(**arrays)

@@ -160,30 +160,12 @@ class Bundle:
 
 
 def network_input(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the real numbers that a network sees for uint8 crops: (u8 - 128) / 128.
-
-    Parameters
-    ----------
-    crops : ndarray of uint8
-        Any shape, preprocessing `relative/1`.
-
-    Returns
-    -------
-    ndarray of float32
-        Same shape, -1 to 127/128.
-    """
+    """Return what a network sees for uint8 crops of any shape: (u8 - 128) / 128, float32, -1 to 127/128."""
     return (crops.astype(np.float32) - 128.0) / 128.0
 
 
-def read_card(text: str, source: str) -> Card:
-    """Return the card that a JSON text states.
-
-    Parameters
-    ----------
-    text : str
-        Content of a card.json.
-    source : str
-        Path for messages.
+def read_card(text: str | bytes, source: str) -> Card:
+    """Return the card that the text of a card.json states; `source` is its path, for messages.
 
     Raises
     ------
@@ -208,33 +190,16 @@ def card_text(card: Card) -> str:
 
 
 def settings_from_card(card: Card, *, method: Method = "hybrid") -> AnalysisSettings:
-    """Return how to read fields with this cell model: its assay, modality, thresholds and focus reference.
-
-    Parameters
-    ----------
-    card : Card
-        Of a cell model.
-    method : {"hybrid", "paper"}
-        How cells are found.
-    """
-    settings = AnalysisSettings(
-        card.assay, card.modality, method, QualityLimits(focus=card.reference_quality)
-    )
+    """Return how to read fields with a cell model: its assay, modality, thresholds and focus reference."""
+    limits = QualityLimits(focus=card.reference_quality)
+    settings = AnalysisSettings(card.assay, card.modality, method, limits)
     accept_min = card.thresholds.get("accept_min", settings.accept_min)
     dead_min = card.thresholds.get("dead_min", settings.dead_min)
     return replace(settings, accept_min=accept_min, dead_min=dead_min)
 
 
 def fit_faults(card: Card, *, assay: Assay | None, modality: Modality | None) -> list[str]:
-    """Return why a model must not read these images, one sentence each; none where it fits.
-
-    Parameters
-    ----------
-    card : Card
-        What the model was made for.
-    assay, modality
-        What the configuration, the command line or dataset.json says; None where nothing is said.
-    """
+    """Return why a model must not read images of this assay and modality, None where nobody says it."""
     faults = []
     if assay is not None and assay != card.assay:
         faults.append(f"model {card.name} is for assay {card.assay}; expected {assay}")
@@ -246,7 +211,7 @@ def fit_faults(card: Card, *, assay: Assay | None, modality: Modality | None) ->
 
 
 def _range_faults(card: Card) -> list[str]:
-    sides: dict[str, Quantization] = {"input": card.input, "logits": card.logits, "features": card.features}
+    sides = {"input": card.input, "logits": card.logits, "features": card.features}
     positive: dict[str, float] = {
         "um_per_px": card.um_per_px,
         "n_features": card.n_features,
@@ -255,28 +220,18 @@ def _range_faults(card: Card) -> list[str]:
     }
     if card.reference_quality is not None:
         positive["reference_quality.focus_slope_mad"] = card.reference_quality.focus_slope_mad
-    known = [cell_class.value for cell_class in CellClass] if card.kind == "cell" else list(FIELD_CLASSES)
     faults = [f"{key} is {value}; expected more than 0" for key, value in positive.items() if value <= 0]
-    faults += [
-        f"{key}.zero_point is {side.zero_point}; expected -128 to 127"
-        for key, side in sides.items()
-        if not -128 <= side.zero_point <= 127
-    ]
-    faults += [
-        f"class {name!r} is unknown; expected {', '.join(known)}"
-        for name in card.classes
-        if name not in known
-    ]
-    faults += [
-        f"threshold {key!r} is unknown; expected {', '.join(THRESHOLDS[card.kind])}"
-        for key in card.thresholds
-        if key not in THRESHOLDS[card.kind]
-    ]
-    faults += [
-        f"thresholds.{key} is {value}; expected 0 to 1"
-        for key, value in card.thresholds.items()
-        if not 0 <= value <= 1
-    ]
+    for key, side in sides.items():
+        if not -128 <= side.zero_point <= 127:
+            faults.append(f"{key}.zero_point is {side.zero_point}; expected -128 to 127")
+    known = list(CellClass) if card.kind == "cell" else FIELD_CLASSES
+    unknown = [name for name in card.classes if name not in known]
+    faults += [f"class {name!r} is unknown; expected {', '.join(known)}" for name in unknown]
+    for key, value in card.thresholds.items():
+        if key not in THRESHOLDS[card.kind]:
+            faults.append(f"threshold {key!r} is unknown; expected {', '.join(THRESHOLDS[card.kind])}")
+        if not 0 <= value <= 1:
+            faults.append(f"thresholds.{key} is {value}; expected 0 to 1")
     if len(card.classes) < 2 or len(set(card.classes)) < len(card.classes):
         faults.append(f"classes are {list(card.classes)}; expected 2 or more, each once")
     if card.kind == "cell" and (CellClass.LIVE not in card.classes or not DEAD_CLASSES & set(card.classes)):
