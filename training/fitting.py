@@ -44,6 +44,8 @@ class FitSettings:
     """Standard deviation of the log of the contrast factor, 0 to 1."""
     brightness: float = 0.06
     """Standard deviation of the added brightness, network units (128 gray levels), 0 to 0.5."""
+    noise: float = 0.0
+    """Largest standard deviation of added noise, network units, 0 to 0.2: lets faint crops bear int8."""
     balanced: bool = True
     """Draw each class equally often."""
     seed: int = 0
@@ -123,7 +125,7 @@ def fit_network(
 
 
 def augment(x: NDArray[np.uint8], settings: FitSettings, rng: np.random.Generator) -> NDFloat:
-    """Return network inputs of crops after a random symmetry of the square, shift, contrast and brightness.
+    """Return network inputs of crops after a random symmetry, shift, contrast, brightness and noise.
 
     Parameters
     ----------
@@ -146,7 +148,9 @@ def augment(x: NDArray[np.uint8], settings: FitSettings, rng: np.random.Generato
         out[i] = crop[:, ::-1] if flips[i] else crop
     gain = np.exp(rng.normal(0, settings.contrast, (len(x), 1, 1)))
     offset = rng.normal(0, settings.brightness, (len(x), 1, 1))
-    return np.asarray(np.clip(network_input(out) * gain + offset, -1, 1), np.float32)
+    level = rng.uniform(0, settings.noise, (len(x), 1, 1))
+    noise = level * rng.standard_normal(x.shape, np.float32)
+    return np.asarray(np.clip(network_input(out) * gain + offset + noise, -1, 1), np.float32)
 
 
 def predict_logits(model: "keras.Model", x: NDArray[np.uint8]) -> NDFloat:
