@@ -46,16 +46,15 @@ class JsonlPublisher:
 
     def send(self, message: Message) -> object | None:
         """Append the message, and settle it when the system has taken it."""
-        text = message.payload.decode()
+        text, failure = message.payload.decode(), None
         payload = json.loads(text) if message.content_type == "application/json" else text
         line = {"topic": message.topic, "retain": message.retain, "payload": payload}
-        self._n_sent += 1
         try:
             print(json.dumps(line, ensure_ascii=False), file=self._file, flush=True)
         except OSError as error:
-            self._notify(Settled(self._n_sent, f"{self._file.name} cannot be written ({error})"))
-        else:
-            self._notify(Settled(self._n_sent, None))
+            failure = f"{self._file.name} cannot be written ({error})"
+        self._n_sent += 1
+        self._notify(Settled(self._n_sent, failure))
         return self._n_sent
 
     def close(self) -> None:

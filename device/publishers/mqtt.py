@@ -12,8 +12,8 @@ import random
 import ssl
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from paho.mqtt.client import Client
@@ -87,22 +87,20 @@ def open_publisher(settings: Settings, setup: Setup) -> "MqttPublisher":
     PublishError
         If the password, certificate or key cannot be read, or others may read them.
     """
-    password = None
+    password = context = None
     if settings.password_file is not None:
-        lines = _read_secret(settings.password_file).splitlines()
-        if not lines or not lines[0]:
+        password = _read_secret(settings.password_file).partition("\n")[0].rstrip("\r")
+        if not password:
             raise PublishError(f"{settings.password_file} is empty; expected a password in its first line")
-        password = lines[0]
-    context = None
+    if settings.key_file is not None:
+        _read_secret(settings.key_file)
     if settings.ca_file is not None:
-        if settings.key_file is not None:
-            _read_secret(settings.key_file)
         try:
             context = ssl.create_default_context(cafile=str(settings.ca_file))
             context.minimum_version = ssl.TLSVersion.TLSv1_2
-            if settings.cert_file is not None and settings.key_file is not None:
+            if settings.cert_file is not None:
                 context.load_cert_chain(settings.cert_file, settings.key_file)
-        except (OSError, ssl.SSLError) as error:
+        except OSError as error:
             raise PublishError(
                 f"TLS files of [publisher] cannot be used ({error}); expected PEM files"
             ) from error
@@ -139,9 +137,9 @@ class MqttPublisher:
         link = self._link
         if link is None:
             return None
-        properties = _properties(PacketTypes.PUBLISH, ContentType=message.content_type)
-        if message.expiry_s is not None:
-            properties.MessageExpiryInterval = message.expiry_s
+        properties = _properties(
+            PacketTypes.PUBLISH, ContentType=message.content_type, MessageExpiryInterval=message.expiry_s
+        )
         sent = link.client.publish(
             message.topic, message.payload, qos=1, retain=message.retain, properties=properties
         )
@@ -174,9 +172,9 @@ class MqttPublisher:
     def _live(self, link: "_Link") -> None:
         """Connect, and return when that connection is over."""
         client, settings = link.client, self._settings
-        client.on_connect = self._on_connect(link)
-        client.on_disconnect = _on_disconnect(link)
-        client.on_publish = self._on_publish(link)
+        client.on_connect = partial(self._on_connect, link)
+        client.on_disconnect = link.on_disconnect
+        client.on_publish = partial(self._on_publish, link)
         expiry = _properties(PacketTypes.CONNECT, SessionExpiryInterval=settings.session_expiry_s)
         began = time.monotonic()
         try:
@@ -217,28 +215,28 @@ class MqttPublisher:
         client.will_set(will.topic, will.payload, qos=1, retain=will.retain, properties=properties)
         return client
 
-    def _on_connect(self, link: "_Link") -> Callable[..., None]:
-        def on_connect(
-            _client: Client, _data: object, _flags: object, reason: ReasonCode, properties: Properties | None
-        ) -> None:
-            if reason.is_failure:
-                link.detail = f"the broker refuses: {reason} (code {reason.value})"
-                link.needs_a_person = reason.value in _NEEDS_A_PERSON
-                return
-            link.is_up = True
-            self._link = link
-            self._setup.notify(Connected(min(WINDOW, getattr(properties, "ReceiveMaximum", WINDOW))))
+    def _on_connect(
+        self,
+        link: "_Link",
+        _client: Client,
+        _data: object,
+        _flags: object,
+        reason: ReasonCode,
+        answer: Properties,
+    ) -> None:
+        if reason.is_failure:
+            link.detail = f"the broker refuses: {reason} (code {reason.value})"
+            link.needs_a_person = reason.value in _NEEDS_A_PERSON
+            return
+        link.is_up = True
+        self._link = link
+        self._setup.notify(Connected(min(WINDOW, getattr(answer, "ReceiveMaximum", WINDOW))))
 
-        return on_connect
-
-    def _on_publish(self, link: "_Link") -> Callable[..., None]:
-        def on_publish(
-            _client: Client, _data: object, mid: int, reason: ReasonCode, _properties: Properties | None
-        ) -> None:
-            failure = f"{reason} (code {reason.value})" if reason.is_failure else None
-            self._setup.notify(Settled((link.number, mid), failure))
-
-        return on_publish
+    def _on_publish(
+        self, link: "_Link", _client: Client, _data: object, mid: int, reason: ReasonCode, _answer: Properties
+    ) -> None:
+        failure = f"{reason} (code {reason.value})" if reason.is_failure else None
+        self._setup.notify(Settled((link.number, mid), failure))
 
 
 @dataclass(slots=True)
@@ -253,20 +251,17 @@ class _Link:
     needs_a_person: bool = False
     lived_s: float = 0.0
 
-
-def _on_disconnect(link: _Link) -> Callable[..., None]:
     def on_disconnect(
-        _client: Client, _data: object, _flags: object, reason: ReasonCode, _properties: Properties | None
+        self, _client: Client, _data: object, _flags: object, reason: ReasonCode, _answer: Properties | None
     ) -> None:
-        if link.is_up:
-            link.detail = f"connection lost: {reason}"
-        link.over.set()
-
-    return on_disconnect
+        if self.is_up:
+            self.detail = f"connection lost: {reason}"
+        self.over.set()
 
 
 def _properties(packet: int, **values: object) -> Properties:
     properties = Properties(packet)  # type: ignore[no-untyped-call]  # paho leaves it untyped
     for name, value in values.items():
-        setattr(properties, name, value)
+        if value is not None:
+            setattr(properties, name, value)
     return properties
