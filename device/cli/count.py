@@ -36,36 +36,32 @@ def add_parser(commands: "Commands") -> None:
 def run(args: argparse.Namespace) -> int:
     """Count, print a line a file, and return 1 if one could not be read, 3 if one was refused, else 0."""
     from device.cli import DONE, FAILED, REFUSED
-    from device.cli.counts import Pictures, TextTable, csv_row, find_files, json_line, write_csv
-    from device.cli.fields import Request, explain_unreadable, open_reader
+    from device.cli.counts import Pictures, csv_row, find_files, json_line, text_line, write_csv
+    from device.cli.fields import open_reader
 
     files = find_files(args.paths)
     images = [file.path for file in files if file.path.is_file()]
     pictures = Pictures(images, overlay=args.overlay, masks=args.masks, stages=args.stages)
-    if images:
-        request = Request(args.um_per_px, args.assay, args.modality, args.model, args.method, args.workers)
-        reader = open_reader(request, [path.parent for path in images])
-        results = reader.read(files, keep=pictures.keep, see=pictures.see if args.stages else None)
-    else:
-        results = explain_unreadable(files)
-    table = None if args.json else TextTable([str(file.path) for file in files], sys.stdout)
+    reader = open_reader(args, [path.parent for path in images])
+    width = max(len("file"), *(len(str(file.path)) for file in files))
+    if not args.json:
+        print(text_line(None, width), flush=True)
     rows, n_refused, n_unreadable = [], 0, 0
-    for result in results:
-        if table is None:
-            print(json.dumps(json_line(result), allow_nan=False), flush=True)
-        else:
-            table.add(result)
-        rows.append(csv_row(result))
+    for result in reader.read(files, keep=pictures.keep, see=pictures.see if args.stages else None):
+        line = json_line(result)
+        print(json.dumps(line, allow_nan=False) if args.json else text_line(result, width), flush=True)
+        rows.append(csv_row(line))
         n_refused += result.reading is not None and not result.reading.quality.passed
         n_unreadable += result.reading is None
-        show_progress(len(rows), len(files))
+        if sys.stderr.isatty() and not sys.stdout.isatty():
+            print(
+                f"\r{len(rows)}/{len(files)}",
+                end="\n" * (len(rows) == len(files)),
+                file=sys.stderr,
+                flush=True,
+            )
     if args.csv is not None:
         write_csv(args.csv, rows)
-    print(f"{len(files)} files: {n_refused} refused, {n_unreadable} unreadable", file=sys.stderr)
+    noun = "file" if len(files) == 1 else "files"
+    print(f"{len(files)} {noun}: {n_refused} refused, {n_unreadable} unreadable", file=sys.stderr)
     return FAILED if n_unreadable else REFUSED if n_refused else DONE
-
-
-def show_progress(done: int, n_files: int) -> None:
-    """Show how far a long run is, on a terminal whose standard output goes elsewhere."""
-    if sys.stderr.isatty() and not sys.stdout.isatty():
-        print(f"\r{done}/{n_files}", end="\n" if done == n_files else "", file=sys.stderr, flush=True)

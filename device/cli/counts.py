@@ -4,10 +4,10 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,40 +21,12 @@ from device.images import list_images, write_png
 from device.messages import payload
 from device.records import Quality, Reading
 
-READING_KEYS = (
-    "outcome",
-    "reasons",
-    "n_live",
-    "n_dead",
-    "n_other",
-    "affected",
-    "p_toxic",
-    "quality",
-    "cells",
-    "height_px",
-    "width_px",
-    "assay",
-    "modality",
-    "method",
-    "cell_model",
-    "field_model",
-    "simulated",
-)
+_OTHERS = {"source", "sequence", "taken_at", "well", "field", "tally", "labels", "zoom"}
+READING_KEYS = tuple(item.name for item in fields(Reading) if item.name not in _OTHERS)
 """Fields of `records.Reading` in a JSON line, null where a file could not be read."""
-_NUMBERS = ("n_live", "n_dead", "n_other", "affected", "p_toxic")
+_RESULT = ("file", "outcome", "reasons", "n_live", "n_dead", "n_other", "affected", "p_toxic")
 _QUALITY = tuple(item.name for item in fields(Quality))
-CSV_COLUMNS = (
-    "file",
-    "outcome",
-    "reasons",
-    *_NUMBERS,
-    *_QUALITY,
-    "assay",
-    "modality",
-    "method",
-    "model",
-    "error",
-)
+CSV_COLUMNS = (*_RESULT, *_QUALITY, "assay", "modality", "method", "model", "error")
 
 
 def find_files(paths: Sequence[Path]) -> list[FieldFile]:
@@ -70,22 +42,36 @@ def find_files(paths: Sequence[Path]) -> list[FieldFile]:
 
 def json_line(result: FieldResult) -> dict[str, Any]:
     """Return what `--json` prints of one file."""
-    known: dict[str, Any] = {} if result.reading is None else payload(result.reading)
+    known = {} if result.reading is None else payload(result.reading)
     values = {key: known.get(key) for key in READING_KEYS}
     return {"file": str(result.file.path), **values, "timing_ms": result.timing_ms, "error": result.error}
 
 
-def csv_row(result: FieldResult) -> list[str]:
-    """Return one row under `CSV_COLUMNS`; several reasons are separated by spaces."""
-    line = json_line(result)
-    model = line["cell_model"] or {}
-    values = {**line, **(line["quality"] or {}), "model": model.get("name")}
+def text_line(result: FieldResult | None, width: int) -> str:
+    """Return a line of the text table, whose first column has `width` characters; its titles for None."""
+    reading = None if result is None else result.reading
+    if result is None:
+        words = ["file", "live", "dead", "other", "affected", "outcome"]
+    elif reading is None:
+        words = [str(result.file.path), *"----", f"unreadable: {result.error}"]
+    else:
+        numbers = [str(n) for n in (reading.n_live, reading.n_dead, reading.n_other)]
+        affected = "-" if reading.affected is None else f"{100 * reading.affected:.1f} %"
+        reasons = ", ".join(dict.fromkeys((*reading.reasons, *reading.quality.flags)))
+        outcome = f"{reading.outcome}{': ' if reasons else ''}{reasons}"
+        words = [str(result.file.path), *numbers, affected, outcome]
+    return "{:<{width}}  {:>5}  {:>5}  {:>5}  {:>8}  {}".format(*words, width=width)
+
+
+def csv_row(line: Mapping[str, Any]) -> list[str]:
+    """Return a file's `json_line` as one row under `CSV_COLUMNS`; several reasons are separated by spaces."""
+    values = {**line, **(line["quality"] or {}), "model": (line["cell_model"] or {}).get("name")}
     return [_csv_text(values.get(name)) for name in CSV_COLUMNS]
 
 
 def _csv_text(value: object) -> str:
     if isinstance(value, list):
-        return " ".join(str(item) for item in value)
+        return " ".join(value)
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else str(value)
@@ -100,9 +86,7 @@ def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
         If it cannot be written.
     """
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(CSV_COLUMNS)
-    table.writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([CSV_COLUMNS, *rows])
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_text(text.getvalue(), encoding="utf-8", newline="")
@@ -113,48 +97,10 @@ def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
         ) from error
 
 
-class TextTable:
-    """An aligned table on a terminal or in a file, a line a file as soon as it is known.
-
-    Parameters
-    ----------
-    names : sequence of str
-        All file names to come, for the width of the first column.
-    stream : TextIO
-        Where to print.
-    """
-
-    def __init__(self, names: Sequence[str], stream: TextIO) -> None:
-        self._stream = stream
-        self._width = max((len(name) for name in names), default=4)
-        self._line("file", ["live", "dead", "other", "affected"], "outcome")
-
-    def add(self, result: FieldResult) -> None:
-        """Print one file: its counts, or why there are none."""
-        reading, name = result.reading, str(result.file.path)
-        if reading is None:
-            self._line(name, ["-"] * 4, f"unreadable: {result.error}")
-            return
-        affected = "-" if reading.affected is None else f"{100 * reading.affected:.1f} %"
-        numbers = [str(n) for n in (reading.n_live, reading.n_dead, reading.n_other)]
-        reasons = ", ".join(dict.fromkeys((*reading.reasons, *reading.quality.flags)))
-        self._line(name, [*numbers, affected], f"{reading.outcome}{': ' if reasons else ''}{reasons}")
-
-    def _line(self, name: str, numbers: list[str], rest: str) -> None:
-        live, dead, other, affected = numbers
-        row = f"{name:<{self._width}}  {live:>5}  {dead:>5}  {other:>5}  {affected:>8}  {rest}"
-        print(row, file=self._stream, flush=True)
-
-
 class Pictures:
-    """Writes overlays, masks and stages of each field below the folders asked for.
+    """Writes overlays, masks and stages of each field below the folders asked for, made if missing.
 
-    Parameters
-    ----------
-    files : sequence of Path
-        All images to come; their pictures keep names and, below their common folder, subfolders.
-    overlay, masks, stages : Path or None
-        Folders; made if missing.
+    The pictures of `files` keep their names and, below their common folder, subfolders.
 
     Raises
     ------
@@ -167,7 +113,7 @@ class Pictures:
     ) -> None:
         self._overlay, self._masks, self._stages = overlay, masks, stages
         self._names = _picture_names(files)
-        self._n_stages: dict[Path, int] = {}
+        self._n_stages: Counter[Path] = Counter()
         sources = {file.resolve().parent for file in files}
         for option, folder in (("overlay", overlay), ("masks", masks), ("stages", stages)):
             if folder is not None and folder.resolve() in sources:
@@ -183,36 +129,29 @@ class Pictures:
     def see(self, path: Path, stage: str, picture: NDArray[np.generic]) -> None:
         """Write the picture of one stage, numbered in their order."""
         if self._stages is not None:
-            number = self._n_stages[path] = self._n_stages.get(path, 0) + 1
-            _write(self._stages / self._names[path] / f"{number:02d}-{stage}.png", visible(picture))
+            self._n_stages[path] += 1
+            name = f"{self._n_stages[path]:02d}-{stage}.png"
+            _write(self._stages / self._names[path] / name, visible(picture))
 
 
 def visible(picture: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Return a stage's picture as something to look at.
+    """Return a stage's picture (M, N) as something to look at.
 
-    Parameters
-    ----------
-    picture : (M, N) ndarray
-        uint8 gray, a bool mask, integer labels (0 or less: background) or real numbers.
-
-    Returns
-    -------
-    ndarray of uint8
-        (M, N) gray; of labels (M, N, 3) BGR, a color a label; of real numbers lowest black, highest white.
+    uint8 stays, a bool mask is black and white, integer labels become (M, N, 3) BGR, a color a label and 0 or
+    less black; of real numbers the lowest is black, the highest white.
     """
     if picture.dtype == np.uint8:
         return picture.astype(np.uint8)
-    if picture.dtype == np.bool_:
-        return np.where(picture, 255, 0).astype(np.uint8)
     if np.issubdtype(picture.dtype, np.integer):
         labels = np.maximum(picture.astype(np.int64), 0)
         # hues a golden angle apart: neighbors in number differ in color
         hue = (np.arange(labels.max() + 1) * 0.618 % 1 * 180).astype(np.uint8)
         bright = np.where(np.arange(hue.size) > 0, 255, 0).astype(np.uint8)
-        palette = cv2.cvtColor(
-            np.stack([hue, np.full_like(hue, 160), bright], axis=-1)[None], cv2.COLOR_HSV2BGR
-        )
+        hsv = np.stack([hue, np.full_like(hue, 160), bright], axis=-1)
+        palette = cv2.cvtColor(hsv[None], cv2.COLOR_HSV2BGR)
         return np.asarray(palette[0][labels], np.uint8)
+    if picture.dtype == np.bool_:
+        return np.where(picture, 255, 0).astype(np.uint8)
     real = picture.astype(np.float32)
     low, high = float(real.min()), float(real.max())
     return np.asarray(np.rint((real - low) * (255 / max(high - low, 1e-12))), np.uint8)
@@ -220,11 +159,9 @@ def visible(picture: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 def _picture_names(files: Sequence[Path]) -> dict[Path, Path]:
     """Return a name without suffix for each file, none twice."""
-    parents = [file.resolve().parent for file in files]
-    common = Path(os.path.commonpath(parents)) if parents else Path()
-    plain = {
-        file: parent.relative_to(common) / file.stem for file, parent in zip(files, parents, strict=True)
-    }
+    whole = {file: file.parent.resolve() / file.name for file in files}
+    common = os.path.commonpath([path.parent for path in whole.values()]) if whole else ""
+    plain = {file: path.relative_to(common).with_suffix("") for file, path in whole.items()}
     times = Counter(plain.values())
     return {file: name if times[name] == 1 else name.with_name(file.name) for file, name in plain.items()}
 

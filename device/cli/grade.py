@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 from device.cli.options import add_analysis_options, add_json_option
 
 if TYPE_CHECKING:
-    from device.analysis.grading import Rule
     from device.cli import Commands
-    from device.cli.fields import FieldResult
-    from device.records import Interval, PlateReport, SampleVerdict, Verdict
+    from device.records import PlateReport, SampleVerdict, Verdict
 
 
 def add_parser(commands: "Commands") -> None:
@@ -45,25 +43,26 @@ def add_parser(commands: "Commands") -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Grade the plate; return 4 if something is toxic and that was asked for, else the codes of `count`."""
-    from device.analysis.grading import default_rule
+    from device.analysis.grading import RULES, default_rule
     from device.analysis.plate_state import add, finish, start
     from device.cli import DONE, FAILED, REFUSED, TOXIC
-    from device.cli.fields import FieldFile, Request, open_reader
+    from device.cli.fields import FieldFile, open_reader
+    from device.errors import ConfigError
     from device.plates import find_fields, read_plate
     from device.records import Outcome
 
     plate = read_plate(args.plate)
-    rule = None if args.rule is None else _find_rule(args.rule)
+    if args.rule is not None and args.rule not in RULES:
+        raise ConfigError(f"rule {args.rule!r} is unknown; expected one of {', '.join(RULES)}")
     fields = find_fields(plate, args.folder)
     files = [
         FieldFile(path, well, number) for well, paths in fields.items() for number, path in enumerate(paths)
     ]
-    request = Request(args.um_per_px, args.assay, args.modality, args.model, args.method, args.workers)
-    reader = open_reader(request, [file.path.parent for file in files])
+    reader = open_reader(args, [file.path.parent for file in files])
     settings = reader.settings
     state = start(
         plate.wells,
-        default_rule(settings.assay) if rule is None else rule,
+        default_rule(settings.assay) if args.rule is None else RULES[args.rule],
         plate=plate.name,
         assay=settings.assay,
         modality=settings.modality,
@@ -72,37 +71,23 @@ def run(args: argparse.Namespace) -> int:
     )
     unreadable = refused = 0
     for result in reader.read(files):
+        fault = None
         if result.reading is None:
             unreadable += 1
-            _complain(result, f"unreadable: {result.error}")
-            continue
-        state, _ = add(state, result.reading)
-        if not result.reading.quality.passed:
-            refused += 1
-            _complain(result, f"refused: {', '.join(result.reading.quality.refused_by)}")
+            fault = f"unreadable: {result.error}"
+        else:
+            state, _ = add(state, result.reading)
+            if not result.reading.quality.passed:
+                refused += 1
+                fault = f"refused: {', '.join(result.reading.quality.refused_by)}"
+        if fault is not None:
+            print(f"well {result.file.well}: {result.file.path}: {fault}", file=sys.stderr)
     verdicts, report = finish(state)
-    if args.json:
-        _print_json(verdicts, report)
-    else:
-        _print_table(verdicts, report)
-    outcomes = [verdict.outcome for verdict in verdicts if verdict.role == "test"]
-    outcomes += [sample.outcome for sample in report.samples if sample.role == "test"]
-    if args.fail_on == "toxic" and Outcome.TOXIC in outcomes:
+    (_print_json if args.json else _print_table)(verdicts, report)
+    judged: list[Verdict | SampleVerdict] = [*verdicts, *report.samples]
+    if args.fail_on and any(item.role == "test" and item.outcome == Outcome.TOXIC for item in judged):
         return TOXIC
     return FAILED if unreadable else REFUSED if refused else DONE
-
-
-def _find_rule(name: str) -> "Rule":
-    from device.analysis.grading import RULES
-    from device.errors import ConfigError
-
-    if name not in RULES:
-        raise ConfigError(f"rule {name!r} is unknown; expected one of {', '.join(RULES)}")
-    return RULES[name]
-
-
-def _complain(result: "FieldResult", words: str) -> None:
-    print(f"well {result.file.well}: {result.file.path}: {words}", file=sys.stderr)
 
 
 def _print_json(verdicts: Iterable["Verdict"], report: "PlateReport") -> None:
@@ -115,11 +100,9 @@ def _print_json(verdicts: Iterable["Verdict"], report: "PlateReport") -> None:
 
 
 def _print_table(verdicts: Iterable["Verdict"], report: "PlateReport") -> None:
-    rows: list[tuple[str, ...]] = [
-        ("well", "role", "sample", "dose", "fields", "affected", "range", "grade", "outcome", "why")
-    ]
-    rows += [_row(verdict) for verdict in verdicts]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    titles = ("well", "role", "sample", "dose", "fields", "affected", "range", "grade", "outcome", "why")
+    rows = [titles, *map(_row, verdicts)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
     state = "valid" if report.controls_valid else f"not valid: {', '.join(report.reasons)}"
@@ -133,6 +116,7 @@ def _print_table(verdicts: Iterable["Verdict"], report: "PlateReport") -> None:
 
 
 def _row(verdict: "Verdict") -> tuple[str, ...]:
+    share, bounds = verdict.affected_corrected, verdict.bounds
     grade = "-" if verdict.grade is None else f"{verdict.grade} ({verdict.grade_low}-{verdict.grade_high})"
     return (
         verdict.well,
@@ -140,8 +124,8 @@ def _row(verdict: "Verdict") -> tuple[str, ...]:
         verdict.sample,
         _dose(verdict),
         f"{verdict.n_fields}/{verdict.n_fields + verdict.n_fields_refused}",
-        _percent(verdict.affected_corrected),
-        _range(verdict.bounds),
+        "-" if share is None else f"{100 * share:.1f} %",
+        "-" if bounds is None else f"{100 * bounds.low:.0f}-{100 * bounds.high:.0f} %",
         grade,
         verdict.outcome,
         ", ".join(verdict.reasons),
@@ -150,11 +134,3 @@ def _row(verdict: "Verdict") -> tuple[str, ...]:
 
 def _dose(item: "Verdict | SampleVerdict") -> str:
     return "" if item.dose is None else f"{item.dose:g} {item.dose_unit}"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
-
-
-def _range(interval: "Interval | None") -> str:
-    return "-" if interval is None else f"{100 * interval.low:.0f}-{100 * interval.high:.0f} %"
