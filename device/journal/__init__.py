@@ -7,6 +7,7 @@ a gap and each record carries the hash of the one before, so loss, doubling and 
 
 import hashlib
 import json
+import sqlite3
 import threading
 import uuid
 import zlib
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from device.errors import JournalError
-from device.journal.file import StorageFullError, connect, guarded, lock, transaction
+from device.journal.file import StorageFullError, guarded, lock
 from device.messages import (
     ClockState,
     Head,
@@ -40,9 +41,8 @@ FIRST_HASH = "0" * 64
 
 _FORM = 1
 _TABLES = """
-CREATE TABLE ledger (form INTEGER NOT NULL, ledger_id TEXT NOT NULL, site TEXT NOT NULL, station TEXT NOT
-NULL,
-    created_at TEXT NOT NULL);
+CREATE TABLE ledger (form INTEGER NOT NULL, ledger_id TEXT NOT NULL, site TEXT NOT NULL,
+    station TEXT NOT NULL, created_at TEXT NOT NULL);
 CREATE TABLE record (seq INTEGER PRIMARY KEY, schema TEXT NOT NULL, hash TEXT NOT NULL, message BLOB NOT NULL,
     full BLOB, sent_at TEXT, set_aside_at TEXT);
 CREATE INDEX unsent ON record (seq) WHERE sent_at IS NULL;
@@ -77,10 +77,8 @@ class Journal:
         The file; made if missing, with its folder.
     site, station : str
         Who speaks; an existing journal must belong to the same station.
-    clock : callable, optional
-        Gives the time, UTC.
-    clock_state : callable, optional
-        Tells whether that time can be trusted.
+    clock, clock_state : callable, optional
+        Give the time, UTC, and whether it can be trusted.
 
     Raises
     ------
@@ -104,8 +102,10 @@ class Journal:
         self._mutex = threading.Lock()
         self._lock_file = lock(path)
         try:
-            self._db = connect(path)
             with guarded(path, "opened"):
+                self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=FULL")
                 self.ledger_id = self._open_ledger()
                 self._seq, self._hash = self._newest()
         except JournalError:
@@ -131,27 +131,30 @@ class Journal:
             If the journal cannot be trusted any more; the station must end.
         """
         with self._mutex:
-            sealed = []
-            seq, last = self._seq, self._hash
+            sealed: list[Sealed] = []
             for record in records:
-                seq += 1
-                sealed.append(seal_record(record, self._identity(record, seq, last)))
-                last = sealed[-1].hash
+                identity = Identity(
+                    schema_of(record),
+                    self._site,
+                    self._station,
+                    self.ledger_id,
+                    self._seq + len(sealed) + 1,
+                    self.boot_id,
+                    self._clock(),
+                    self._clock_state(),
+                    prev_hash=sealed[-1].hash if sealed else self._hash,
+                )
+                sealed.append(seal_record(record, identity))
+            rows = [
+                (item.seq, item.schema, item.hash, item.message, item.full and zlib.compress(item.full))
+                for item in sealed
+            ]
             with self._transaction():
                 self._db.executemany(
-                    "INSERT INTO record (seq, schema, hash, message, full) VALUES (?, ?, ?, ?, ?)",
-                    [
-                        (
-                            item.seq,
-                            item.schema,
-                            item.hash,
-                            item.message,
-                            item.full and zlib.compress(item.full),
-                        )
-                        for item in sealed
-                    ],
+                    "INSERT INTO record (seq, schema, hash, message, full) VALUES (?, ?, ?, ?, ?)", rows
                 )
-            self._seq, self._hash = seq, last
+            if sealed:
+                self._seq, self._hash = sealed[-1].seq, sealed[-1].hash
         return tuple(sealed)
 
     def note(self, kind: str, **body: object) -> None:
@@ -172,13 +175,7 @@ class Journal:
         return self._rows("WHERE seq >= ? AND seq <= ? ORDER BY seq", (first, last or (1 << 62)))
 
     def full(self, seq: int) -> dict[str, Any]:
-        """Return the complete record `seq`, with the lists that its message leaves out.
-
-        Raises
-        ------
-        KeyError
-            If there is no such record.
-        """
+        """Return the complete record `seq`, with the lists that its message leaves out; KeyError without it."""
         with self._mutex, guarded(self.path, "read"):
             found = self._db.execute("SELECT message, full FROM record WHERE seq = ?", (seq,)).fetchone()
         if found is None:
@@ -221,7 +218,8 @@ class Journal:
                     f"record {number} of {self.path} is missing or altered; keep the file as evidence"
                 )
             if values["full_sha256"] is not None:
-                body = {key: value for key, value in self.full(number).items() if key not in _IDENTITY}
+                full = self.full(number).items()
+                body = {key: value for key, value in full if key not in Identity.__dataclass_fields__}
                 if hashlib.sha256(canonical(body)).hexdigest() != values["full_sha256"]:
                     raise JournalError(f"the lists of record {number} of {self.path} are altered")
             expected_hash = row.hash
@@ -237,25 +235,7 @@ class Journal:
     def _rows(self, where: str, values: tuple[int, ...]) -> list[Row]:
         with self._mutex, guarded(self.path, "read"):
             query = f"SELECT seq, schema, hash, message, set_aside_at IS NOT NULL FROM record {where}"  # noqa: S608 - `where` is a literal above
-            found = self._db.execute(query, values)
-            return [Row(row[0], row[1], row[2], row[3], bool(row[4])) for row in found]
-
-    def _identity(self, record: Published, seq: int, prev_hash: str) -> Identity:
-        return Identity(
-            schema=schema_of(record),
-            site=self._site,
-            station=self._station,
-            ledger_id=self.ledger_id,
-            seq=seq,
-            boot_id=self.boot_id,
-            ts=self._clock(),
-            clock_state=self._clock_state(),
-            prev_hash=prev_hash,
-            hash="",
-            research_use_only=True,
-            left_out=(),
-            full_sha256=None,
-        )
+            return [Row(*row) for row in self._db.execute(query, values)]
 
     def _open_ledger(self) -> str:
         tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -298,8 +278,14 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with guarded(self.path, "written"), transaction(self._db):
-            yield
-
-
-_IDENTITY = set(Identity.__dataclass_fields__)
+        """Commit all or nothing."""
+        with guarded(self.path, "written"):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                # SQLite itself rolls back where the disk is full; a second ROLLBACK would be an error.
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise

@@ -1,4 +1,4 @@
-"""The journal's file: opened write-through, locked for one station, its errors in the words of a person."""
+"""The journal's file: locked for one station, its errors in the words of a person."""
 
 import errno
 import fcntl
@@ -26,12 +26,10 @@ def guarded(path: Path, done: str) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", None) in _NO_SPACE:
-            raise StorageFullError(
-                f"{path} cannot be {done}: the disk is full ({error}); make room"
-            ) from error
-        raise JournalError(
-            f"{path} cannot be {done} ({error}); expected a journal on a writable disk"
-        ) from error
+            found = f"{path} cannot be {done}: the disk is full ({error}); make room"
+            raise StorageFullError(found) from error
+        found = f"{path} cannot be {done} ({error}); expected a journal on a writable disk"
+        raise JournalError(found) from error
 
 
 def lock(path: Path) -> IO[str]:
@@ -47,51 +45,15 @@ def lock(path: Path) -> IO[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         held = file.open("a", encoding="utf-8")
     except OSError as error:
-        raise JournalError(
-            f"{path} cannot be opened ({error}); expected a folder that can be written"
-        ) from error
+        found = f"{path} cannot be opened ({error}); expected a folder that can be written"
+        raise JournalError(found) from error
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         held.close()
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            raise JournalError(
-                f"{file} cannot be locked ({error}); keep the journal on a local disk"
-            ) from error
-        raise JournalError(
-            f"{path} is in use by another station; stop it or name another journal.path"
-        ) from error
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            found = f"{path} is in use by another station; stop it or name another journal.path"
+        else:
+            found = f"{file} cannot be locked ({error}); keep the journal on a local disk"
+        raise JournalError(found) from error
     return held
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """Return a connection that survives a power cut, for any thread.
-
-    Raises
-    ------
-    JournalError
-        If the file is no database or cannot be written.
-    """
-    with guarded(path, "opened"):
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-        try:
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=FULL")
-        except sqlite3.Error:
-            db.close()
-            raise
-    return db
-
-
-@contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """Commit all or nothing."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        # SQLite itself rolls back where the disk is full; a second ROLLBACK would be an error.
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise

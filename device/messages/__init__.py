@@ -50,14 +50,14 @@ class Identity:
     """Whether the clock was set by a time server when `ts` was taken."""
     prev_hash: str
     """`hash` of the record before; 64 zeros for the first."""
-    hash: str
+    hash: str = ""
     """SHA-256 of this payload's canonical JSON without `hash` itself."""
-    research_use_only: bool
+    research_use_only: bool = True
     """Always true."""
-    left_out: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
     """Lists left out because the message would pass 16 KiB; they stand empty here and complete in the
     journal."""
-    full_sha256: str | None
+    full_sha256: str | None = None
     """SHA-256 of the complete record's canonical JSON as the journal keeps it; null where nothing is left
     out."""
 
@@ -132,14 +132,7 @@ SCHEMAS: dict[str, type[Any]] = {
 }
 """Every form that is published as JSON."""
 
-LEAVES = {
-    "reading": "reading/1",
-    "verdict": "verdict/1",
-    "plate": "plate/1",
-    "info": "info/1",
-    "state": "state/1",
-    "head": "head/1",
-}
+LEAVES = {form.split("/")[0]: form for form in SCHEMAS}
 """Last part of the topic and the form of what stands there; `availability` is a plain word besides."""
 
 RETAINED = {"availability", "info", "state", "head"}
@@ -171,9 +164,7 @@ def schema_of(record: Published) -> str:
 
 
 def payload(record: object) -> dict[str, Any]:
-    """Return a record as plain JSON values under its own field names.
-
-    Fields with metadata `payload` False are skipped.
+    """Return a record as plain JSON values under its own field names; metadata `payload` False skips a field.
 
     Raises
     ------
@@ -192,17 +183,13 @@ def payload(record: object) -> dict[str, Any]:
 
 
 def _plain(value: object, name: str) -> Any:  # noqa: ANN401 - any JSON value
-    if value is None or (isinstance(value, bool | int) and not isinstance(value, Enum)):
-        return value
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, str):
-        return value
     if isinstance(value, np.generic):
         return _plain(value.item(), name)
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError(f"{name} is {value}; expected a finite number or None")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is {value}; expected a finite number or None")
+    if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, datetime):
         return rfc3339(value)
@@ -233,9 +220,8 @@ def canonical(values: Mapping[str, Any]) -> bytes:
 
 def seal(values: Mapping[str, Any]) -> str:
     """Return the `hash` of a payload: SHA-256 over its canonical JSON without `hash` itself."""
-    return hashlib.sha256(
-        canonical({key: value for key, value in values.items() if key != "hash"})
-    ).hexdigest()
+    body = {key: value for key, value in values.items() if key != "hash"}
+    return hashlib.sha256(canonical(body)).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,11 +236,6 @@ class Sealed:
     full: bytes | None
     """The complete record where the message leaves something out, else None."""
 
-    @property
-    def leaf(self) -> str:
-        """Last part of its topic."""
-        return self.schema.split("/")[0]
-
 
 def seal_record(record: Published, identity: Identity) -> Sealed:
     """Return the message of a record with its identity; fills in `hash`, `left_out` and `full_sha256`.
@@ -266,23 +247,29 @@ def seal_record(record: Published, identity: Identity) -> Sealed:
     """
     body = payload(record)
     values = body | payload(identity)
-    values["hash"] = seal(values)
-    message = canonical(values)
-    full = None
-    if len(message) > MAX_MESSAGE_BYTES:
-        full = canonical(body)
-        values["full_sha256"] = hashlib.sha256(full).hexdigest()
-        for path in _CUTS[identity.schema]:
-            _leave_out(values, path)
-            values["hash"] = seal(values)
-            message = canonical(values)
-            if len(message) <= MAX_MESSAGE_BYTES:
-                break
-        else:
+    full, cuts = None, iter(_CUTS[identity.schema])
+    while len(message := _sealed(values)) > MAX_MESSAGE_BYTES:
+        if full is None:
+            full = canonical(body)
+            values["full_sha256"] = hashlib.sha256(full).hexdigest()
+        path = next(cuts, None)
+        if path is None:
             raise ValueError(
                 f"{identity.schema} takes {len(message)} bytes; expected at most {MAX_MESSAGE_BYTES}"
             )
+        *parents, last = path.split(".")
+        table = values
+        for name in parents:
+            table = table[name] or {}
+        if table.get(last):
+            table[last] = []
+            values["left_out"].append(path)
     return Sealed(identity.schema, identity.seq, values["hash"], message, full)
+
+
+def _sealed(values: dict[str, Any]) -> bytes:
+    values["hash"] = seal(values)
+    return canonical(values)
 
 
 def stub(message: bytes) -> bytes:
@@ -291,17 +278,3 @@ def stub(message: bytes) -> bytes:
         key: value for key, value in json.loads(message).items() if key in Identity.__dataclass_fields__
     }
     return canonical(values | {"left_out": ["*"]})
-
-
-def _leave_out(values: dict[str, Any], path: str) -> None:
-    *parents, last = path.split(".")
-    table: dict[str, Any] | None = values
-    for name in parents:
-        if table is not None and table.get(name) is not None:
-            table[name] = dict(table[name])
-            table = table[name]
-        else:
-            table = None
-    if table and table.get(last):
-        table[last] = []
-        values["left_out"] = [*values["left_out"], path]

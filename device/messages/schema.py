@@ -10,13 +10,16 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from device.messages import LEAVES, MAX_MESSAGE_BYTES, RETAINED, SCHEMAS, Identity, Topics
-from device.records import PlateReport, Reading, Verdict
+from device.messages import LEAVES, MAX_MESSAGE_BYTES, RETAINED, SCHEMAS, Identity, Published, Topics
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_SEALED = (Reading, Verdict, PlateReport)
 _WORDS = {bool: "boolean", int: "integer", float: "number", str: "string"}
+_PARAMETERS = {
+    "site": {"description": "The laboratory."},
+    "station": {"description": "The station within it."},
+}
 _SUMMARY = {
+    "availability": "online; stopped after a clean end; offline as last will after 10 s; retained",
     "reading": "what one field gives; an event, never retained",
     "verdict": "what a well gives, provisional after each field and final when done; never retained",
     "plate": "samples and controls of a finished plate; never retained",
@@ -39,7 +42,7 @@ def json_schema(name: str) -> dict[str, Any]:
     definitions: dict[str, Any] = {}
     record = SCHEMAS[name]
     schema = _record_schema(record, definitions)
-    if record in _SEALED:
+    if record in get_args(Published):
         identity = _record_schema(Identity, definitions)
         schema["properties"] |= identity["properties"]
         schema["required"] += identity["required"]
@@ -50,20 +53,30 @@ def json_schema(name: str) -> dict[str, Any]:
 def asyncapi(version: str) -> dict[str, Any]:
     """Return the AsyncAPI 3.0 document of everything that a station of `version` publishes."""
     topics = Topics("{site}", "{station}")
-    channels: dict[str, Any] = {"availability": _availability(topics)}
-    operations: dict[str, Any] = {"availability": _operation("availability")}
-    messages: dict[str, Any] = {}
-    for leaf, name in LEAVES.items():
-        schema = json_schema(name)
-        # Inside AsyncAPI a $ref counts from the document, so the definitions move to its own components.
-        messages[leaf] = {
-            "name": name,
-            "title": _SUMMARY[leaf],
-            "contentType": "application/json",
-            "payload": _moved(schema, f"#/components/messages/{leaf}/payload/$defs/"),
+    messages: dict[str, Any] = {
+        "availability": {
+            "name": "availability",
+            "contentType": "text/plain",
+            "payload": {"type": "string", "enum": ["online", "stopped", "offline"]},
         }
-        channels[leaf] = _channel(topics.of(leaf), {leaf: {"$ref": f"#/components/messages/{leaf}"}})
-        operations[leaf] = _operation(leaf)
+    }
+    for leaf, name in LEAVES.items():
+        # Inside AsyncAPI a $ref counts from the document, so the definitions move to its own components.
+        moved = _moved(json_schema(name), f"#/components/messages/{leaf}/payload/$defs/")
+        messages[leaf] = {"name": name, "contentType": "application/json", "payload": moved}
+    channels, operations = {}, {}
+    for leaf, message in messages.items():
+        message["title"] = _SUMMARY[leaf]
+        channels[leaf] = {
+            "address": topics.of(leaf),
+            "parameters": _PARAMETERS,
+            "messages": {leaf: {"$ref": f"#/components/messages/{leaf}"}},
+        }
+        operations[leaf] = {
+            "action": "send",
+            "channel": {"$ref": f"#/channels/{leaf}"},
+            "bindings": {"mqtt": {"qos": 1, "retain": leaf in RETAINED, "bindingVersion": "0.2.0"}},
+        }
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -104,12 +117,8 @@ def _record_schema(record: type[Any], definitions: dict[str, Any]) -> dict[str, 
         schema = _type_schema(hints[item.name], definitions)
         properties[item.name] = schema | ({"description": docs[item.name]} if item.name in docs else {})
     description = " ".join((record.__doc__ or "").split())
-    return {
-        "type": "object",
-        "description": description,
-        "properties": properties,
-        "required": list(properties),
-    }
+    required = list(properties)
+    return {"type": "object", "description": description, "properties": properties, "required": required}
 
 
 def _type_schema(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - a type expression
@@ -122,11 +131,8 @@ def _type_schema(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:  # n
     if origin is tuple:
         return {"type": "array", "items": _type_schema(arms[0], definitions)}
     if hint is datetime:
-        return {
-            "type": "string",
-            "format": "date-time",
-            "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$",
-        }
+        pattern = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"
+        return {"type": "string", "format": "date-time", "pattern": pattern}
     if issubclass(hint, Enum):
         return {"enum": [member.value for member in hint]}
     if isinstance(hint, type) and is_dataclass(hint):
@@ -145,27 +151,3 @@ def _moved(schema: Any, base: str) -> Any:  # noqa: ANN401 - any JSON value
             for key, value in schema.items()
         }
     return [_moved(item, base) for item in schema] if isinstance(schema, list) else schema
-
-
-def _channel(address: str, messages: dict[str, Any]) -> dict[str, Any]:
-    names = {"site": "The laboratory.", "station": "The station within it."}
-    parameters = {name: {"description": text} for name, text in names.items()}
-    return {"address": address, "parameters": parameters, "messages": messages}
-
-
-def _operation(leaf: str) -> dict[str, Any]:
-    return {
-        "action": "send",
-        "channel": {"$ref": f"#/channels/{leaf}"},
-        "bindings": {"mqtt": {"qos": 1, "retain": leaf in RETAINED, "bindingVersion": "0.2.0"}},
-    }
-
-
-def _availability(topics: Topics) -> dict[str, Any]:
-    words = {
-        "name": "availability",
-        "title": "online; stopped after a clean end; offline as last will after 10 s; retained",
-        "contentType": "text/plain",
-        "payload": {"type": "string", "enum": ["online", "stopped", "offline"]},
-    }
-    return _channel(topics.of("availability"), {"availability": words})
