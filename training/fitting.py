@@ -148,9 +148,11 @@ def augment(x: NDArray[np.uint8], settings: FitSettings, rng: np.random.Generato
         out[i] = crop[:, ::-1] if flips[i] else crop
     gain = np.exp(rng.normal(0, settings.contrast, (len(x), 1, 1)))
     offset = rng.normal(0, settings.brightness, (len(x), 1, 1))
-    level = rng.uniform(0, settings.noise, (len(x), 1, 1))
-    noise = level * rng.standard_normal(x.shape, np.float32)
-    return np.asarray(np.clip(network_input(out) * gain + offset + noise, -1, 1), np.float32)
+    changed = network_input(out) * gain + offset
+    if settings.noise > 0:
+        level = rng.uniform(0, settings.noise, (len(x), 1, 1))
+        changed = changed + level * rng.standard_normal(x.shape, np.float32)
+    return np.asarray(np.clip(changed, -1, 1), np.float32)
 
 
 def predict_logits(model: "keras.Model", x: NDArray[np.uint8]) -> NDFloat:

@@ -20,7 +20,11 @@ from training.gan import GanSettings, generate_samples, open_gan, tile_images
 from training.learners import list_learners, open_learner
 from training.recipes import list_recipes, read_recipe, stale_recipe
 
-pytestmark = pytest.mark.training
+pytestmark = [
+    pytest.mark.training,
+    # keras hands TensorFlow's variables to numpy 2, which do not know its copy keyword yet; nothing of ours
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
+]
 CLASSES = ("live", "dead")
 
 
