@@ -1,8 +1,10 @@
 """`nanotox config`: whether station.toml is right, and what it says with every default."""
 
 import argparse
-from pathlib import Path
+import sys
 from typing import TYPE_CHECKING
+
+from device.cli.options import add_config_option
 
 if TYPE_CHECKING:
     from device.cli import Commands
@@ -24,16 +26,12 @@ def add_parser(commands: "Commands") -> None:
         action = actions.add_parser(
             name, help=text, epilog=f"Example: nanotox config {name} --config station.toml"
         )
-        action.add_argument(
-            "--config", type=Path, default=Path("station.toml"), help="configuration (default: station.toml)"
-        )
+        add_config_option(action)
         action.set_defaults(run=function)
 
 
 def run_check(args: argparse.Namespace) -> int:
     """Print one line for each fault; 2 if there are any."""
-    import sys
-
     from device.errors import ConfigError
     from device.station.instruments import check_files, load_config
 

@@ -3,7 +3,6 @@
 import argparse
 import signal
 import sys
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from device.cli.options import positive_whole
@@ -39,17 +38,13 @@ def add_parser(commands: "Commands") -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the demo; 1 if any verdict is missing or on the wrong side."""
     # a plain SIGTERM would leave broker and station behind
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     from device.demo import run_demo
 
     faults = run_demo(fields=args.fields, replicates=args.replicates, keep=args.keep)
     for fault in faults:
         print(f"nanotox: error: {fault}", file=sys.stderr)
     return 1 if faults else 0
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _fields(text: str) -> int:

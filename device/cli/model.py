@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from device.cli.options import add_json_option
@@ -41,20 +42,13 @@ def run_list(args: argparse.Namespace) -> int:
     for name in list_bundles():
         bundle = find_bundle(name)
         card = bundle.card
-        row = {
-            "name": bundle.name,
-            "kind": card.kind,
-            "assay": card.assay,
-            "modality": card.modality,
-            "classes": list(card.classes),
-            "um_per_px": card.um_per_px,
-            "sha256": bundle.id.sha256,
-            "trusted": bundle.id.trusted,
-        }
-        trust = "trusted" if bundle.id.trusted else "untrusted"
-        scope = f"{card.kind:<6} {card.assay:<11} {card.modality:<12} {trust:<10}"
-        line = f"{bundle.name:<16} {scope} {', '.join(card.classes)}"
-        print(json.dumps(row) if args.json else line)
+        if args.json:
+            keys = ("kind", "assay", "modality", "classes", "um_per_px")
+            print(json.dumps(asdict(bundle.id) | {key: getattr(card, key) for key in keys}))
+        else:
+            trust = "trusted" if bundle.id.trusted else "untrusted"
+            scope = f"{card.kind:<6} {card.assay:<11} {card.modality:<12} {trust:<10}"
+            print(f"{name:<16} {scope} {', '.join(card.classes)}")
     return 0
 
 
@@ -66,9 +60,7 @@ def run_verify(args: argparse.Namespace) -> int:
     bundle = find_bundle(args.model)
     steps, limit = golden_steps(bundle, open_network(bundle)), golden_limit(bundle)
     row = {
-        "name": bundle.name,
-        "sha256": bundle.id.sha256,
-        "trusted": bundle.id.trusted,
+        **asdict(bundle.id),
         "runtime": runtime_name(),
         "golden_runtime": bundle.card.golden_runtime,
         "n_golden": len(bundle.golden.inputs),
@@ -77,10 +69,12 @@ def run_verify(args: argparse.Namespace) -> int:
         "steps_mean": round(steps.mean, 3),
         "steps_mean_allowed": limit.mean,
     }
-    text = (
-        f"{bundle.name} is fit for {row['runtime']}: checksums hold, {row['n_golden']} golden inputs are off "
-        f"by {steps}; allowed {limit}"
-    )
-    trust = "" if bundle.id.trusted else "; it is not trusted: it gives no non_toxic (MODEL_UNVERIFIED)"
-    print(json.dumps(row) if args.json else text + trust)
+    if args.json:
+        print(json.dumps(row))
+    else:
+        trust = "" if bundle.id.trusted else "; it is not trusted: it gives no non_toxic (MODEL_UNVERIFIED)"
+        print(
+            f"{bundle.name} is fit for {runtime_name()}: checksums hold, {row['n_golden']} golden inputs are "
+            f"off by {steps}; allowed {limit}{trust}"
+        )
     return 0

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from pathlib import Path
 
 ASSAYS = ("adherent", "suspension")
 MODALITIES = ("phase", "brightfield")
@@ -16,10 +17,9 @@ def add_analysis_options(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="micrometers a pixel; mandatory unless dataset.json beside the images says it",
     )
-    parser.add_argument("--assay", choices=ASSAYS, help="default: that of dataset.json, else of the model")
-    parser.add_argument(
-        "--modality", choices=MODALITIES, help="default: that of dataset.json, else of the model"
-    )
+    stated = "default: that of dataset.json, else of the model"
+    parser.add_argument("--assay", choices=ASSAYS, help=stated)
+    parser.add_argument("--modality", choices=MODALITIES, help=stated)
     parser.add_argument(
         "--model", metavar="NAME|DIR", help="model bundle; default: the shipped one for assay and modality"
     )
@@ -41,6 +41,13 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_config_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--config`, the station.toml of this folder if left out."""
+    parser.add_argument(
+        "--config", type=Path, default=Path("station.toml"), help="configuration (default: station.toml)"
+    )
+
+
 def positive_number(text: str) -> float:
     """Return a finite number above 0, for argparse."""
     value = float(text)
@@ -51,7 +58,5 @@ def positive_number(text: str) -> float:
 
 def positive_whole(text: str) -> int:
     """Return a whole number above 0, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
+    positive_number(text)
+    return int(text)

@@ -4,9 +4,10 @@ import argparse
 import logging
 import signal
 import threading
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
+
+from device.cli.options import add_config_option
 
 if TYPE_CHECKING:
     from device.cli import Commands
@@ -21,9 +22,7 @@ def add_parser(commands: "Commands") -> None:
         "Logs go to stderr, one line each.",
         epilog="Example: nanotox run --config /etc/nanotox/station.toml",
     )
-    parser.add_argument(
-        "--config", type=Path, default=Path("station.toml"), help="configuration (default: station.toml)"
-    )
+    add_config_option(parser)
     parser.add_argument(
         "--log-level", choices=("debug", "info", "warning"), default="info", help="default: info"
     )
@@ -40,15 +39,17 @@ def run(args: argparse.Namespace) -> int:
         signal.signal(number, signal.SIG_DFL)  # the second one ends it at once
 
     before = {number: signal.signal(number, stop_once) for number in (signal.SIGTERM, signal.SIGINT)}
-    _log_to_stderr(args.log_level.upper())
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=args.log_level.upper(), handlers=[handler], force=True)
     try:
         from device.cli import installed_version
         from device.station import Station, load_config
 
         Station(load_config(args.config), version=installed_version()).run(stop)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)
     return 0
 
 
@@ -58,9 +59,3 @@ class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the record with its line breaks escaped."""
         return super().format(record).replace("\n", "\\n")
-
-
-def _log_to_stderr(level: str) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -49,6 +49,6 @@ def run_jsonschema(args: argparse.Namespace) -> int:
 
     if args.name is not None and args.name not in SCHEMAS:
         raise ConfigError(f"no message {args.name!r}; expected one of {', '.join(SCHEMAS)}")
-    found = json_schema(args.name) if args.name is not None else {name: json_schema(name) for name in SCHEMAS}
+    found = json_schema(args.name) if args.name else {name: json_schema(name) for name in SCHEMAS}
     print(json.dumps(found, indent=2))
     return 0
