@@ -26,8 +26,14 @@ _SILENCE_S = 90.0
 """Longest time without a message before the demo gives up; a field takes about a second on a slow machine."""
 _END_S = 15.0
 """Time that the station gets to end by itself once its plate is finished."""
-_TEST_DOSES = ((10.0, 0.05), (30.0, 0.30), (100.0, 0.85))
-_SEED = 1
+_CONTROLS: tuple[tuple[str, Role, float], ...] = (
+    ("blank", "blank", 0.02),
+    ("negative control", "negative", 0.03),
+    ("positive control", "positive", 0.95),
+)
+"""Sample, role and true share of dead cells."""
+_DOSES = (("B", 10.0, 0.05), ("C", 30.0, 0.30), ("D", 100.0, 0.85))
+"""Row of the plate, dose and true share of dead cells."""
 
 _STATION = """\
 [station]
@@ -41,7 +47,7 @@ um_per_px = 0.65
 
 [camera]
 kind = "phantom"
-seed = {seed}
+seed = 1
 
 [publisher]
 kind = "mqtt"
@@ -56,53 +62,29 @@ file = "plate.csv"
 def make_plate(fields: int, replicates: int) -> Plate:
     """Return the demo's plate: blank, negative and positive control, and an item at three doses.
 
-    Parameters
-    ----------
-    fields : int
-        Fields of each well.
-    replicates : int
-        Wells of each dose.
+    Each well has `fields` fields, each dose `replicates` wells.
     """
-    controls: tuple[tuple[str, Role, float], ...] = (
-        ("blank", "blank", 0.02),
-        ("negative control", "negative", 0.03),
-        ("positive control", "positive", 0.95),
-    )
     wells = [
-        PlateWell(f"A{i + 1:02d}", sample, role, None, None, 1, dead_fraction=share, fields=fields)
-        for i, (sample, role, share) in enumerate(controls)
+        PlateWell(f"A{i:02d}", sample, role, None, None, 1, (), (), share, fields)
+        for i, (sample, role, share) in enumerate(_CONTROLS, 1)
     ]
     wells += [
-        PlateWell(
-            f"{'BCD'[row]}{replicate:02d}",
-            "item",
-            "test",
-            dose,
-            "ug/mL",
-            replicate,
-            dead_fraction=share,
-            fields=fields,
-        )
-        for row, (dose, share) in enumerate(_TEST_DOSES)
-        for replicate in range(1, replicates + 1)
+        PlateWell(f"{row}{i:02d}", "item", "test", dose, "ug/mL", i, (), (), share, fields)
+        for row, dose, share in _DOSES
+        for i in range(1, replicates + 1)
     ]
     return Plate("demo", tuple(wells))
 
 
 def station_toml(*, port: int) -> str:
     """Return the station.toml of the demo's station, whose broker listens on `port` of loopback."""
-    return _STATION.format(site=TOPICS.site, name=TOPICS.station, seed=_SEED, port=port)
+    return _STATION.format(site=TOPICS.site, name=TOPICS.station, port=port)
 
 
 def run_demo(*, fields: int, replicates: int, keep: bool) -> list[str]:
     """Run the chain, show it on stdout, and return what did not come out right; an empty list is success.
 
-    Parameters
-    ----------
-    fields, replicates : int
-        As `make_plate` takes them.
-    keep : bool
-        Leave the folder with plate.csv, station.toml, journal and logs, and say where it is.
+    `keep` leaves the folder with plate.csv, station.toml, journal and logs, and says where it is.
 
     Raises
     ------
@@ -147,10 +129,7 @@ def _conclude(rows: Sequence[Row], report: dict[str, Any] | None, elapsed_s: flo
 
 
 def _follow(
-    messages: Messages,
-    rows: dict[str, Row],
-    station: subprocess.Popen[bytes],
-    folder: Path,
+    messages: Messages, rows: dict[str, Row], station: subprocess.Popen[bytes], folder: Path
 ) -> dict[str, Any] | None:
     """Show what comes back until the plate's report is there, or nothing more comes."""
     table = Table(list(rows.values()))

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,36 +35,42 @@ def run_broker(folder: Path) -> Iterator[int]:
             "mosquitto is not on PATH; expected the broker Eclipse Mosquitto 2; start the demo with "
             "tools/demo, which fetches it, or run: apt install mosquitto"
         )
-    port = _free_port()
-    (folder / "mosquitto.conf").write_text(
-        f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n"
-    )
-    with (folder / "mosquitto.log").open("wb") as log:
-        process = subprocess.Popen([binary, "-c", str(folder / "mosquitto.conf")], stdout=log, stderr=log)  # noqa: S603
-        try:
-            _wait_for(port, process)
-            yield port
-        finally:
-            _stop(process)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    settings = folder / "mosquitto.conf"
+    settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
+    with _run([binary, "-c", str(settings)], folder / "mosquitto.log") as process:
+        _wait_for(port, process)
+        yield port
+
+
+def run_station(folder: Path) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+    """Run the station that station.toml of a folder describes, its log beside it."""
+    command = [sys.executable, "-m", "device.cli", "run", "--config", str(folder / "station.toml")]
+    return _run(command, folder / "station.log")
 
 
 @contextlib.contextmanager
-def run_station(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the station that station.toml of a folder describes, its log beside it."""
-    command = [sys.executable, "-m", "device.cli", "run", "--config", str(folder / "station.toml")]
-    with (folder / "station.log").open("wb") as log:
+def _run(command: list[str], log_file: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log_file.open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: S603
+    try:
+        yield process
+    finally:
+        process.terminate()
         try:
-            yield process
-        finally:
-            _stop(process)
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 @contextlib.contextmanager
 def subscribe(port: int, topics: Topics) -> "Iterator[Messages]":
     """Subscribe to all that the station says; yield a queue of topic leaf and message."""
     messages: Messages = queue.Queue()
-    is_subscribed: queue.Queue[bool] = queue.Queue()
+    subscribed = threading.Event()
 
     def take(_client: Client, _data: object, message: MQTTMessage) -> None:
         messages.put((message.topic.rsplit("/", 1)[1], json.loads(message.payload)))
@@ -72,27 +79,19 @@ def subscribe(port: int, topics: Topics) -> "Iterator[Messages]":
         CallbackAPIVersion.VERSION2, client_id="nanotox-demo", protocol=MQTTProtocolVersion.MQTTv5
     )
     client.on_message = take
-    client.on_subscribe = lambda *_: is_subscribed.put(True)
+    client.on_subscribe = lambda *_: subscribed.set()
     client.connect("127.0.0.1", port)
     client.subscribe([(topics.of(leaf), 1) for leaf in ("reading", "verdict", "plate")])
     client.loop_start()
     try:
-        try:
-            is_subscribed.get(timeout=_START_S)
-        except queue.Empty:
+        if not subscribed.wait(_START_S):
             raise PublishError(
                 "mosquitto did not take the subscription; expected an answer; see mosquitto.log with --keep"
-            ) from None
+            )
         yield messages
     finally:
         client.disconnect()
         client.loop_stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
@@ -104,12 +103,3 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     raise PublishError(
         f"mosquitto did not open port {port} within {_START_S:.0f} s; expected it to; see its log with --keep"
     )
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(_STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

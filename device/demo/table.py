@@ -43,7 +43,7 @@ class Table:
     def __init__(self, rows: Sequence[Row]) -> None:
         self._rows = rows
         self._is_live = sys.stdout.isatty()
-        self._is_drawn = False
+        self._up = ""
         if not self._is_live:
             print(_HEADER)
 
@@ -60,10 +60,9 @@ class Table:
             self._draw()
 
     def _draw(self) -> None:
-        up = f"\x1b[{len(self._rows) + 1}A" if self._is_drawn else ""
-        lines = [_HEADER, *(_line(row) for row in self._rows)]
-        print(up + "\n".join(f"\x1b[2K{line}" for line in lines), flush=True)
-        self._is_drawn = True
+        lines = [_HEADER, *map(_line, self._rows)]
+        print(self._up + "\n".join(f"\x1b[2K{line}" for line in lines), flush=True)
+        self._up = f"\x1b[{len(lines)}A"
 
 
 def _line(row: Row) -> str:
