@@ -175,7 +175,7 @@ class Journal:
         return self._rows("WHERE seq >= ? AND seq <= ? ORDER BY seq", (first, last or (1 << 62)))
 
     def full(self, seq: int) -> dict[str, Any]:
-        """Return the complete record `seq`, with the lists that its message leaves out; KeyError without it."""
+        """Return the complete record `seq`, with what its message leaves out; KeyError if there is none."""
         with self._mutex, guarded(self.path, "read"):
             found = self._db.execute("SELECT message, full FROM record WHERE seq = ?", (seq,)).fetchone()
         if found is None:

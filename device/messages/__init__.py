@@ -100,14 +100,14 @@ class State:
     ts: datetime
     mode: Literal["idle", "running", "paused", "fault"]
     plate: str | None
-    well: str | None
-    field: int | None
+    well: str | None = None
+    field: int | None = None
     """Field within the well, from 0."""
-    n_fields: int
+    n_fields: int = 0
     """Readings stored since start."""
-    n_dropped: int
+    n_dropped: int = 0
     """Live frames passed over because the analysis was late."""
-    fault: str | None
+    fault: str | None = None
     """Code of the present fault, null without one."""
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from device.analysis import plate_state
 from device.analysis.assess import assess, refuse
 from device.analysis.plate_state import PlateState
-from device.cameras import Camera, LostFrame, open_camera
+from device.cameras import LostFrame, open_camera
 from device.cameras import Setup as CameraSetup
 from device.config import Config
 from device.errors import JournalError, StationError
@@ -48,23 +48,10 @@ _JOIN_S = 5.0
 
 
 class Station:
-    """A running station.
+    """A running station of a configuration and a `version` of nanotox, which its birth message tells.
 
-    Opening it checks everything: configuration, models, journal, camera, publisher, in this order.
-
-    Parameters
-    ----------
-    config : Config
-        As `load_config` returns it.
-    version : str
-        Version of nanotox, for the birth message.
-    instruments : Instruments, optional
-        Opened already; from the configuration by default.
-
-    Raises
-    ------
-    StationError
-        If anything of it cannot be used.
+    Opening it checks everything: models (unless `instruments` come opened), journal, camera, publisher, in
+    this order; StationError if any of it cannot be used.
     """
 
     def __init__(self, config: Config, *, version: str, instruments: Instruments | None = None) -> None:
@@ -77,38 +64,34 @@ class Station:
         self._mutex = threading.Lock()
         self._failure: Exception | None = None
         self._known_faults: set[str] = set()
-        self._setup = CameraSetup(
+        self._field_model = tools.classify_field.id if tools.classify_field is not None else None
+        section, camera = config.station, config.camera
+        setup = CameraSetup(
             Scale(config.scale.um_per_px, config.scale.source),
-            config.station.assay,
-            config.station.modality,
+            section.assay,
+            section.modality,
             tools.plate.wells if tools.plate else (),
         )
-        section = config.station
         with ExitStack() as opened:
             self._journal = Journal(
                 config.journal.path, site=section.site, station=section.name, clock_state=clock_state
             )
             opened.callback(self._journal.close)
-            self._state = State(
-                schema="state/1",
-                boot_id=self._journal.boot_id,
-                ts=datetime.now(UTC),
-                mode="idle",
-                plate=tools.plate.name if tools.plate else None,
-                well=None,
-                field=None,
-                n_fields=0,
-                n_dropped=0,
-                fault=None,
+            plate = tools.plate.name if tools.plate else None
+            self._state = State("state/1", self._journal.boot_id, datetime.now(UTC), "idle", plate)
+            self._capture = Capture(
+                camera.kind,
+                lambda: open_camera(camera.kind, camera.settings, setup),
+                self._frames,
+                lambda is_lost: self._say(fault=Reason.CAMERA_LOST.value if is_lost else None),
             )
-            self._capture = Capture(config.camera.kind, self._open_camera, self._frames, self._note_lost)
             opened.callback(self._capture.close)
             self._sender = self._make_sender(version)
             self._records = Records(
                 self._journal,
                 self._start_plate(),
                 note_stored=self._sender.stored,
-                note_full=self._note_full,
+                note_full=lambda is_full: self._say(fault="STORAGE_FULL" if is_full else None),
                 stopping=self._stopping,
             )
             opened.pop_all()
@@ -116,13 +99,10 @@ class Station:
     def run(self, stop: threading.Event) -> None:
         """Run until the camera ends or `stop` is set; return when all is stored and the broker has been left.
 
-        Raises
-        ------
-        StationError
-            If records are left unsent after the drain, or the reason why the station had to end.
+        StationError if records are left unsent after the drain, or the reason why the station had to end.
         """
         loops = [
-            threading.Thread(target=self._guarded(loop), name=name, daemon=True)
+            threading.Thread(target=self._guard, args=(loop,), name=name, daemon=True)
             for name, loop in (
                 ("capture", self._capture.run),
                 ("analyse", self._analyse),
@@ -143,7 +123,7 @@ class Station:
         finally:
             notify_systemd("STOPPING=1")
             self._stop(loops)
-        n_unsent = self._part(is_stopped=stop.is_set())
+        n_unsent = self._part(stop)
         if isinstance(self._failure, StationError):
             raise self._failure
         if self._failure is not None:
@@ -166,33 +146,28 @@ class Station:
             # A camera that hangs keeps its thread; the others end by themselves.
             loop.join(_JOIN_S)
 
-    def _part(self, *, is_stopped: bool) -> int:
+    def _part(self, stop: threading.Event) -> int:
+        """Leave the broker; return how many records are unsent."""
         self._say(mode="idle")
-        drain_s = (
-            min(self._config.journal.drain_s, _STOP_DRAIN_S) if is_stopped else self._config.journal.drain_s
-        )
-        n_unsent = self._sender.end(drain_s)
-        if self._failure is None:
-            self._failure = self._sender.error
+        drain_s = self._config.journal.drain_s
+        n_unsent = self._sender.end(min(drain_s, _STOP_DRAIN_S) if stop.is_set() else drain_s)
+        self._failure = self._failure or self._sender.error
         log.info(
             "station ends: %d fields, %d frames passed over", self._records.n_fields, self._frames.n_dropped
         )
         self._journal.close()
         return n_unsent
 
-    def _guarded(self, loop: Callable[[], None]) -> Callable[[], None]:
-        def run() -> None:
-            try:
-                loop()
-            except Exception as error:
-                # The loops' one net: the station ends with everything stored.
-                if not isinstance(error, StationError):
-                    log.exception("the station must end")
-                self._failure = error
-                self._frames.end(discard=True)
-                self._readings.end(discard=True)
-
-        return run
+    def _guard(self, loop: Callable[[], None]) -> None:
+        """Run a loop; the station ends with everything stored if it fails."""
+        try:
+            loop()
+        except Exception as error:
+            if not isinstance(error, StationError):
+                log.exception("the station must end")
+            self._failure = error
+            self._frames.end(discard=True)
+            self._readings.end(discard=True)
 
     # Analyse
 
@@ -227,16 +202,15 @@ class Station:
                 simulated=found.simulated,
             )
         reading = refuse(found, reason, self._tools.classify, self._tools.settings)
-        field_model = self._tools.classify_field.id if self._tools.classify_field is not None else None
-        return replace(reading, field_model=field_model)
+        return replace(reading, field_model=self._field_model)
 
     def _log_once(self, what: str, error: Exception) -> None:
         key = f"{type(error).__name__}: {error}"
-        if key not in self._known_faults:
+        if key in self._known_faults:
+            log.debug("%s again: %s", what, key)
+        else:
             self._known_faults.add(key)
             log.error("%s", what, exc_info=error)
-        else:
-            log.debug("%s again: %s", what, key)
 
     # Store
 
@@ -256,7 +230,6 @@ class Station:
 
     def _start_plate(self) -> PlateState | None:
         section, tools = self._config.station, self._tools
-        is_live = self._capture.live
         if tools.plate is not None:
             return plate_state.start(
                 tools.plate.wells,
@@ -265,22 +238,13 @@ class Station:
                 assay=section.assay,
                 modality=section.modality,
                 method=section.method,
-                scale_may_be_assumed=not is_live,
+                scale_may_be_assumed=not self._capture.live,
             )
-        if not is_live:
-            return None
-        return plate_state.start_live(
-            tools.rule, assay=section.assay, modality=section.modality, method=section.method
-        )
-
-    def _note_full(self, is_full: bool) -> None:
-        self._say(fault="STORAGE_FULL" if is_full else None)
-
-    def _open_camera(self) -> Camera:
-        return open_camera(self._config.camera.kind, self._config.camera.settings, self._setup)
-
-    def _note_lost(self, is_lost: bool) -> None:
-        self._say(fault=Reason.CAMERA_LOST.value if is_lost else None)
+        if self._capture.live:
+            return plate_state.start_live(
+                tools.rule, assay=section.assay, modality=section.modality, method=section.method
+            )
+        return None
 
     # Send
 
@@ -299,7 +263,7 @@ class Station:
             modality=section.modality,
             method=section.method,
             cell_model=tools.classify.id,
-            field_model=tools.classify_field.id if tools.classify_field is not None else None,
+            field_model=self._field_model,
             rule=tools.rule.id,
             camera=config.camera.kind,
             um_per_px=config.scale.um_per_px,

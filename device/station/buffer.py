@@ -8,11 +8,7 @@ T = TypeVar("T")
 
 
 class Buffer(Generic[T]):
-    """A queue of at most `size` items that one loop fills and another empties.
-
-    Two ways to fill it: `put` waits for room, so that nothing is passed over; `put_newest` throws the oldest
-    item out and counts it, so that a late reader sees the present.
-    """
+    """A queue of at most `size` items that one loop fills and another empties."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -23,13 +19,13 @@ class Buffer(Generic[T]):
         """Items that `put_newest` threw out."""
 
     def put(self, item: T) -> bool:
-        """Add `item` when there is room; False if the buffer has ended."""
+        """Add `item` when there is room, so that nothing is passed over; False if the buffer has ended."""
         with self._change:
             self._change.wait_for(lambda: len(self._items) < self._size or self._is_ended)
             return self._add(item)
 
     def put_newest(self, item: T) -> bool:
-        """Add `item` at once, in place of the oldest if there is no room; False if the buffer has ended."""
+        """Add `item` at once, in place of the oldest if it is full: a late reader sees the present."""
         with self._change:
             if len(self._items) >= self._size and not self._is_ended:
                 self._items.popleft()

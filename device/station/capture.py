@@ -17,23 +17,11 @@ _REOPEN_S = (0.5, 5.0)
 
 
 class Capture:
-    """An open camera and the loop that reads it.
+    """An open camera of a `kind` and the loop that reads it; CameraError if it cannot be opened.
 
-    Parameters
-    ----------
-    kind : str
-        Kind of the camera, for the log.
-    open_camera : callable
-        Opens it, at first and again when it was lost.
-    frames : Buffer
-        Where frames go. A live camera puts its newest frame, any other waits for room.
-    note_lost : callable
-        Hears True when a live camera is lost and False when it gives frames again.
-
-    Raises
-    ------
-    CameraError
-        If it cannot be opened.
+    `open_camera` opens it, at first and again when it was lost. A live camera puts its newest frame into
+    `frames`, any other waits for room there. `note_lost` hears True when a live camera is lost and False when
+    it gives frames again.
     """
 
     def __init__(

@@ -47,19 +47,19 @@ def open_instruments(config: Config) -> Instruments:
     ModelError
         If a model is missing, damaged, or made for another assay or modality.
     """
-    station = config.station
-    check_files(config)
-    if config.model.cell_model is None:
-        bundle = default_bundle(station.assay, station.modality, trusted=config.model.trusted)
+    station, model = config.station, config.model
+    rule, plate = check_files(config)
+    if model.cell_model is None:
+        bundle = default_bundle(station.assay, station.modality, trusted=model.trusted)
     else:
-        bundle = _find(config, config.model.cell_model)
+        bundle = _find(config, model.cell_model)
     settings = settings_from_card(bundle.card, method=station.method)
-    classify = open_cell_classifier(_fitting(config, bundle), num_threads=config.model.threads)
+    classify = open_cell_classifier(_fitting(config, bundle), num_threads=model.threads)
     classify_field = None
-    if config.model.field_model is not None:
-        field_bundle = _fitting(config, _find(config, config.model.field_model))
-        classify_field = open_field_classifier(field_bundle, num_threads=config.model.threads)
-    return Instruments(settings, classify, classify_field, _rule(config), _plate(config))
+    if model.field_model is not None:
+        field_bundle = _fitting(config, _find(config, model.field_model))
+        classify_field = open_field_classifier(field_bundle, num_threads=model.threads)
+    return Instruments(settings, classify, classify_field, rule, plate)
 
 
 def _find(config: Config, name: str) -> Bundle:
@@ -74,30 +74,24 @@ def _fitting(config: Config, bundle: Bundle) -> Bundle:
     return bundle
 
 
-def check_files(config: Config) -> None:
-    """Check what the configuration names besides itself: rule and plate.
+def check_files(config: Config) -> tuple[Rule, Plate | None]:
+    """Return what the configuration names besides models: its rule and its plate.
 
     Raises
     ------
     ConfigError
-        With every fault at once.
+        With every fault of both at once.
     """
-    faults: list[str] = []
-    for read in (_rule, _plate):
+    faults, plate = [], None
+    rule_id = config.rule.id
+    if rule_id is not None and rule_id not in RULES:
+        expected = ", ".join(RULES)
+        faults.append(f"rule.id is {rule_id!r}; expected one of {expected} ({config.path.name})")
+    if config.plate.file is not None:
         try:
-            read(config)
+            plate = read_plate(config.plate.file)
         except ConfigError as error:
             faults += error.faults
     if faults:
         raise ConfigError(faults)
-
-
-def _rule(config: Config) -> Rule:
-    found = config.rule.id
-    if found is not None and found not in RULES:
-        raise ConfigError(f"rule.id is {found!r}; expected one of {', '.join(RULES)} ({config.path.name})")
-    return RULES[found] if found is not None else default_rule(config.station.assay)
-
-
-def _plate(config: Config) -> Plate | None:
-    return read_plate(config.plate.file) if config.plate.file is not None else None
+    return RULES[rule_id] if rule_id is not None else default_rule(config.station.assay), plate

@@ -9,7 +9,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from device.journal import Journal, StorageFullError
 from device.messages import RETAINED, Info, State, Topics, canonical, payload
@@ -33,40 +32,11 @@ _FAREWELL_S = 2.0
 """Limit for the last words."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """The store loop committed something."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """The station does something else now."""
-
-    state: State
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    """No more records come; drain until the deadline."""
-
-    deadline: float
-
-
 class Sender:
-    """The send loop.
+    """The send loop: unsent rows of the journal are the outbox; `info` and `state` are said at birth.
 
-    Parameters
-    ----------
-    journal : Journal
-        Its unsent rows are the outbox.
-    topics : Topics
-        Where messages go.
-    info, state : Info, State
-        What is said of the station at its birth.
-    make_publisher : callable
-        Opens the publisher with the set-up it gets.
-    client_id : str
-        Identity towards the broker.
+    `make_publisher` opens the publisher with the set-up it gets; `client_id` is the identity towards the
+    broker.
     """
 
     def __init__(
@@ -81,7 +51,8 @@ class Sender:
     ) -> None:
         self._journal, self._topics = journal, topics
         self._info, self._state = info, state
-        self._events: queue.SimpleQueue[Event | _Stored | _Said | _End] = queue.SimpleQueue()
+        # Besides the publisher's events: a new state, the end of the drain, None for new rows of the journal.
+        self._events: queue.SimpleQueue[Event | State | float | None] = queue.SimpleQueue()
         will = self._availability("offline")
         self._publisher = make_publisher(Setup(client_id, will, self._events.put))
         self._thread = threading.Thread(target=self._run, name="send", daemon=True)
@@ -97,7 +68,7 @@ class Sender:
         self._refused_until = self._marked_at = 0.0
         self._head_at = self._state_at = float("-inf")
         self._is_changed = self._is_said = True
-        self._end: _End | None = None
+        self._drain_until: float | None = None
 
     def start(self) -> None:
         """Begin to send."""
@@ -105,15 +76,15 @@ class Sender:
 
     def stored(self) -> None:
         """Hear that the journal has new rows."""
-        self._events.put(_Stored())
+        self._events.put(None)
 
     def say(self, state: State) -> None:
         """Publish what the station does now."""
-        self._events.put(_Said(state))
+        self._events.put(state)
 
     def end(self, drain_s: float) -> int:
         """Drain for at most `drain_s` seconds, part from the broker; return how many rows are unsent."""
-        self._events.put(_End(time.monotonic() + drain_s))
+        self._events.put(time.monotonic() + drain_s)
         self._thread.join(drain_s + 2 * _FAREWELL_S + 2.0)
         return self._journal.count_unsent()
 
@@ -121,7 +92,7 @@ class Sender:
         try:
             self._publisher.start()
             while not self._is_over():
-                self._take_events(timeout_s=0.2 if self._end is None else 0.02)
+                self._take_events(timeout_s=0.2 if self._drain_until is None else 0.02)
                 self._pump()
             self._say_farewell()
         except Exception as error:  # noqa: BLE001 - the loop's one net; the station reports it and ends
@@ -137,7 +108,7 @@ class Sender:
         except queue.Empty:
             pass
 
-    def _take(self, event: Event | _Stored | _Said | _End) -> None:
+    def _take(self, event: Event | State | float | None) -> None:
         match event:
             case Connected():
                 log.info("broker connected, %d records to send", self._journal.count_unsent())
@@ -148,12 +119,12 @@ class Sender:
                 self._note_fault(f"no broker: {event.detail}; records are kept and sent when it is back")
             case Settled():
                 self._settle(event)
-            case _Stored():
+            case State():
+                self._state, self._is_said = event, True
+            case None:
                 self._is_changed = True
-            case _Said():
-                self._state, self._is_said = event.state, True
-            case _End():
-                self._end = event
+            case float():
+                self._drain_until = event
 
     def _greet(self, window: int) -> None:
         """Begin a connection: birth, state, head, then online; whatever was under way is sent anew."""
@@ -202,7 +173,11 @@ class Sender:
     def _pump(self) -> None:
         """Send what is due, as far as the window allows."""
         now = time.monotonic()
-        if len(self._acknowledged) >= _MARK_ROWS or now - self._marked_at >= _MARK_S or self._end is not None:
+        if (
+            len(self._acknowledged) >= _MARK_ROWS
+            or now - self._marked_at >= _MARK_S
+            or self._drain_until is not None
+        ):
             self._mark()
         if (self._is_said and now - self._state_at >= _QUIET_S) or now - self._state_at >= _STATE_S:
             self._retain_state()
@@ -258,10 +233,10 @@ class Sender:
         return Message(self._topics.of("availability"), word.encode(), retain=True, content_type="text/plain")
 
     def _is_over(self) -> bool:
-        if self._end is None:
+        if self._drain_until is None:
             return False
         is_drained = not self._under_way and not self._acknowledged and self._journal.count_unsent() == 0
-        return is_drained or time.monotonic() >= self._end.deadline
+        return is_drained or time.monotonic() >= self._drain_until
 
     def _say_farewell(self) -> None:
         if not self._window:

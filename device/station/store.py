@@ -8,7 +8,7 @@ from device.analysis import plate_state
 from device.analysis.plate_state import PlateState
 from device.journal import Journal, StorageFullError
 from device.messages import Published
-from device.records import Reading, Verdict
+from device.records import Reading
 
 log = logging.getLogger(__name__)
 
@@ -17,20 +17,10 @@ _FULL_S = 1.0
 
 
 class Records:
-    """The plate as it grows, and its way into the journal. Used by one thread.
+    """The plate as it grows (None where readings belong to no well), and its way into the journal.
 
-    Parameters
-    ----------
-    journal : Journal
-        Where records go.
-    plate : PlateState or None
-        The plate or the live well; None where readings belong to no well.
-    note_stored : callable
-        Called when the journal has new rows.
-    note_full : callable
-        Hears True when the disk is full and False when there is room again.
-    stopping : Event
-        Ends the wait for room.
+    Used by one thread. `note_stored` is called when the journal has new rows; `note_full` hears True when the
+    disk is full and False when there is room again; `stopping` ends the wait for room.
     """
 
     def __init__(
@@ -58,15 +48,16 @@ class Records:
         JournalError
             If the journal cannot be written; a full disk is waited for until the station stops.
         """
+        records: list[Published] = [reading]
         if self.n_fields == 0:
             # The first verdict imports scipy; the first reading does not wait for that.
-            self._append(reading)
-            plate, verdict = self._judge(reading)
-            if verdict is not None:
-                self._append(verdict)
-        else:
-            plate, verdict = self._judge(reading)
-            self._append(*(record for record in (reading, verdict) if record is not None))
+            self._append(records.pop())
+        plate = self._plate
+        if plate is not None:
+            plate, verdict = plate_state.add(plate, reading)
+            records += [verdict] if verdict is not None else []
+        if records:
+            self._append(*records)
         self._plate = plate
         self.n_fields += 1
 
@@ -76,9 +67,6 @@ class Records:
             return
         verdicts, report = plate_state.finish(self._plate)
         self._append(*verdicts, report)
-
-    def _judge(self, reading: Reading) -> tuple[PlateState | None, Verdict | None]:
-        return plate_state.add(self._plate, reading) if self._plate is not None else (None, None)
 
     def _append(self, *records: Published) -> None:
         is_full = False
