@@ -77,7 +77,9 @@ def default_rule(assay: Assay) -> Rule:
 
 def rule_sha256(rule: Rule) -> str:
     """Return the SHA-256 of `rule` as canonical JSON (sorted keys, no spaces), in lower case hexadecimal."""
-    return hashlib.sha256(_canonical(dataclasses.asdict(rule)).encode()).hexdigest()
+    values = sorted(dataclasses.asdict(rule).items())
+    text = "{" + ",".join(f'"{name}":{_canonical(value)}' for name, value in values) + "}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def grade_share(share: float, steps: tuple[float, ...]) -> int:
@@ -97,42 +99,19 @@ def grade_lysis(lysed: float, rule: Rule) -> int:
 
 
 def grade_well(affected: float, growth_inhibition: float | None, lysed: float, rule: Rule) -> int:
-    """Return the reactivity, 0 to 4: the worst that any criterion of `rule` says.
+    """Return the reactivity, 0 to 4: the worst that any criterion of `rule` says of three shares, 0 to 1.
 
-    Parameters
-    ----------
-    affected : float
-        Share of affected cells after Abbott's correction, 0 to 1.
-    growth_inhibition : float or None
-        0 to 1; None where there is no reference, or the rule does not count growth.
-    lysed : float
-        Share of lysed cells, 0 to 1.
-    rule : Rule
-        Steps of each criterion.
+    `affected` is after Abbott's correction; `growth_inhibition` is None where there is no reference.
     """
-    by_growth = (
-        grade_share(growth_inhibition, rule.growth_steps)
-        if rule.counts_growth and growth_inhibition is not None
-        else 0
-    )
-    return max(grade_share(affected, rule.affected_steps), by_growth, grade_lysis(lysed, rule))
+    growth = growth_inhibition if rule.counts_growth and growth_inhibition is not None else 0.0
+    grades = grade_share(affected, rule.affected_steps), grade_share(growth, rule.growth_steps)
+    return max(*grades, grade_lysis(lysed, rule))
 
 
 def correct_background(share: float, background: float) -> float:
     """Return `share` without the background of the controls (Abbott's correction), 0 to 1.
 
-    Parameters
-    ----------
-    share : float
-        Share of affected cells, 0 to 1.
-    background : float
-        The same in blank and negative wells, 0 to less than 1. Whether it is low enough to be subtracted is
-        the rule's `background_max`.
-
-    Raises
-    ------
-    ValueError
-        If `background` is outside [0, 1).
+    ValueError unless `background` is in [0, 1); whether it is low enough is the rule's `background_max`.
     """
     if not 0 <= background < 1:
         raise ValueError(f"background is {background}; expected 0 to less than 1")
@@ -150,11 +129,7 @@ def is_destroyed(n_cells: int, amount: float, reference: float, rule: Rule) -> b
 
 
 def _canonical(value: object) -> str:
-    # Written by hand because `analysis` may not import json; floats are their shortest form in both.
-    if isinstance(value, dict):
-        return "{" + ",".join(f'"{key}":{_canonical(value[key])}' for key in sorted(value)) + "}"
-    if isinstance(value, tuple | list):
+    # by hand because `analysis` may not import json; numbers are written alike by both
+    if isinstance(value, tuple):
         return "[" + ",".join(map(_canonical, value)) + "]"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f'"{value}"' if isinstance(value, str) else repr(value)
+    return f'"{value}"' if isinstance(value, str) else repr(value).lower()

@@ -26,14 +26,8 @@ def t_quantile(level: float, degrees: float) -> float:
 def design_effect(affected: Sequence[int], cells: Sequence[int], *, n_fields: int, rho_min: float) -> float:
     """Return how many times larger the variance of a share is than that of independent cells, at least 1.
 
-    Parameters
-    ----------
-    affected, cells : sequence of int
-        Affected cells and all cells of each field; at least one cell in all.
-    n_fields : int
-        Fields with enough cells, at least 2.
-    rho_min : float
-        Floor of the correlation within a field.
+    Of `affected` among all `cells` of each field, at least one in all; `n_fields` >= 2 of them have enough
+    cells. `rho_min` is the floor of the correlation within a field.
 
     Notes
     -----
@@ -61,23 +55,9 @@ def wilson(share: float, n: float, z: float) -> Interval:
 def share_interval(
     affected: Sequence[int], cells: Sequence[int], level: float, *, n_fields: int, rho_min: float
 ) -> Interval:
-    """Return the interval of a share of cells, each end a one-sided bound at `level`.
+    """Return the interval of a share of cells, each end a one-sided bound at `level` (0.95 for decisions).
 
-    Parameters
-    ----------
-    affected, cells : sequence of int
-        Affected cells and all cells of each accepted field.
-    level : float
-        Such as 0.95 for decisions, 0.975 for a two-sided 95 % interval.
-    n_fields : int
-        Fields with enough cells: the F of the interval.
-    rho_min : float
-        Floor of the correlation within a field.
-
-    Returns
-    -------
-    Interval
-        0 to 1 as a whole for fewer than two counted fields or no cells.
+    Arguments as in `design_effect`. `UNKNOWN` for fewer than two counted fields or no cells.
     """
     total = sum(cells)
     if n_fields < 2 or not total:
@@ -101,7 +81,8 @@ def growth_interval(
     Parameters
     ----------
     amounts : sequence of float
-        Live cells per area, or confluence, of each field of the well, >= 0.
+        Live cells per area, or confluence, of each field of the well, >= 0. Fewer than two here or in
+        `reference` give `UNKNOWN`.
     reference : sequence of sequence of float
         The same of each control well; not all 0.
     level : float
@@ -109,11 +90,6 @@ def growth_interval(
     least : float
         Amount of one cell in a field: stands for each field where none of them holds a live cell, because the
         logarithm of 0 does not exist.
-
-    Returns
-    -------
-    Interval
-        0 to 1 as a whole for fewer than two fields on either side.
 
     Notes
     -----
@@ -139,23 +115,10 @@ def growth_interval(
 
 
 def fields_needed(share: float, limit: float, cells: Sequence[int], effect: float, rule: Rule) -> int | None:
-    """Return how many fields like these are expected to tell `share` from `limit`.
+    """Return how many fields like these are expected to tell `share` from `limit`, both 0 to 1.
 
-    Parameters
-    ----------
-    share, limit : float
-        Both on one scale, 0 to 1.
-    cells : sequence of int
-        Cells of each field so far; at least one in all.
-    effect : float
-        Design effect so far.
-    rule : Rule
-        Gives the confidence, the floor of the correlation and the largest number of fields.
-
-    Returns
-    -------
-    int or None
-        At least `fields_min`; None where more than `fields_max` would be needed.
+    At least the rule's `fields_min`; None where more than its `fields_max` would be needed. `cells` are those
+    of each field so far, at least one in all, `effect` their design effect.
 
     Notes
     -----

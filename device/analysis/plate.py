@@ -1,35 +1,21 @@
-"""What the wells of a plate say together: its controls, the samples and the report."""
+"""What wells say together: the controls of a plate, and the wells of one sample."""
 
 from collections.abc import Sequence
 
-from device.analysis.grading import Rule, rule_sha256
-from device.analysis.verdict import judge_well
-from device.analysis.well import Evidence, Measures, measure_well, pool_reference, unique
-from device.records import Outcome, PlateReport, Reason, Reference, SampleVerdict, Verdict
+from device.analysis.grading import Rule
+from device.analysis.well import HEALTHY, Evidence, Measures, measure_well, pool_reference, unique
+from device.records import Outcome, Reason, Reference, SampleVerdict, Verdict
 
 
 def judge_controls(wells: Sequence[Evidence], rule: Rule) -> tuple[Reference | None, tuple[Reason, ...]]:
-    """Return the reference of a plate, and what is wrong with its controls.
+    """Return the reference of a plate of `wells`, and what is wrong with its controls.
 
-    Parameters
-    ----------
-    wells : sequence of Evidence
-        All wells of the plate.
-    rule : Rule
-        Whether controls are needed, and the grades they must reach.
-
-    Returns
-    -------
-    Reference or None
-        Blank and negative wells with enough fields, pooled.
-    tuple of Reason
-        Empty where the controls are valid: every usable blank and negative well has a grade of at most 1,
-        every usable positive well of at least 3, the background is low enough, and one of each kind is usable
-        if the rule needs controls or the plate has any of that kind. A well is usable with `fields_min`
-        accepted fields.
+    Controls are valid where every usable blank and negative well has a grade of at most 1, every usable
+    positive well of at least 3, the background is low enough, and one of each kind is usable if the rule
+    needs controls or the plate has any of that kind. A well is usable with `fields_min` accepted fields.
     """
     faults: list[Reason] = []
-    healthy = [well for well in wells if well.plan.role in ("blank", "negative")]
+    healthy = [well for well in wells if well.plan.role in HEALTHY]
     positive = [well for well in wells if well.plan.role == "positive"]
     usable = [well for well in healthy if len(well.fields) >= rule.fields_min]
     reference = pool_reference(usable, rule)
@@ -47,20 +33,11 @@ def judge_controls(wells: Sequence[Evidence], rule: Rule) -> tuple[Reference | N
 
 
 def judge_sample(verdicts: Sequence[Verdict], rule: Rule) -> SampleVerdict:
-    """Return what the wells of one item and dose give together, by the policy `any`.
+    """Return what the final verdicts of one item and dose, at least one, give together: the policy `any`.
 
-    Parameters
-    ----------
-    verdicts : sequence of Verdict
-        Final verdicts of at least one well, all of one sample, role and dose.
-    rule : Rule
-        Gives the number of wells a test sample needs.
-
-    Notes
-    -----
     `toxic` if any well is, `non_toxic` if all wells are, else `inconclusive`; with fewer than `wells_min`
-    wells that say anything, TOO_FEW_REPLICATES and `inconclusive`. Controls may be single wells. `invalid` if
-    every well is, or if the plate's controls failed.
+    test wells that say anything, TOO_FEW_REPLICATES and `inconclusive`. `invalid` if every well is, or if the
+    plate's controls failed.
     """
     first = verdicts[0]
     outcomes = tuple(verdict.outcome for verdict in verdicts)
@@ -87,45 +64,6 @@ def judge_sample(verdicts: Sequence[Verdict], rule: Rule) -> SampleVerdict:
         outcomes=outcomes,
         grade=max((v.grade for v in verdicts if v.grade is not None), default=None),
     )
-
-
-def judge_plate(
-    plate: str,
-    wells: Sequence[Evidence],
-    rule: Rule,
-    *,
-    scale_may_be_assumed: bool = False,
-    looks: tuple[int, ...] = (),
-) -> tuple[tuple[Verdict, ...], PlateReport]:
-    """Return the final verdicts of all wells, in their order, and the report of the plate."""
-    reference, faults = judge_controls(wells, rule)
-    verdicts = tuple(
-        judge_well(
-            well,
-            reference,
-            rule,
-            stage="final",
-            control_faults=faults,
-            looks=looks,
-            scale_may_be_assumed=scale_may_be_assumed,
-        )
-        for well in wells
-    )
-    samples: dict[tuple[object, ...], list[Verdict]] = {}
-    for v in verdicts:
-        samples.setdefault((v.sample, v.role, v.dose, v.dose_unit), []).append(v)
-    report = PlateReport(
-        plate=plate,
-        rule=rule.id,
-        rule_sha256=rule_sha256(rule),
-        controls_valid=not faults,
-        reasons=faults,
-        samples=tuple(judge_sample(group, rule) for group in samples.values()),
-        reference=reference,
-        n_wells=len(verdicts),
-        simulated=any(verdict.simulated for verdict in verdicts),
-    )
-    return verdicts, report
 
 
 def _is_unhealthy(well: Evidence, rule: Rule) -> bool:

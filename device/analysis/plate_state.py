@@ -8,11 +8,21 @@ readings of a journal again leads to the same verdicts.
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
-from device.analysis.grading import Rule
-from device.analysis.plate import judge_plate
-from device.analysis.verdict import judge_well
-from device.analysis.well import Evidence, gather_well, pool_reference
-from device.records import Assay, Method, Modality, PlateReport, PlateWell, Reading, Verdict
+from device.analysis.grading import Rule, rule_sha256
+from device.analysis.plate import judge_controls, judge_sample
+from device.analysis.verdict import Stage, judge_well
+from device.analysis.well import HEALTHY, Evidence, gather_well, pool_reference
+from device.records import (
+    Assay,
+    Method,
+    Modality,
+    PlateReport,
+    PlateWell,
+    Reading,
+    Reason,
+    Reference,
+    Verdict,
+)
 
 LIVE_WELL = "live"
 LIVE_FIELDS = 10
@@ -46,10 +56,6 @@ class PlateState:
     readings: tuple[tuple[Reading, ...], ...]
     """Of each well, without cells and labels."""
 
-    def n_accepted(self, well: str) -> int:
-        """Return how many accepted fields `well` has; 0 for a well that is not on the plate."""
-        return sum(len(evidence.fields) for evidence in evidence_of(self, {well}))
-
 
 def start(
     wells: Sequence[PlateWell],
@@ -62,13 +68,7 @@ def start(
     scale_may_be_assumed: bool = False,
     looks: tuple[int, ...] = (),
 ) -> PlateState:
-    """Return a plate without readings.
-
-    Raises
-    ------
-    ValueError
-        If `wells` is empty or two wells have one name.
-    """
+    """Return a plate without readings; ValueError if `wells` is empty or two wells have one name."""
     names = [well.well for well in wells]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"wells are {names}; expected at least one, each with a name of its own")
@@ -93,20 +93,8 @@ def start_live(
 def add(state: PlateState, reading: Reading) -> tuple[PlateState, Verdict | None]:
     """Return the state with `reading` in its well, and the provisional verdict of that well.
 
-    Parameters
-    ----------
-    state : PlateState
-        Not changed.
-    reading : Reading
-        Of one field. A refused one is counted but never enters the numbers of its well. One that the state
-        holds already (same source, sequence number and time) changes nothing.
-
-    Returns
-    -------
-    PlateState
-        With the reading.
-    Verdict or None
-        None where the reading's well is not on the plate.
+    A refused reading is counted but never enters the numbers of its well; one that `state` holds already
+    (same source, sequence number and time) changes nothing. No verdict where the well is not on the plate.
     """
     name = LIVE_WELL if state.settings.rolling else reading.well
     index = next((i for i, well in enumerate(state.wells) if well.well == name), None)
@@ -125,52 +113,67 @@ def add(state: PlateState, reading: Reading) -> tuple[PlateState, Verdict | None
 def provisional(state: PlateState, well: str) -> Verdict:
     """Return the provisional verdict of `well`, compared with the blank and negative fields seen so far.
 
-    Raises
-    ------
-    ValueError
-        If `well` is not on the plate.
+    ValueError if `well` is not on the plate.
     """
-    # The other test wells do not matter here, and a plate may have hundreds.
-    needed = {w.well for w in state.wells if w.role in ("blank", "negative")} | {well}
-    wells = evidence_of(state, needed)
+    # the other test wells do not matter here, and a plate may have hundreds
+    wells = _evidence_of(state, {w.well for w in state.wells if w.role in HEALTHY} | {well})
     evidence = next((e for e in wells if e.plan.well == well), None)
     if evidence is None:
         raise ValueError(f"well {well} is not on plate {state.settings.plate}")
-    return judge_well(
-        evidence,
-        pool_reference(wells, state.settings.rule),
-        state.settings.rule,
-        stage="provisional",
-        looks=state.settings.looks,
-        scale_may_be_assumed=state.settings.scale_may_be_assumed,
-    )
+    return _judge(state, evidence, pool_reference(wells, state.settings.rule), "provisional")
 
 
 def finish(state: PlateState) -> tuple[tuple[Verdict, ...], PlateReport]:
     """Return the final verdicts of all wells, in the order of the plate, and its report.
 
-    Raises
-    ------
-    ValueError
-        For a live state: it has no plate, no controls and no end.
+    ValueError for a live state: it has no plate, no controls and no end.
     """
-    settings = state.settings
-    if settings.rolling:
+    rule = state.settings.rule
+    if state.settings.rolling:
         raise ValueError("a live view without a plate has no final verdict; expected a plate")
-    return judge_plate(
-        settings.plate,
-        evidence_of(state),
-        settings.rule,
-        scale_may_be_assumed=settings.scale_may_be_assumed,
-        looks=settings.looks,
+    wells = _evidence_of(state, {well.well for well in state.wells})
+    reference, faults = judge_controls(wells, rule)
+    verdicts = tuple(_judge(state, well, reference, "final", faults) for well in wells)
+    samples: dict[tuple[object, ...], list[Verdict]] = {}
+    for v in verdicts:
+        samples.setdefault((v.sample, v.role, v.dose, v.dose_unit), []).append(v)
+    report = PlateReport(
+        plate=state.settings.plate,
+        rule=rule.id,
+        rule_sha256=rule_sha256(rule),
+        controls_valid=not faults,
+        reasons=faults,
+        samples=tuple(judge_sample(group, rule) for group in samples.values()),
+        reference=reference,
+        n_wells=len(verdicts),
+        simulated=any(verdict.simulated for verdict in verdicts),
+    )
+    return verdicts, report
+
+
+def _judge(
+    state: PlateState,
+    evidence: Evidence,
+    reference: Reference | None,
+    stage: Stage,
+    faults: tuple[Reason, ...] = (),
+) -> Verdict:
+    s = state.settings
+    return judge_well(
+        evidence,
+        reference,
+        s.rule,
+        stage=stage,
+        control_faults=faults,
+        looks=s.looks,
+        scale_may_be_assumed=s.scale_may_be_assumed,
     )
 
 
-def evidence_of(state: PlateState, wells: Container[str] | None = None) -> tuple[Evidence, ...]:
-    """Return what was seen in each well of the plate, or in those of `wells`, in the order of the plate."""
+def _evidence_of(state: PlateState, wells: Container[str]) -> tuple[Evidence, ...]:
     s = state.settings
     return tuple(
         gather_well(well, readings, assay=s.assay, modality=s.modality, method=s.method)
         for well, readings in zip(state.wells, state.readings, strict=True)
-        if wells is None or well.well in wells
+        if well.well in wells
     )

@@ -6,21 +6,14 @@ function, `_non_toxic`, constructs that outcome, after checking everything it st
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 from device.analysis.grading import REACTIVITY, RULES, TOXIC_ABOVE_GRADE, Rule, rule_sha256
 from device.analysis.intervals import fields_needed
 from device.analysis.well import Evidence, Measures, measure_well, unique
-from device.records import (
-    Outcome,
-    PlateWell,
-    Reason,
-    Reference,
-    Verdict,
-)
+from device.records import Outcome, PlateWell, Reason, Reference, Verdict
 
 Stage = Literal["provisional", "final"]
-
 PLANNED = ("well", "sample", "role", "dose", "dose_unit", "replicate")
 """Fields that a verdict takes over from the plate."""
 
@@ -49,24 +42,12 @@ def judge_well(
     looks: tuple[int, ...] = (),
     scale_may_be_assumed: bool = False,
 ) -> Verdict:
-    """Return the verdict of one well.
+    """Return the verdict of one well, compared with the blank and negative wells of its plate.
 
-    Parameters
-    ----------
-    evidence : Evidence
-        Accepted fields of the well and where they come from.
-    reference : Reference or None
-        Blank and negative wells of the plate.
-    rule : Rule
-        What decides.
-    stage : {"provisional", "final"}
-        A final verdict needs the controls that the rule asks for; a provisional one without may be `toxic`.
-    control_faults : tuple of Reason
-        What is wrong with the plate's controls; any makes the well `invalid`.
-    looks : tuple of int
-        See `measure_well`; empty where the number of fields was fixed beforehand.
-    scale_may_be_assumed : bool
-        Whether an assumed scale may give `non_toxic`: files, never a live camera.
+    A final verdict needs the controls that the rule asks for; a provisional one without may be `toxic`. Any
+    fault of the controls makes the well `invalid`. `looks` as in `measure_well`, empty where the number of
+    fields was fixed beforehand. `scale_may_be_assumed` lets an assumed scale give `non_toxic`: files, never
+    a live camera.
     """
     measures = measure_well(evidence, reference, rule, looks=looks)
     if measures.background is not None and measures.background > rule.background_max:
@@ -82,17 +63,7 @@ def judge_well(
 def recompute(verdict: Verdict, rule: Rule | None = None) -> Verdict:
     """Return the verdict that follows from what `verdict` itself carries: an equal one.
 
-    Parameters
-    ----------
-    verdict : Verdict
-        As published.
-    rule : Rule, optional
-        The rule it names, where it is none of `RULES`.
-
-    Raises
-    ------
-    ValueError
-        If the rule is unknown, or its hash is not that of the verdict.
+    `rule` is the one it names, where that is none of `RULES`; ValueError if its hash is not the verdict's.
     """
     rule = RULES.get(verdict.rule) if rule is None else rule
     if rule is None or rule_sha256(rule) != verdict.rule_sha256:
@@ -101,9 +72,8 @@ def recompute(verdict: Verdict, rule: Rule | None = None) -> Verdict:
             f"expected one of {', '.join(RULES)} as of this version"
         )
     plan = PlateWell(**{name: getattr(verdict, name) for name in PLANNED})
-    seen = {field.name: getattr(verdict, field.name) for field in fields(Evidence) if field.name != "plan"}
     return judge_well(
-        Evidence(plan=plan, **seen),
+        Evidence(plan=plan, **_shared(verdict, Evidence)),
         verdict.reference,
         rule,
         stage=verdict.stage,
@@ -188,18 +158,16 @@ def _is_under_limits(case: Case) -> bool:
 def _doubts_of_toxic(case: Case) -> tuple[Reason, ...]:
     p_toxic = case.measures.p_toxic
     disagree = p_toxic is not None and p_toxic <= case.rule.p_toxic_low
-    doubts = (Reason.METHOD_DISAGREE,) if disagree else ()
-    return doubts + ((Reason.METHOD_UNVERIFIED,) if case.evidence.method == "paper" else ())
+    by_paper = case.evidence.method == "paper"
+    return (Reason.METHOD_DISAGREE,) * disagree + (Reason.METHOD_UNVERIFIED,) * by_paper
 
 
 def _doubts_of_non_toxic(case: Case) -> tuple[Reason, ...]:
     p_toxic = case.measures.p_toxic
     disagree = p_toxic is not None and p_toxic >= case.rule.p_toxic_high
-    doubts = [Reason.METHOD_DISAGREE] if disagree else []
-    doubts += [reason for reason in _standing(case) if reason is not Reason.SCALE_ASSUMED]
-    if case.evidence.um_per_px_source == "assumed" and not case.scale_may_be_assumed:
-        doubts.append(Reason.SCALE_ASSUMED)
-    return unique(doubts)
+    doubts = _standing(case) + [Reason.METHOD_DISAGREE] * disagree
+    tolerated = {Reason.SCALE_ASSUMED} if case.scale_may_be_assumed else set()
+    return unique(set(doubts) - tolerated)
 
 
 def _standing(case: Case) -> list[Reason]:
@@ -253,16 +221,11 @@ def _fields_more(case: Case, reasons: Sequence[Reason]) -> int | None:
 
 
 def _verdict(case: Case, outcome: Outcome, reasons: tuple[Reason, ...]) -> Verdict:
-    evidence, measures, plan = case.evidence, case.measures, case.evidence.plan
-    named = {field.name for field in fields(Verdict)}
-    numbers = {f.name: getattr(measures, f.name) for f in fields(Measures) if f.name in named}
-    seen = {f.name: getattr(evidence, f.name) for f in fields(Evidence) if f.name in named}
-    planned = {name: getattr(plan, name) for name in PLANNED}
-    grade = measures.grade
+    evidence, grade = case.evidence, case.measures.grade
     return Verdict(
-        **planned,
-        **seen,
-        **numbers,
+        **{name: getattr(evidence.plan, name) for name in PLANNED},
+        **_shared(evidence, Verdict),
+        **_shared(case.measures, Verdict),
         stage=case.stage,
         outcome=outcome,
         reasons=reasons,
@@ -276,3 +239,9 @@ def _verdict(case: Case, outcome: Outcome, reasons: tuple[Reason, ...]) -> Verdi
         looks=case.looks,
         scale_may_be_assumed=case.scale_may_be_assumed,
     )
+
+
+def _shared(source: Evidence | Measures | Verdict, target: type) -> dict[str, Any]:
+    """Return the fields of `source` that `target` has as well."""
+    names = {field.name for field in fields(target)} & {field.name for field in fields(source)}
+    return {name: getattr(source, name) for name in names}

@@ -5,23 +5,14 @@ Nothing here decides; `verdict` does. Every number is the same whatever the orde
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import islice
 from statistics import fmean
 from typing import TypeVar
 
-from device.analysis.grading import (
-    Rule,
-    correct_background,
-    grade_well,
-    growth_inhibition,
-    is_destroyed,
-)
-from device.analysis.intervals import (
-    correct_interval,
-    design_effect,
-    growth_interval,
-    share_interval,
-)
+from device.analysis.grading import Rule, correct_background, grade_well, growth_inhibition, is_destroyed
+from device.analysis.intervals import correct_interval, design_effect, growth_interval, share_interval
 from device.records import (
     Assay,
     FieldCount,
@@ -39,9 +30,10 @@ from device.records import (
 
 T = TypeVar("T")
 
+HEALTHY = ("blank", "negative")
+"""Roles of wells that show a healthy culture."""
 REPORTED_LEVEL = 0.975
 """Of each end of `ci95`."""
-
 LEAST_CONFLUENCE = 0.001
 """About one cell in a field: stands for an empty well where growth is told from the confluence."""
 
@@ -98,33 +90,28 @@ def gather_well(
 ) -> Evidence:
     """Return what `readings` say of the well `plan`.
 
-    Notes
-    -----
     A reading enters only if its quality passed, its scale is known, it was made for this assay, modality and
     method, and its numbers are possible; any other is counted as refused, with the reason.
     """
-    accepted: list[Reading] = []
-    refused_by: list[Reason] = []
-    for reading in readings:
-        faults = _refusals(reading, assay, modality, method)
-        refused_by.extend(faults)
-        if not faults:
-            accepted.append(reading)
-    order = {reading: i for i, reading in enumerate(readings)}
-    counts = [_count(r, order[r] if r.field is None else r.field) for r in accepted]
+    faults = [_refusals(reading, assay, modality, method) for reading in readings]
+    accepted = [reading for reading, refusals in zip(readings, faults, strict=True) if not refusals]
+    counts = [
+        FieldCount(number if r.field is None else r.field, **asdict(r.tally), p_toxic=r.p_toxic)
+        for number, r in enumerate(readings)
+        if not faults[number]
+    ]
     sources = {r.quality.um_per_px_source for r in accepted}
+    least_certain = (source for source in ("assumed", "published", "measured") if source in sources)
     return Evidence(
         plan=plan,
         fields=tuple(sorted(counts, key=lambda count: count.field)),
         n_fields_refused=len(readings) - len(accepted),
-        refused_by=unique(refused_by),
+        refused_by=unique(reason for refusals in faults for reason in refusals),
         assay=assay,
         modality=modality,
         method=method,
         um_per_px=_only(r.quality.um_per_px for r in accepted),
-        um_per_px_source=next(
-            (source for source in ("assumed", "published", "measured") if source in sources), None
-        ),
+        um_per_px_source=next(least_certain, None),
         cell_model=_only(r.cell_model for r in accepted),
         field_model=_only(r.field_model for r in accepted),
         simulated=any(r.simulated for r in readings),
@@ -133,7 +120,7 @@ def gather_well(
 
 def pool_reference(controls: Iterable[Evidence], rule: Rule) -> Reference | None:
     """Return what blank and negative wells say of a healthy culture; None with too few fields or cells."""
-    wells = [well for well in controls if well.plan.role in ("blank", "negative") and well.fields]
+    wells = [well for well in controls if well.plan.role in HEALTHY and well.fields]
     fields = tuple(field for well in wells for field in well.fields)
     reference = Reference(
         wells=tuple(well.plan.well for well in wells),
@@ -152,20 +139,12 @@ def measure_well(
 ) -> Measures:
     """Return shares, bounds, growth inhibition and grades of a well.
 
-    Parameters
-    ----------
-    evidence : Evidence
-        Of the well.
-    reference : Reference or None
-        Blank and negative wells. Those wells themselves are graded without it: they are what it is made of.
-    rule : Rule
-        Steps and confidence.
-    looks : tuple of int
-        Where the number of fields is open: the ascending numbers of accepted fields at which it is judged.
-        Between two looks the earlier one stands; the error is divided among them (Bonferroni).
+    Blank and negative wells are graded without `reference`: they are what it is made of. Where the number of
+    fields is open, `looks` are the ascending numbers of accepted fields at which it is judged: between two
+    the earlier one stands, and the error is divided among them (Bonferroni).
     """
     fields = evidence.fields[: max((look for look in looks if look <= len(evidence.fields)), default=None)]
-    compared = None if evidence.plan.role in ("blank", "negative") else reference
+    compared = None if evidence.plan.role in HEALTHY else reference
     level = 1 - (1 - rule.confidence) / max(1, len(looks))
     measures = Measures(
         n_used=len(fields),
@@ -190,21 +169,18 @@ def _with_growth(
     def amount(field: FieldCount) -> float:
         return field.n_live / field.area_mm2 if by_area and field.area_mm2 else field.confluence
 
-    wells, start = [], 0
-    for size in reference.fields_per_well:
-        wells.append([amount(field) for field in reference.fields[start : start + size]])
-        start += size
+    controls, tested = map(amount, reference.fields), [amount(field) for field in fields]
+    wells = [list(islice(controls, size)) for size in reference.fields_per_well]
     expected = fmean(value for well in wells for value in well)
     if not fields or not expected:
         return measures
-    tested = [amount(field) for field in fields]
     least = 1 / max(field.area_mm2 or 1 for field in fields) if by_area else LEAST_CONFLUENCE
+    destroyed = is_destroyed(measures.n_cells, fmean(tested), expected, rule)
     return replace(
         measures,
         growth_inhibition=growth_inhibition(fmean(tested), expected),
         growth_inhibition_bounds=growth_interval(tested, wells, level, least=least),
-        destroyed=len(fields) >= rule.fields_min
-        and is_destroyed(measures.n_cells, fmean(tested), expected, rule),
+        destroyed=destroyed and len(fields) >= rule.fields_min,
     )
 
 
@@ -213,47 +189,38 @@ def _with_shares(
 ) -> Measures:
     cells, dead = [field.n_cells for field in fields], [field.n_dead for field in fields]
     lysed = [field.n_lysed for field in fields]
-    n_fields = measures.n_fields_counted
+    n_fields, background = measures.n_fields_counted, measures.background or 0.0
     share = sum(dead) / measures.n_cells
+    can_correct = background <= rule.background_max
+    bounds_of = partial(share_interval, n_fields=n_fields, rho_min=rule.rho_min)
 
-    def corrected(at: float) -> Interval | None:
-        raw = share_interval(dead, cells, at, n_fields=n_fields, rho_min=rule.rho_min)
-        if measures.background is None or reference is None:
-            return raw
-        if measures.background > rule.background_max:
-            return None
-        return correct_interval(raw, _background_interval(measures.background, reference, rule, at))
+    def corrected(at: float) -> Interval:
+        return correct_interval(bounds_of(dead, cells, at), _background_interval(reference, rule, at))
 
-    def corrected_share() -> float | None:
-        if measures.background is None:
-            return share
-        too_high = measures.background > rule.background_max
-        return None if too_high else correct_background(share, measures.background)
-
+    effect = None
+    if n_fields > 1:
+        effect = design_effect(dead, cells, n_fields=n_fields, rho_min=rule.rho_min)
     return replace(
         measures,
         affected=share,
-        affected_corrected=corrected_share(),
-        bounds=corrected(level),
-        ci95=corrected(REPORTED_LEVEL),
-        design_effect=design_effect(dead, cells, n_fields=n_fields, rho_min=rule.rho_min)
-        if n_fields > 1
-        else None,
+        affected_corrected=correct_background(share, background) if can_correct else None,
+        bounds=corrected(level) if can_correct else None,
+        ci95=corrected(REPORTED_LEVEL) if can_correct else None,
+        design_effect=effect,
         lysed=sum(lysed) / measures.n_cells,
-        lysed_bounds=share_interval(lysed, cells, level, n_fields=n_fields, rho_min=rule.rho_min),
+        lysed_bounds=bounds_of(lysed, cells, level),
     )
 
 
-def _background_interval(background: float, reference: Reference, rule: Rule, level: float) -> Interval:
+def _background_interval(reference: Reference | None, rule: Rule, level: float) -> Interval:
+    if reference is None:
+        return Interval(0.0, 0.0)
     if reference.n_cells >= rule.background_cells_min:
-        return Interval(background, background)
-    return share_interval(
-        [field.n_dead for field in reference.fields],
-        [field.n_cells for field in reference.fields],
-        level,
-        n_fields=_n_counted(reference.fields, rule),
-        rho_min=rule.rho_min,
-    )
+        share = reference.n_dead / reference.n_cells
+        return Interval(share, share)
+    cells, dead = [f.n_cells for f in reference.fields], [f.n_dead for f in reference.fields]
+    n_fields = _n_counted(reference.fields, rule)
+    return share_interval(dead, cells, level, n_fields=n_fields, rho_min=rule.rho_min)
 
 
 def _with_grades(measures: Measures, rule: Rule) -> Measures:
@@ -287,19 +254,6 @@ def _refusals(reading: Reading, assay: Assay, modality: Modality, method: Method
         and (reading.p_toxic is None or 0 <= reading.p_toxic <= 1)
     )
     return () if possible else (Reason.ANALYSIS_FAILED,)
-
-
-def _count(reading: Reading, field: int) -> FieldCount:
-    tally = reading.tally
-    return FieldCount(
-        field=field,
-        n_live=tally.n_live,
-        n_rounded=tally.n_rounded,
-        n_lysed=tally.n_lysed,
-        area_mm2=tally.area_mm2,
-        confluence=tally.confluence,
-        p_toxic=reading.p_toxic,
-    )
 
 
 def _n_counted(fields: Iterable[FieldCount], rule: Rule) -> int:
