@@ -17,33 +17,24 @@ MAX_BYTES = 256 * 1024 * 1024
 """Largest file that is read."""
 SUFFIXES = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"})
 """What `list_images` takes for an image in a folder."""
-_DEPTHS_BITS = (8, 10, 12, 14, 16)
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def read_gray(path: Path | str, *, depth_bits: int | None = None) -> NDArray[np.uint8]:
+def read_gray(path: Path | str) -> NDArray[np.uint8]:
     """Return a PNG, TIFF, JPEG or BMP file as one gray image, (M, N) and read-only.
 
-    Color becomes luma, 16 bit lose their lowest bits; pixels are as stored (no EXIF rotation), of several
-    pages the first.
-
-    Parameters
-    ----------
-    path : Path or str
-        File of at most 25 million pixels.
-    depth_bits : int, optional
-        Significant bits of a 16-bit file, 8 to 16. By default the smallest of 8, 10, 12, 14 and 16 that
-        holds its brightest pixel.
+    Color becomes luma. 16 bit are scaled by their significant bits: the smallest of 8, 10, 12, 14 and 16 that
+    hold the brightest pixel. Pixels are as stored (no EXIF rotation), of several pages the first.
 
     Raises
     ------
     ImageError
-        If the file is missing, no such image, too large, cut off or damaged.
+        If the file is missing, no such image, over 25 million pixels, cut off or damaged.
     """
     path = Path(path)
     data = _read_bytes(path)
     try:
-        gray = _to_8_bit(_to_luma(_decode(data)), depth_bits)
+        gray = _to_8_bit(_to_luma(_decode(data)))
     except ImageError as fault:
         raise ImageError(f"{path} {fault}") from None
     except (struct.error, IndexError):
@@ -204,12 +195,8 @@ def _to_luma(image: NDArray[np.generic]) -> NDArray[np.generic]:
     return luma
 
 
-def _to_8_bit(image: NDArray[np.generic], depth_bits: int | None) -> NDArray[np.uint8]:
+def _to_8_bit(image: NDArray[np.generic]) -> NDArray[np.uint8]:
     if image.dtype == np.uint8:
         return np.ascontiguousarray(image, np.uint8)
-    brightest = int(image.max())
-    if depth_bits is None:
-        depth_bits = next(bits for bits in _DEPTHS_BITS if brightest < 2**bits)
-    if not 8 <= depth_bits <= 16 or brightest >= 2**depth_bits:
-        raise ImageError(f"holds {brightest}; expected at most {depth_bits} bits a pixel, state its depth")
+    depth_bits = next(bits for bits in (8, 10, 12, 14, 16) if image.max() < 2**bits)
     return (image.astype(np.uint16) >> (depth_bits - 8)).astype(np.uint8)

@@ -16,7 +16,7 @@ TOUR = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Five minut
 BLOCKS = re.findall(r"```sh\n(.*?)```", TOUR, flags=re.DOTALL)
 
 
-def run_blocks(blocks: list[str], folder: Path, port: int) -> str:
+def run_blocks(blocks, folder, port):
     """Run blocks of README in one shell in `folder`; return its standard output."""
     script = "\n".join(["set -e", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT", *blocks])
     replaced = {
@@ -37,11 +37,11 @@ def run_blocks(blocks: list[str], folder: Path, port: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("readme")
 
 
-def test_every_command_of_the_readme_exists() -> None:
+def test_every_command_of_the_readme_exists():
     for program in set(re.findall(r"^(?:tools|docs)/[\w./-]+", "\n".join(BLOCKS), flags=re.MULTILINE)):
         assert (ROOT / program).exists()
     for link in re.findall(r"\]\(([\w./-]+)\)", (ROOT / "README.md").read_text(encoding="utf-8")):
@@ -49,7 +49,7 @@ def test_every_command_of_the_readme_exists() -> None:
 
 
 @pytest.mark.system
-def test_the_tour_ends_with_verdicts_on_a_broker(folder: Path) -> None:
+def test_the_tour_ends_with_verdicts_on_a_broker(folder):
     if shutil.which("mosquitto_sub") is None:
         pytest.skip("mosquitto_sub is not installed; tools/test installs it")
     with socket.socket() as probe:

@@ -10,12 +10,9 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import TypeAlias
 
 from device.errors import ConfigError, ModelError, StationError
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  argparse gives it no public name
-"""What `add_parser` of a command's module gets."""
 COMMANDS = ("count", "grade", "run", "phantom", "config", "model", "schema", "demo")
 """Modules of this package that are commands, in the order of `--help`."""
 
@@ -25,13 +22,7 @@ by the quality gate; toxic with `--fail-on toxic`; Ctrl-C."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments without the program's name; those of the process if None.
-    """
+    """Run one command and return its exit code; None takes the arguments of the process."""
     args = make_parser().parse_args(argv)
     try:
         code: int = args.run(args)

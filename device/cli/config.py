@@ -2,15 +2,11 @@
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
 
-from device.cli.options import add_config_option
-
-if TYPE_CHECKING:
-    from device.cli import Commands
+from device.cli.options import Commands, add_config_option
 
 
-def add_parser(commands: "Commands") -> None:
+def add_parser(commands: Commands) -> None:
     """Add `nanotox config` to the commands."""
     parser = commands.add_parser(
         "config",

@@ -4,15 +4,11 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from device.cli.options import add_analysis_options, add_json_option
-
-if TYPE_CHECKING:
-    from device.cli import Commands
+from device.cli.options import Commands, add_analysis_options, add_json_option
 
 
-def add_parser(commands: "Commands") -> None:
+def add_parser(commands: Commands) -> None:
     """Add `nanotox count` to the commands."""
     parser = commands.add_parser(
         "count",

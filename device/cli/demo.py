@@ -3,15 +3,11 @@
 import argparse
 import signal
 import sys
-from typing import TYPE_CHECKING
 
-from device.cli.options import positive_whole
-
-if TYPE_CHECKING:
-    from device.cli import Commands
+from device.cli.options import Commands, positive_whole
 
 
-def add_parser(commands: "Commands") -> None:
+def add_parser(commands: Commands) -> None:
     """Add `nanotox demo` to the commands."""
     parser = commands.add_parser(
         "demo",

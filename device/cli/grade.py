@@ -7,14 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device.cli.options import add_analysis_options, add_json_option
+from device.cli.options import Commands, add_analysis_options, add_json_option
 
 if TYPE_CHECKING:
-    from device.cli import Commands
     from device.records import PlateReport, SampleVerdict, Verdict
 
 
-def add_parser(commands: "Commands") -> None:
+def add_parser(commands: Commands) -> None:
     """Add `nanotox grade` to the commands."""
     parser = commands.add_parser(
         "grade",

@@ -3,15 +3,11 @@
 import argparse
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
-from device.cli.options import add_json_option
-
-if TYPE_CHECKING:
-    from device.cli import Commands
+from device.cli.options import Commands, add_json_option
 
 
-def add_parser(commands: "Commands") -> None:
+def add_parser(commands: Commands) -> None:
     """Add `nanotox model` to the commands."""
     parser = commands.add_parser(
         "model",

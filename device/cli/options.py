@@ -3,7 +3,10 @@
 import argparse
 import math
 from pathlib import Path
+from typing import TypeAlias
 
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  argparse gives it no public name
+"""What `add_parser` of a command's module gets."""
 ASSAYS = ("adherent", "suspension")
 MODALITIES = ("phase", "brightfield")
 METHODS = ("hybrid", "paper")

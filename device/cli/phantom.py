@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from device.analysis.phantom import Phantom, TrueObject
-    from device.cli import Commands
+    from device.cli.options import Commands
     from device.plates import DatasetInfo
     from device.records import PlateWell
 

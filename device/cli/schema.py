@@ -2,13 +2,11 @@
 
 import argparse
 import json
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from device.cli import Commands
+from device.cli.options import Commands
 
 
-def add_parser(commands: "Commands") -> None:
+def add_parser(commands: Commands) -> None:
     """Add `nanotox schema` to the commands."""
     parser = commands.add_parser(
         "schema",

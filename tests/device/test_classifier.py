@@ -9,7 +9,7 @@ import pytest
 
 from device import classifier
 from device.errors import ModelError
-from device.model_card import Bundle, Card, Quantization
+from device.model_card import Card, Quantization
 from device.models import find_bundle
 from device.records import CellClass
 
@@ -18,20 +18,20 @@ DEVICE = Path(classifier.__file__).parent
 
 
 @pytest.fixture(scope="module")
-def bundle() -> Bundle:
+def bundle():
     return find_bundle(TINY)
 
 
-def with_card(bundle: Bundle, **changes: object) -> Bundle:
+def with_card(bundle, **changes):
     card: Card = dataclasses.replace(bundle.card, **changes)
     return dataclasses.replace(bundle, card=card)
 
 
-def with_golden(bundle: Bundle, **changes: object) -> Bundle:
+def with_golden(bundle, **changes):
     return dataclasses.replace(bundle, golden=dataclasses.replace(bundle.golden, **changes))
 
 
-def test_the_interpreter_is_invoked_in_one_place_of_the_station() -> None:
+def test_the_interpreter_is_invoked_in_one_place_of_the_station():
     calls = [
         path.name
         for path in DEVICE.rglob("*.py")
@@ -40,7 +40,7 @@ def test_the_interpreter_is_invoked_in_one_place_of_the_station() -> None:
     assert calls == ["classifier.py"]
 
 
-def test_probabilities_are_those_of_the_card_and_sum_to_one(bundle: Bundle) -> None:
+def test_probabilities_are_those_of_the_card_and_sum_to_one(bundle):
     classify = classifier.open_cell_classifier(bundle)
     assert classify.classes == (CellClass.LIVE, CellClass.DEAD, CellClass.OTHER)
     assert classify.id == bundle.id
@@ -54,7 +54,7 @@ def test_probabilities_are_those_of_the_card_and_sum_to_one(bundle: Bundle) -> N
     np.testing.assert_allclose(probabilities, stored, atol=0.05)
 
 
-def test_drawn_shapes_are_told_apart(bundle: Bundle) -> None:
+def test_drawn_shapes_are_told_apart(bundle):
     crops = np.full((2, 28, 28), 128, np.uint8)
     rows, cols = np.mgrid[:28, :28] - 13.5
     crops[0][np.hypot(rows, cols) < 6] = 190
@@ -63,9 +63,7 @@ def test_drawn_shapes_are_told_apart(bundle: Bundle) -> None:
     assert [classify.classes[i] for i in classify(crops).argmax(axis=1)] == [CellClass.DEAD, CellClass.LIVE]
 
 
-def test_a_crop_scores_the_same_alone_and_in_any_batch(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_crop_scores_the_same_alone_and_in_any_batch(bundle, monkeypatch):
     monkeypatch.setattr(classifier, "MAX_BATCH", 7)
     network = classifier.open_network(bundle)
     together = network.run(bundle.golden.inputs)[0]
@@ -73,25 +71,23 @@ def test_a_crop_scores_the_same_alone_and_in_any_batch(
     np.testing.assert_array_equal(together, alone)
 
 
-def test_no_crops_give_no_probabilities(bundle: Bundle) -> None:
+def test_no_crops_give_no_probabilities(bundle):
     assert classifier.open_cell_classifier(bundle)(np.zeros((0, 28, 28), np.uint8)).shape == (0, 3)
 
 
-def test_black_and_white_crops_stay_finite(bundle: Bundle) -> None:
+def test_black_and_white_crops_stay_finite(bundle):
     crops = np.stack([np.zeros((28, 28), np.uint8), np.full((28, 28), 255, np.uint8)])
     assert np.isfinite(classifier.open_cell_classifier(bundle)(crops)).all()
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (1, 27, 28), (1, 28, 28, 1)])
-def test_a_wrong_shape_is_refused(bundle: Bundle, shape: tuple[int, ...]) -> None:
+def test_a_wrong_shape_is_refused(bundle, shape):
     with pytest.raises(ValueError, match=r"expected uint8 \(K, 28, 28\)"):
         classifier.open_network(bundle).run(np.zeros(shape, np.uint8))
 
 
 @pytest.mark.parametrize(("made_by", "largest"), [(classifier.runtime_name(), 1), ("other 1.0 riscv64", 8)])
-def test_golden_logits_may_differ_by_what_runtimes_differ_and_no_more(
-    bundle: Bundle, made_by: str, largest: int
-) -> None:
+def test_golden_logits_may_differ_by_what_runtimes_differ_and_no_more(bundle, made_by, largest):
     logits = classifier.Int8Network(bundle.model).run(bundle.golden.inputs)[0]
     for steps, is_fit in ((largest, True), (largest + 1, False)):
         moved = logits.copy()
@@ -104,7 +100,7 @@ def test_golden_logits_may_differ_by_what_runtimes_differ_and_no_more(
                 classifier.open_network(changed)
 
 
-def test_golden_logits_that_are_all_a_little_off_are_refused(bundle: Bundle) -> None:
+def test_golden_logits_that_are_all_a_little_off_are_refused(bundle):
     logits = classifier.Int8Network(bundle.model).run(bundle.golden.inputs)[0]
     moved = np.where(logits < 0, logits + 3, logits - 3).astype(np.int8)
     changed = with_card(with_golden(bundle, logits=moved), golden_runtime="other 1.0 riscv64")
@@ -112,22 +108,22 @@ def test_golden_logits_that_are_all_a_little_off_are_refused(bundle: Bundle) -> 
         classifier.open_network(changed)
 
 
-def test_a_card_of_another_model_is_refused(bundle: Bundle) -> None:
+def test_a_card_of_another_model_is_refused(bundle):
     with pytest.raises(ModelError, match=r"logits has Quantization\(.*; expected .* by its card"):
         classifier.open_network(with_card(bundle, logits=Quantization(scale=0.5, zero_point=27)))
 
 
-def test_golden_outputs_of_another_shape_are_refused(bundle: Bundle) -> None:
+def test_golden_outputs_of_another_shape_are_refused(bundle):
     with pytest.raises(ModelError, match=r"logits \(24, 3\) and features \(24, 16\); expected \(24, 2\)"):
         classifier.open_network(with_golden(bundle, logits=bundle.golden.logits[:, :2]))
 
 
-def test_a_field_model_cannot_classify_cells(bundle: Bundle) -> None:
+def test_a_field_model_cannot_classify_cells(bundle):
     with pytest.raises(ModelError, match="is a cell model; expected a field model"):
         classifier.open_field_classifier(bundle)
 
 
-def test_a_field_model_gives_the_probability_of_toxic(bundle: Bundle) -> None:
+def test_a_field_model_gives_the_probability_of_toxic(bundle):
     # the tiny model's second output stands in for `toxic`
     fields = with_card(bundle, kind="field", classes=("non_toxic", "toxic", "unused"))
     p_toxic = classifier.open_field_classifier(fields)(bundle.golden.inputs)
@@ -136,7 +132,7 @@ def test_a_field_model_gives_the_probability_of_toxic(bundle: Bundle) -> None:
     )
 
 
-def test_temperature_softens_without_changing_the_order() -> None:
+def test_temperature_softens_without_changing_the_order():
     logits = np.array([[4.0, 1.0, 0.0], [-60000.0, 0.0, 60000.0]], np.float32)
     sharp, soft = classifier.softmax(logits, 1.0), classifier.softmax(logits, 3.0)
     assert sharp[0, 0] > soft[0, 0] > soft[0, 1] > sharp[0, 1]

@@ -16,7 +16,7 @@ from device.errors import ConfigError, ImageError, ModelError
 from device.records import Assay, Method, Modality
 
 
-def parsers(parser: argparse.ArgumentParser, path: str) -> list[tuple[str, argparse.ArgumentParser]]:
+def parsers(parser, path):
     found = [(path, parser)]
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -26,25 +26,25 @@ def parsers(parser: argparse.ArgumentParser, path: str) -> list[tuple[str, argpa
 
 
 @pytest.mark.parametrize(("path", "parser"), parsers(cli.make_parser(), "nanotox"))
-def test_every_command_has_help_with_an_example(path: str, parser: argparse.ArgumentParser) -> None:
+def test_every_command_has_help_with_an_example(path, parser):
     assert f"Example: {path} " in (parser.epilog or "") or path == "nanotox"
     assert "Example: nanotox" in parser.format_help().replace("\n", " ")
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
-def test_a_command_imports_the_standard_library_only(name: str) -> None:
+def test_a_command_imports_the_standard_library_only(name):
     module = importlib.import_module(f"device.cli.{name}")
     assert callable(module.add_parser)
 
 
-def test_choices_are_those_of_the_records() -> None:
+def test_choices_are_those_of_the_records():
     assert get_args(Assay) == options.ASSAYS
     assert get_args(Modality) == options.MODALITIES
     assert get_args(Method) == options.METHODS
 
 
-def test_help_comes_quickly() -> None:
-    def cpu_s() -> float:
+def test_help_comes_quickly():
+    def cpu_s():
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         return used.ru_utime + used.ru_stime
 
@@ -54,7 +54,7 @@ def test_help_comes_quickly() -> None:
     assert cpu_s() - start < 0.4
 
 
-def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_is_that_of_the_package(capsys):
     with pytest.raises(SystemExit) as left:
         cli.main(["--version"])
     assert left.value.code == 0
@@ -62,7 +62,7 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize("argv", [[], ["nonsense"], ["model"], ["model", "verify"]])
-def test_wrong_usage_is_exit_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_is_exit_2(argv, capsys):
     with pytest.raises(SystemExit) as left:
         cli.main(argv)
     assert left.value.code == 2
@@ -78,10 +78,8 @@ def test_wrong_usage_is_exit_2(argv: list[str], capsys: pytest.CaptureFixture[st
         (KeyboardInterrupt(), 130),
     ],
 )
-def test_errors_are_one_line_and_an_exit_code(
-    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def run(_: argparse.Namespace) -> int:
+def test_errors_are_one_line_and_an_exit_code(error, code, monkeypatch, capsys):
+    def run(_):
         raise error
 
     monkeypatch.setattr("device.cli.model.run_list", run)
@@ -91,7 +89,7 @@ def test_errors_are_one_line_and_an_exit_code(
     assert err.startswith("nanotox: ")
 
 
-def test_a_reader_that_goes_away_is_no_traceback() -> None:
+def test_a_reader_that_goes_away_is_no_traceback():
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(

@@ -28,13 +28,8 @@ def test_every_fault_has_its_line(config, capsys):
     assert told.out == ""
     lines = told.err.splitlines()
     assert all(line.startswith("nanotox: error: ") for line in lines)
-    for key in (
-        "scale.um_per_pixel",
-        "scale.um_per_px",
-        "camera.speed",
-        "camera.interval_s",
-        "publisher.host",
-    ):
+    keys = "scale.um_per_pixel scale.um_per_px camera.speed camera.interval_s publisher.host"
+    for key in keys.split():
         assert sum(f" {key} is " in line for line in lines) == 1, key
     assert len(lines) == 5
 

@@ -3,7 +3,6 @@
 import csv
 import json
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +16,7 @@ TINY = str(Path(__file__).parent / "data" / "tiny-cell")
 SCALE = ["--um-per-px", "0.65"]
 
 
-def draw_field(seed: int = 1, *, shape: tuple[int, int] = (240, 300)) -> np.ndarray:
+def draw_field(seed=1, *, shape=(240, 300)):
     """Return a noisy field with bright disks (dead) and dark spindles (live)."""
     rng = np.random.default_rng(seed)
     image = np.full(shape, 128.0)
@@ -31,7 +30,7 @@ def draw_field(seed: int = 1, *, shape: tuple[int, int] = (240, 300)) -> np.ndar
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     folder = tmp_path / "fields"
     folder.mkdir()
     for seed in (1, 2):
@@ -39,13 +38,24 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def count(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, list[dict[str, Any]]]:
+def count(capsys, *argv):
     code = cli.main(["count", "--model", TINY, "--json", *map(str, argv)])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     return code, lines
 
 
-def test_each_image_of_a_folder_gets_a_json_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def write_info(folder, source, modality):
+    info = {
+        "um_per_px": 0.65,
+        "um_per_px_source": source,
+        "modality": modality,
+        "origin": "o",
+        "licence": "l",
+    }
+    (folder / "dataset.json").write_text(json.dumps(info))
+
+
+def test_each_image_of_a_folder_gets_a_json_line(folder, capsys):
     code, lines = count(capsys, folder, *SCALE)
     assert code == 0
     assert [line["file"] for line in lines] == [str(folder / "f1.png"), str(folder / "f2.png")]
@@ -60,7 +70,7 @@ def test_each_image_of_a_folder_gets_a_json_line(folder: Path, capsys: pytest.Ca
         assert line["timing_ms"]["total"] >= line["timing_ms"]["read"] > 0
 
 
-def test_workers_change_nothing_but_the_time(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_workers_change_nothing_but_the_time(folder, capsys):
     paths = [folder] * 4
     alone, together = (count(capsys, *paths, *SCALE, "--workers", n)[1] for n in (1, 3))
     for line in (*alone, *together):
@@ -68,9 +78,7 @@ def test_workers_change_nothing_but_the_time(folder: Path, capsys: pytest.Captur
     assert alone == together
 
 
-def test_a_file_that_cannot_be_read_gets_its_line_and_exit_1(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_that_cannot_be_read_gets_its_line_and_exit_1(folder, capsys):
     (folder / "cut.png").write_bytes((folder / "f1.png").read_bytes()[:500])
     code, lines = count(capsys, folder, folder / "missing.png", *SCALE)
     assert code == 1
@@ -81,18 +89,14 @@ def test_a_file_that_cannot_be_read_gets_its_line_and_exit_1(
     assert set(lines[0]) == set(lines[-1])
 
 
-def test_where_nothing_can_be_read_no_model_is_asked_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_where_nothing_can_be_read_no_model_is_asked_for(tmp_path, capsys):
     assert cli.main(["count", str(tmp_path), str(tmp_path / "no.png"), "--json"]) == 1
     errors = [json.loads(line)["error"] for line in capsys.readouterr().out.splitlines()]
     assert "is a folder; expected a PNG" in errors[0]
     assert "does not exist" in errors[1]
 
 
-def test_a_field_refused_by_the_gate_is_exit_3_with_its_reasons(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_field_refused_by_the_gate_is_exit_3_with_its_reasons(folder, capsys):
     write_png(folder / "flat.png", np.full((100, 100), 128, np.uint8))
     write_png(folder / "pixel.png", np.full((1, 1), 128, np.uint8))
     code, lines = count(capsys, folder, *SCALE)
@@ -102,24 +106,15 @@ def test_a_field_refused_by_the_gate_is_exit_3_with_its_reasons(
     assert all(line["quality"]["refused_by"] for line in refused)
 
 
-def test_without_a_scale_it_says_what_to_do(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_scale_it_says_what_to_do(folder, capsys):
     assert cli.main(["count", str(folder), "--model", TINY]) == 2
     assert "no scale is known for" in (err := capsys.readouterr().err)
     assert "--um-per-px X" in err
     assert err.count("\n") == 1
 
 
-def test_dataset_json_of_the_parent_gives_scale_source_and_origin(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    info = {
-        "um_per_px": 0.65,
-        "um_per_px_source": "assumed",
-        "modality": "brightfield",
-        "origin": "o",
-        "licence": "l",
-    }
-    (folder.parent / "dataset.json").write_text(json.dumps(info))
+def test_dataset_json_of_the_parent_gives_scale_source_and_origin(folder, capsys):
+    write_info(folder.parent, "assumed", "brightfield")
     code, lines = count(capsys, folder / "f1.png")
     assert code == 0
     assert lines[0]["quality"]["flags"] == ["SCALE_ASSUMED"]
@@ -139,29 +134,18 @@ def test_dataset_json_of_the_parent_gives_scale_source_and_origin(
         (["--method", "paper"], "expected --assay and --modality"),
     ],
 )
-def test_a_model_that_does_not_fit_is_refused(
-    folder: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_model_that_does_not_fit_is_refused(folder, options, message, capsys):
     assert cli.main(["count", str(folder), *SCALE, *options]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_statements_that_contradict_each_other_are_refused(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    info = {
-        "um_per_px": 0.65,
-        "um_per_px_source": "measured",
-        "modality": "phase",
-        "origin": "o",
-        "licence": "l",
-    }
-    (folder / "dataset.json").write_text(json.dumps(info))
+def test_statements_that_contradict_each_other_are_refused(folder, capsys):
+    write_info(folder, "measured", "phase")
     assert cli.main(["count", str(folder), "--modality", "brightfield", "--assay", "suspension"]) == 2
     assert "modality is brightfield and phase" in capsys.readouterr().err
 
 
-def test_text_is_an_aligned_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_is_an_aligned_table(folder, capsys):
     write_png(folder / "flat.png", np.full((100, 100), 128, np.uint8))
     assert cli.main(["count", str(folder), str(folder / "missing.png"), "--model", TINY, *SCALE]) == 1
     rows = capsys.readouterr().out.splitlines()
@@ -174,7 +158,7 @@ def test_text_is_an_aligned_table(folder: Path, capsys: pytest.CaptureFixture[st
     ]
 
 
-def test_csv_has_a_row_a_file(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_csv_has_a_row_a_file(folder, tmp_path, capsys):
     _, lines = count(capsys, folder, folder / "missing.png", *SCALE, "--csv", tmp_path / "counts.csv")
     with (tmp_path / "counts.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -185,9 +169,7 @@ def test_csv_has_a_row_a_file(folder: Path, tmp_path: Path, capsys: pytest.Captu
     assert "does not exist" in rows[2]["error"]
 
 
-def test_masks_hold_one_label_a_region(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_masks_hold_one_label_a_region(folder, tmp_path, capsys):
     _, lines = count(capsys, folder, *SCALE, "--masks", tmp_path / "m", "--overlay", tmp_path / "o")
     for line in lines:
         name = Path(line["file"]).name
@@ -198,21 +180,12 @@ def test_masks_hold_one_label_a_region(
         assert cv2.imread(str(tmp_path / "o" / name)).shape == (240, 300, 3)
 
 
-def test_stages_of_the_paper_are_its_figures(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = [
-        "--method",
-        "paper",
-        "--assay",
-        "adherent",
-        "--modality",
-        "phase",
-        "--stages",
-        str(tmp_path / "s"),
-    ]
-    assert cli.main(["count", str(folder / "f1.png"), *SCALE, *options, "--json"]) in (0, 3)
-    line = json.loads(capsys.readouterr().out)
+def test_stages_of_the_paper_are_its_figures(folder, tmp_path, capsys):
+    options = ["--method", "paper", "--assay", "adherent", "--modality", "phase", "--json", "--stages"]
+    assert cli.main(["count", str(folder / "f1.png"), *SCALE, *options, str(tmp_path / "s")]) in (0, 3)
+    out, err = capsys.readouterr()
+    line = json.loads(out)
+    assert err.splitlines()[-1].startswith("1 file: ")
     assert line["n_live"] == 0
     assert line["cell_model"] is None
     names = [path.stem.split("-", 1)[1] for path in sorted((tmp_path / "s" / "f1").iterdir())]
@@ -221,16 +194,14 @@ def test_stages_of_the_paper_are_its_figures(
     assert all(read_gray(path).shape for path in (tmp_path / "s" / "f1").iterdir())
 
 
-def test_pictures_never_replace_the_images(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pictures_never_replace_the_images(folder, capsys):
     before = (folder / "f1.png").read_bytes()
     assert cli.main(["count", str(folder), "--model", TINY, *SCALE, "--overlay", str(folder)]) == 2
     assert "where the images are; expected another folder" in capsys.readouterr().err
     assert (folder / "f1.png").read_bytes() == before
 
 
-def test_equal_names_in_two_folders_give_two_pictures(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_equal_names_in_two_folders_give_two_pictures(folder, tmp_path, capsys):
     write_png(tmp_path / "f1.png", draw_field(3))
     cv2.imwrite(str(folder / "f1.tif"), draw_field(4))
     files = [folder / "f1.png", folder / "f1.tif", tmp_path / "f1.png"]
@@ -248,7 +219,7 @@ def test_equal_names_in_two_folders_give_two_pictures(
         np.full((5, 5), 7, np.uint8),
     ],
 )
-def test_every_kind_of_stage_becomes_visible(picture: np.ndarray) -> None:
+def test_every_kind_of_stage_becomes_visible(picture):
     seen = visible(picture)
     assert seen.dtype == np.uint8
     assert seen.shape[:2] == (5, 5)

@@ -82,12 +82,8 @@ def test_json_is_one_object_a_line_wells_first_and_the_plate_last(plate, reader,
     assert [record["well"] for record in records[:-1]] == list(WELLS)
     assert all(record["research_use_only"] for record in records)
     assert all(record["stage"] == "final" for record in records[:-1])
-    assert [sample["outcome"] for sample in records[-1]["samples"]] == [
-        "non_toxic",
-        "toxic",
-        "non_toxic",
-        "toxic",
-    ]
+    outcomes = [sample["outcome"] for sample in records[-1]["samples"]]
+    assert outcomes == ["non_toxic", "toxic"] * 2
 
 
 def test_toxic_fails_only_where_that_was_asked_for(plate, reader):
@@ -133,10 +129,8 @@ def test_the_rule_may_be_named_and_an_unknown_one_lists_the_known(plate, reader,
     assert grade(plate, "--rule", "viability-70/1", "--json") == 0
     assert json.loads(capsys.readouterr().out.splitlines()[0])["rule"] == "viability-70/1"
     assert grade(plate, "--rule", "none/1") == 2
-    assert (
-        "rule 'none/1' is unknown; expected one of iso10993-5-extract/1, viability-70/1"
-        in capsys.readouterr().err
-    )
+    message = "rule 'none/1' is unknown; expected one of iso10993-5-extract/1, viability-70/1"
+    assert message in capsys.readouterr().err
 
 
 def test_a_plate_with_faults_is_a_usage_error_that_lists_them(plate, reader, capsys):

@@ -11,9 +11,7 @@ from device import cli, models
 TINY = Path(__file__).parent / "data" / "tiny-cell"
 
 
-def test_list_names_each_bundle_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_list_names_each_bundle_once(tmp_path, monkeypatch, capsys):
     shutil.copytree(TINY, tmp_path / "tiny-cell")
     monkeypatch.setattr(models, "bundles_folder", lambda: tmp_path)
     assert cli.main(["model", "list"]) == 0
@@ -27,7 +25,7 @@ def test_list_names_each_bundle_once(
     assert row["trusted"] is False
 
 
-def test_verify_runs_the_golden_inputs_here(capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_runs_the_golden_inputs_here(capsys):
     assert cli.main(["model", "verify", str(TINY), "--json"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert row["n_golden"] == 24
@@ -37,7 +35,7 @@ def test_verify_runs_the_golden_inputs_here(capsys: pytest.CaptureFixture[str]) 
     assert "tiny-cell is fit for " in capsys.readouterr().out
 
 
-def test_verify_of_a_damaged_bundle_is_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_of_a_damaged_bundle_is_exit_2(tmp_path, capsys):
     copied = shutil.copytree(TINY, tmp_path / "copied")
     (copied / "model.tflite").write_bytes(b"12345678")
     assert cli.main(["model", "verify", str(copied)]) == 2
@@ -48,6 +46,6 @@ def test_verify_of_a_damaged_bundle_is_exit_2(tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("name", models.list_bundles())
-def test_shipped_bundles_are_fit_and_trusted(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shipped_bundles_are_fit_and_trusted(name, capsys):
     assert cli.main(["model", "verify", name, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["trusted"] is True

@@ -2,8 +2,6 @@
 
 import io
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,12 +12,12 @@ from device.plates import read_plate, write_plate
 from device.records import Outcome
 
 
-def final(outcome: str, **changes: object) -> dict[str, Any]:
+def final(outcome, **changes):
     found = {"stage": "final", "outcome": outcome, "reasons": [], "affected": 0.31, "grade": 2}
     return {**found, "bounds": {"low": 0.25, "high": 0.37}, **changes}
 
 
-def test_the_plate_has_controls_and_three_doses_and_can_be_written(tmp_path: Path) -> None:
+def test_the_plate_has_controls_and_three_doses_and_can_be_written(tmp_path):
     plate = demo.make_plate(10, 3)
     assert [well.role for well in plate.wells] == ["blank", "negative", "positive", *["test"] * 9]
     assert {well.dose for well in plate.wells if well.role == "test"} == {10, 30, 100}
@@ -28,7 +26,7 @@ def test_the_plate_has_controls_and_three_doses_and_can_be_written(tmp_path: Pat
     assert read_plate(tmp_path / "plate.csv", name="demo") == plate
 
 
-def test_the_station_of_the_demo_is_configured_without_fault(tmp_path: Path) -> None:
+def test_the_station_of_the_demo_is_configured_without_fault(tmp_path):
     (tmp_path / "station.toml").write_text(demo.station_toml(port=1883))
     config = read_config(
         tmp_path / "station.toml",
@@ -40,7 +38,7 @@ def test_the_station_of_the_demo_is_configured_without_fault(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("dead_fraction", "expected"), [(0.3, Outcome.NON_TOXIC), (0.85, Outcome.TOXIC)])
-def test_a_right_verdict_is_no_fault_and_every_other_is(dead_fraction: float, expected: Outcome) -> None:
+def test_a_right_verdict_is_no_fault_and_every_other_is(dead_fraction, expected):
     plan = next(w for w in demo.make_plate(5, 1).wells if w.dead_fraction == dead_fraction)
     assert Row(plan, 5, final(expected)).fault is None
     for outcome in set(Outcome) - {expected}:
@@ -52,7 +50,7 @@ def test_a_right_verdict_is_no_fault_and_every_other_is(dead_fraction: float, ex
     assert "4 readings came back; expected 5" in str(Row(plan, 4, final(expected)).fault)
 
 
-def test_without_a_terminal_the_table_is_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_the_table_is_plain_lines(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     row = Row(demo.make_plate(5, 1).wells[4], 3, final("inconclusive", stage="provisional", bounds=None))
     table = Table([row])
@@ -67,7 +65,7 @@ def test_without_a_terminal_the_table_is_plain_lines(monkeypatch: pytest.MonkeyP
     assert lines[1].endswith("final: non_toxic (as true)")
 
 
-def test_on_a_terminal_the_table_is_redrawn_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_terminal_the_table_is_redrawn_in_place(monkeypatch):
     terminal = io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stdout", terminal)

@@ -95,13 +95,6 @@ def test_16_bit_is_scaled_by_its_significant_depth(tmp_path, brightest, shift, k
     assert np.array_equal(read_gray(save(tmp_path / f"a.{kind}", image)), image >> shift)
 
 
-def test_a_stated_depth_is_kept_and_a_wrong_one_refused(tmp_path):
-    path = save(tmp_path / "a.png", np.full((4, 4), 800, np.uint16))
-    assert read_gray(path, depth_bits=12)[0, 0] == 50
-    with pytest.raises(ImageError, match="holds 800; expected at most 9 bits"):
-        read_gray(path, depth_bits=9)
-
-
 def test_color_is_read_as_luma(tmp_path):
     image = np.zeros((4, 5, 3), np.uint8)
     image[...] = (10, 100, 200)

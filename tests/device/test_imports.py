@@ -6,18 +6,18 @@ import sys
 HEAVY = ("tensorflow", "keras", "scipy", "matplotlib", "training")
 
 
-def imported_by(statement: str) -> set[str]:
+def imported_by(statement):
     code = f"import sys; {statement}; print(' '.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return {name.split(".")[0] for name in done.stdout.split()}
 
 
-def test_the_command_line_imports_nothing_heavy() -> None:
+def test_the_command_line_imports_nothing_heavy():
     modules = imported_by("import device.cli; device.cli.make_parser()")
     assert not modules & {*HEAVY, "numpy", "cv2", "paho", "ai_edge_litert", "tflite_runtime"}
 
 
-def test_what_reads_a_field_imports_neither_scipy_nor_tensorflow() -> None:
+def test_what_reads_a_field_imports_neither_scipy_nor_tensorflow():
     modules = imported_by(
         "import device.analysis.assess, device.classifier, device.models, device.cli.fields"
     )

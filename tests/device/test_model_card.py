@@ -10,21 +10,17 @@ from device.errors import ModelError
 from device.model_card import Card, card_text, fit_faults, network_input, read_card, settings_from_card
 
 TEXT = (Path(__file__).parent / "data" / "tiny-cell" / "card.json").read_text()
+FOCUS = {"focus_laplacian": 0.08, "focus_tenengrad": 5, "focus_slope": -2.9, "focus_slope_mad": 0.2}
 
 
-def changed(**changes: object) -> str:
+def changed(**changes):
     return json.dumps({**json.loads(TEXT), **changes})
 
 
-def test_a_card_survives_writing_and_reading() -> None:
+def test_a_card_survives_writing_and_reading():
     full = changed(
         thresholds={"accept_min": 0.4},
-        reference_quality={
-            "focus_laplacian": 0.08,
-            "focus_tenengrad": 5,
-            "focus_slope": -2.9,
-            "focus_slope_mad": 0.2,
-        },
+        reference_quality=FOCUS,
         data=[{"name": "ldc", "sha256": "ab", "origin": "rendered", "licence": "MIT", "n": 3}],
         recipe={"name": "tiny-cell", "sha256": "cd"},
         metrics={"f1_dead": {"value": 0.9, "low": 0.8, "high": None, "n": 40, "data": "real, test split"}},
@@ -37,10 +33,8 @@ def test_a_card_survives_writing_and_reading() -> None:
     assert read_card(card_text(card), "again") == card
 
 
-def test_all_faults_come_at_once() -> None:
-    text = json.dumps(
-        {**json.loads(TEXT), "colour": 1, "kind": "tissue", "temperature": "hot", "limits": [1]}
-    )
+def test_all_faults_come_at_once():
+    text = changed(colour=1, kind="tissue", temperature="hot", limits=[1])
     with pytest.raises(ModelError) as caught:
         read_card(text, "models/x/card.json")
     message = str(caught.value)
@@ -75,13 +69,13 @@ def test_all_faults_come_at_once() -> None:
         ({"recipe": {"name": "tiny"}}, "recipe.sha256 is missing"),
     ],
 )
-def test_a_value_out_of_range_is_named(changes: dict[str, object], fault: str) -> None:
+def test_a_value_out_of_range_is_named(changes, fault):
     with pytest.raises(ModelError) as caught:
         read_card(changed(**changes), "card.json")
     assert fault in str(caught.value)
 
 
-def test_a_missing_key_is_named() -> None:
+def test_a_missing_key_is_named():
     document = json.loads(TEXT)
     del document["classes"]
     with pytest.raises(ModelError, match="classes is missing"):
@@ -89,17 +83,17 @@ def test_a_missing_key_is_named() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"temperature": NaN}'])
-def test_what_is_no_card_is_refused(text: str) -> None:
+def test_what_is_no_card_is_refused(text):
     with pytest.raises(ModelError, match=r"card\.json"):
         read_card(text, "card.json")
 
 
-def test_background_is_zero_to_the_network() -> None:
+def test_background_is_zero_to_the_network():
     crops = np.array([0, 128, 255], np.uint8)
     np.testing.assert_array_equal(network_input(crops), np.array([-1, 0, 127 / 128], np.float32))
 
 
-def test_a_model_for_other_images_does_not_fit() -> None:
+def test_a_model_for_other_images_does_not_fit():
     card = read_card(TEXT, "card.json")
     assert fit_faults(card, assay="suspension", modality="brightfield") == []
     assert fit_faults(card, assay=None, modality=None) == []
@@ -111,9 +105,8 @@ def test_a_model_for_other_images_does_not_fit() -> None:
     assert fit_faults(coarse, assay=None, modality=None) == ["model tiny-cell sees 1.3 um/px; expected 0.65"]
 
 
-def test_settings_are_those_of_the_card() -> None:
-    focus = {"focus_laplacian": 0.08, "focus_tenengrad": 5.0, "focus_slope": -2.9, "focus_slope_mad": 0.2}
-    card = read_card(changed(thresholds={"accept_min": 0.4}, reference_quality=focus), "card.json")
+def test_settings_are_those_of_the_card():
+    card = read_card(changed(thresholds={"accept_min": 0.4}, reference_quality=FOCUS), "card.json")
     settings = settings_from_card(card, method="paper")
     assert (settings.assay, settings.modality, settings.method) == ("suspension", "brightfield", "paper")
     assert settings.accept_min == 0.4

@@ -11,10 +11,7 @@ pytestmark = pytest.mark.system
 
 
 def test_the_demo_ends_by_itself_with_every_verdict_as_true():
-    if (
-        shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin") is None
-        and shutil.which("mosquitto") is None
-    ):
+    if not (shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")):
         pytest.skip("mosquitto is not installed; tools/test installs it")
     command = [sys.executable, "-m", "device.cli", "demo", "--fields", "5"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
