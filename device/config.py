@@ -60,7 +60,7 @@ class KindSection:
     kind: str
     """Name of the module in device/cameras or device/publishers."""
     settings: Any = None
-    """The kind's own record, or None if the reader was not told how to find it."""
+    """The kind's own record, if the reader was told how to find it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +127,7 @@ def list_kinds(package: str) -> tuple[str, ...]:
 
 
 def import_kind(package: str, kind: str) -> Any:  # noqa: ANN401 - each package has its own form of kinds
-    """Return the module of `kind` in `package`.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such kind (the message lists those there are) or it needs a library that is missing.
-    """
+    """Return the module of `kind` in `package`; ConfigError if it, or a library that it needs, is missing."""
     kinds, what = list_kinds(package), package.rpartition(".")[2].removesuffix("s")
     if kind not in kinds:
         raise ConfigError(f"{what}.kind is {kind!r}; expected one of {', '.join(kinds)}")
@@ -209,15 +203,14 @@ class _Reader:
         if not isinstance(kind, str):
             found = "missing" if kind is None else repr(kind)
             self.faults.append(f'{where}.kind is {found}; expected the name of a kind, such as "{usual}"')
-            return None
-        if settings_of is None:
+        elif settings_of is None:
             return KindSection(kind)
-        try:
-            settings = settings_of(kind)
-        except StationError as error:
-            self.faults.append(str(error))
-            return None
-        return KindSection(kind, self.record(table, settings, where, also=("kind",)))
+        else:
+            try:
+                return KindSection(kind, self.record(table, settings_of(kind), where, also=("kind",)))
+            except StationError as error:
+                self.faults.append(str(error))
+        return None
 
     def record(
         self, table: Mapping[str, Any], cls: type[Any], where: str, *, also: tuple[str, ...] = ()

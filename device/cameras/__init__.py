@@ -87,14 +87,6 @@ def camera_settings(kind: str) -> type[Any]:
 
 
 def open_camera(kind: str, settings: object, setup: Setup) -> Camera:
-    """Open the camera `kind` with its own settings record.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such kind.
-    CameraError
-        If the source cannot be opened.
-    """
+    """Open the camera `kind` with its own settings record; CameraError if its source cannot be opened."""
     camera: Camera = import_kind(__name__, kind).open_camera(settings, setup)
     return camera

@@ -24,15 +24,7 @@ class Settings:
 
 
 def open_camera(settings: Settings, setup: Setup) -> "FolderCamera":
-    """Return a camera over the files of a folder.
-
-    Raises
-    ------
-    CameraError
-        If the folder is missing or holds no images.
-    ConfigError
-        If the plate names files that are not there.
-    """
+    """Return a camera over the files of a folder; ConfigError if the plate names files that are not there."""
     path = settings.path
     if not path.exists():
         raise CameraError(f"camera.path is {path}, which does not exist; expected a folder of images")

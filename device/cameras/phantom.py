@@ -1,17 +1,15 @@
 """Camera kind `phantom`: rendered fields instead of a microscope, marked as simulated in every frame."""
 
-import itertools
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from device.analysis.phantom import Phantom, render_plate, render_well
 from device.cameras import Setup
 from device.errors import CameraError, ConfigError
 from device.records import Frame, Scale
-
-_DEFAULT_SCALE = Scale(0.65, "measured")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +60,8 @@ def open_camera(settings: Settings, setup: Setup) -> "PhantomCamera":
 class PhantomCamera:
     """Rendered fields as frames, well after well in the order of the plate.
 
-    Parameters
-    ----------
-    settings : Settings
-    setup : Setup
-        Its wells state their dead fractions; without a scale the fields have 0.65 um/px.
-    wait : callable, optional
-        Called with `period_s` after each field; by default a pause that `close` ends.
-
-    Raises
-    ------
-    ValueError
-        If a well states no dead fraction, or the settings cannot be rendered.
+    Without a scale the fields have 0.65 um/px. `wait` is called with `period_s` after each field; by default
+    it is a pause that `close` ends.
     """
 
     live = False
@@ -83,8 +71,8 @@ class PhantomCamera:
     ) -> None:
         self._closed = threading.Event()
         self._period_s = settings.period_s
-        self._wait = self._closed.wait if wait is None else wait
-        self._scale = setup.scale or _DEFAULT_SCALE
+        self._wait = wait or self._closed.wait
+        self._scale = setup.scale or Scale(0.65, "measured")
         self._shots = _shots(settings, setup, self._scale.um_per_px)
 
     def frames(self) -> Iterator[Frame]:
@@ -95,19 +83,18 @@ class PhantomCamera:
         CameraError
             If so many cells do not fit into a field.
         """
-        for sequence in itertools.count():
-            try:
-                well, number, phantom = next(self._shots)
-            except StopIteration:
-                return
-            except ValueError as error:
-                raise CameraError(f"camera: {error}; lower camera.n_cells") from error
-            if self._closed.is_set():
-                return
-            now = datetime.now(UTC)
-            yield Frame(phantom.image, now, "phantom", sequence, self._scale, well, number, simulated=True)
-            if self._period_s > 0:
-                self._wait(self._period_s)
+        try:
+            for sequence, (well, number, phantom) in enumerate(self._shots):
+                if self._closed.is_set():
+                    return
+                now = datetime.now(UTC)
+                yield Frame(
+                    phantom.image, now, "phantom", sequence, self._scale, well, number, simulated=True
+                )
+                if self._period_s > 0:
+                    self._wait(self._period_s)
+        except ValueError as error:
+            raise CameraError(f"camera: {error}; lower camera.n_cells") from error
 
     def close(self) -> None:
         """End after the present field."""
@@ -117,29 +104,17 @@ class PhantomCamera:
 def _shots(
     settings: Settings, setup: Setup, um_per_px: float
 ) -> Iterator[tuple[str | None, int | None, Phantom]]:
-    size = (settings.height_px, settings.width_px)
+    options: dict[str, Any] = {
+        "seed": settings.seed,
+        "modality": setup.modality,
+        "rho": settings.rho,
+        "n_cells": settings.n_cells,
+        "size": (settings.height_px, settings.width_px),
+        "um_per_px": um_per_px,
+        "varied": settings.varied,
+    }
     if setup.wells:
-        plate = render_plate(
-            setup.wells,
-            seed=settings.seed,
-            modality=setup.modality,
-            fields=settings.fields or 10,
-            rho=settings.rho,
-            n_cells=settings.n_cells,
-            size=size,
-            um_per_px=um_per_px,
-            varied=settings.varied,
-        )
+        plate = render_plate(setup.wells, fields=settings.fields or 10, **options)
         return ((well.well, number, phantom) for well, number, phantom in plate)
-    stream = render_well(
-        settings.dead_fraction,
-        settings.rho,
-        settings.fields or None,
-        seed=settings.seed,
-        modality=setup.modality,
-        n_cells=settings.n_cells,
-        size=size,
-        um_per_px=um_per_px,
-        varied=settings.varied,
-    )
+    stream = render_well(settings.dead_fraction, fields=settings.fields or None, **options)
     return ((None, None, phantom) for phantom in stream)

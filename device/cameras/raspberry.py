@@ -177,14 +177,7 @@ class RaspberryCamera:
 
 
 def open_camera(settings: Settings, setup: Setup) -> RaspberryCamera:
-    """Open, configure and start the camera.
-
-    Raises
-    ------
-    CameraError
-        If picamera2 is missing, there is no such camera, another program holds it, it does not give the size
-        asked for, or it does not answer within 20 s.
-    """
+    """Open, configure and start the camera within 20 s."""
     try:
         library = importlib.import_module("picamera2")
     except (ImportError, ValueError) as error:  # ValueError: its parts were built against another numpy

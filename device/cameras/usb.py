@@ -47,13 +47,7 @@ class Settings:
 
 
 def open_camera(settings: Settings, setup: Setup) -> "UsbCamera":
-    """Return an open V4L2 device or stream.
-
-    Raises
-    ------
-    CameraError
-        If it does not open within its time-out.
-    """
+    """Return a V4L2 device or stream, opened within its time-out."""
     if "://" in settings.device:
         expected = "a stream that can be reached"
         limits = [

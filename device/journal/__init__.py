@@ -71,14 +71,8 @@ class Row:
 class Journal:
     """An open journal. Every method may be called from any thread.
 
-    Parameters
-    ----------
-    path : Path
-        The file; made if missing, with its folder.
-    site, station : str
-        Who speaks; an existing journal must belong to the same station.
-    clock, clock_state : callable, optional
-        Give the time, UTC, and whether it can be trusted.
+    The file is made if missing, with its folder. `clock` gives the time, UTC, and `clock_state` whether it
+    can be trusted.
 
     Raises
     ------
@@ -202,13 +196,7 @@ class Journal:
             self._db.executemany("UPDATE record SET sent_at = ? WHERE seq = ?", [(now, seq) for seq in seqs])
 
     def verify(self) -> int:
-        """Return how many records the chain holds, after checking each of them.
-
-        Raises
-        ------
-        JournalError
-            Naming the first record that is missing or altered.
-        """
+        """Return how many records the chain holds; JournalError names the first missing or altered."""
         expected_hash = FIRST_HASH
         for number, row in enumerate(self.rows(), start=1):
             values = json.loads(row.message)

@@ -199,13 +199,7 @@ def _plain(value: object, name: str) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def rfc3339(time: datetime) -> str:
-    """Return `time` as RFC 3339 in UTC with milliseconds.
-
-    Raises
-    ------
-    ValueError
-        If it has no zone.
-    """
+    """Return `time` as RFC 3339 in UTC with milliseconds; ValueError if it has no zone."""
     if time.tzinfo is None:
         raise ValueError(f"time {time} has no zone; expected an aware datetime")
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -213,9 +207,9 @@ def rfc3339(time: datetime) -> str:
 
 def canonical(values: Mapping[str, Any]) -> bytes:
     """Return the one JSON text of `values` that is sent and hashed: sorted keys, no spaces, UTF-8, no NaN."""
-    return json.dumps(
-        values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    separators = (",", ":")
+    text = json.dumps(values, sort_keys=True, separators=separators, ensure_ascii=False, allow_nan=False)
+    return text.encode()
 
 
 def seal(values: Mapping[str, Any]) -> str:

@@ -30,14 +30,9 @@ _SUMMARY = {
 
 
 def json_schema(name: str) -> dict[str, Any]:
-    """Return the JSON Schema of a form such as `reading/1`.
+    """Return the JSON Schema of a form such as `reading/1`; KeyError if there is none of that name.
 
     Every field is required and unknown ones are allowed: the producer is strict, consumers are tolerant.
-
-    Raises
-    ------
-    KeyError
-        If no form has that name.
     """
     definitions: dict[str, Any] = {}
     record = SCHEMAS[name]

@@ -92,14 +92,6 @@ def publisher_settings(kind: str) -> type[Any]:
 
 
 def open_publisher(kind: str, settings: object, setup: Setup) -> Publisher:
-    """Return the publisher `kind`, not yet started.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such kind.
-    PublishError
-        If its settings cannot be used, such as a missing password file.
-    """
+    """Return the publisher `kind`, not yet started; PublishError if its settings cannot be used."""
     publisher: Publisher = import_kind(__name__, kind).open_publisher(settings, setup)
     return publisher

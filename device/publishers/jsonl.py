@@ -18,13 +18,7 @@ class Settings:
 
 
 def open_publisher(settings: Settings, setup: Setup) -> "JsonlPublisher":
-    """Return a publisher into a file.
-
-    Raises
-    ------
-    PublishError
-        If the file cannot be written.
-    """
+    """Return a publisher into a file, made with its folder if missing."""
     try:
         settings.path.parent.mkdir(parents=True, exist_ok=True)
         file = settings.path.open("a", encoding="utf-8")

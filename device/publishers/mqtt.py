@@ -80,13 +80,7 @@ class Settings:
 
 
 def open_publisher(settings: Settings, setup: Setup) -> "MqttPublisher":
-    """Return a publisher to a broker; it need not be there yet.
-
-    Raises
-    ------
-    PublishError
-        If the password, certificate or key cannot be read, or others may read them.
-    """
+    """Return a publisher to a broker that need not be there yet; files that others may read are refused."""
     password = context = None
     if settings.password_file is not None:
         password = _read_secret(settings.password_file).partition("\n")[0].rstrip("\r")
@@ -148,8 +142,7 @@ class MqttPublisher:
     def close(self) -> None:
         """Say goodbye to the broker and end the thread."""
         self._closing.set()
-        link = self._link
-        if link is not None:
+        if link := self._link:
             link.client.disconnect()
         if self._thread.is_alive():
             self._thread.join(2.0)

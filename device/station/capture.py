@@ -40,13 +40,7 @@ class Capture:
         """Whether frames come by themselves."""
 
     def run(self) -> None:
-        """Read until the camera ends or `close` is called.
-
-        Raises
-        ------
-        CameraError
-            If a camera that is not live fails; a live one is opened again instead.
-        """
+        """Read until the camera ends or `close` is called; CameraError only if one fails that is not live."""
         put = self._frames.put_newest if self.live else self._frames.put
         wait_s, longest_s = _REOPEN_S
         while not self._closing.is_set():

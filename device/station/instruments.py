@@ -16,13 +16,7 @@ from device.publishers import publisher_settings
 
 
 def load_config(path: Path) -> Config:
-    """Return what station.toml says, options of the camera and the publisher included.
-
-    Raises
-    ------
-    ConfigError
-        With every fault at once.
-    """
+    """Return what station.toml says, or raise ConfigError with every fault, those of options included."""
     return read_config(path, camera_settings=camera_settings, publisher_settings=publisher_settings)
 
 
@@ -75,13 +69,7 @@ def _fitting(config: Config, bundle: Bundle) -> Bundle:
 
 
 def check_files(config: Config) -> tuple[Rule, Plate | None]:
-    """Return what the configuration names besides models: its rule and its plate.
-
-    Raises
-    ------
-    ConfigError
-        With every fault of both at once.
-    """
+    """Return the rule and the plate that the configuration names; ConfigError with all faults of both."""
     faults, plate = [], None
     rule_id = config.rule.id
     if rule_id is not None and rule_id not in RULES:
