@@ -21,15 +21,10 @@ _WORDS: dict[object, str] = {
 
 
 def parse_record(kind: type[_Record], document: object) -> tuple[_Record | None, list[str]]:
-    """Return what json gave as a record, None if there is any fault, and the faults.
+    """Return what json gave as a record, None if there is any fault, and the faults, one sentence each.
 
-    Parameters
-    ----------
-    kind : type
-        Frozen dataclass whose fields are str, bool, int, float, Literal, other such records, `tuple[X, ...]`,
-        `Mapping[str, X]`, or unions of None and plain values with one of these at their end.
-    document : object
-        What it is to be read from; a fault is a sentence: the key's path, what was found, what was expected.
+    `kind` is a frozen dataclass whose fields are str, bool, int, float, Literal, other such records,
+    `tuple[X, ...]`, `Mapping[str, X]`, or a union of None and plain values with one of these at its end.
     """
     faults: list[str] = []
     record = _parse(kind, document, "", faults)
