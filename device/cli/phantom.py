@@ -6,19 +6,17 @@ import hashlib
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from device.analysis.phantom import Phantom, TrueObject
     from device.cli.options import Commands
-    from device.plates import DatasetInfo
     from device.records import PlateWell
 
-_MANIFEST_FILE = ("file", "label", "group", "split", "mask", "well", "field")
-_MANIFEST = (*_MANIFEST_FILE, "n_live", "n_dead", "dead_fraction", "confluence", "seed")
-_CELL_BOX = ("file", "label", "xmin", "ymin", "xmax", "ymax")
-_CELLS = (*_CELL_BOX, "row", "col", "cell_class", "kind", "region", "visible_fraction", "touches_edge")
+_MANIFEST = "file,label,group,split,mask,well,field,n_live,n_dead,dead_fraction,confluence,seed"
+_CELLS = "file,label,xmin,ymin,xmax,ymax,row,col,cell_class,kind,region,visible_fraction,touches_edge"
 _OURS = ("images", "masks", "manifest.csv", "cells.csv", "plate.csv", "dataset.json")
 _CLEARLY_VISIBLE = 0.5  # a cell that shows less of itself has an empty label: neither found nor missed
 _TOXIC_ABOVE = 0.5  # affected share of a field, as ISO 10993-5 limits it for a culture
@@ -51,36 +49,16 @@ def add_parser(commands: "Commands") -> None:
 def run(args: argparse.Namespace) -> int:
     """Render, write, and say on stderr how far it is."""
     from device.errors import ConfigError, ImageError
-    from device.plates import DatasetInfo, read_plate
-    from device.records import Scale
+    from device.plates import read_plate
 
     try:
-        if args.wells is not None:
-            if args.dead_fraction is not None:
-                raise ConfigError(
-                    "--dead-fraction is given with --wells; expected it in the plate's column only"
-                )
+        if args.wells is None:
+            wells = _loose_wells(args.fields, args.dead_fraction)
+        elif args.dead_fraction is None:
             wells = read_plate(args.wells).wells
         else:
-            wells = _loose_wells(args.fields, args.dead_fraction)
-        info = DatasetInfo(
-            Scale(args.um_per_px, "measured"),
-            args.modality,
-            f"rendered by nanotox phantom, seed {args.seed}",
-            "Apache-2.0",
-            assay="adherent",
-            simulated=True,
-        )
-        n_written = write_dataset(
-            args.out,
-            wells,
-            info,
-            seed=args.seed,
-            n_cells=args.n_cells,
-            varied=args.varied,
-            is_plate=args.wells is not None,
-            force=args.force,
-        )
+            raise ConfigError("--dead-fraction is given with --wells; expected it in the plate's column only")
+        n_written = _write_dataset(args, wells)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     except OSError as error:
@@ -108,41 +86,27 @@ def _loose_wells(n_fields: int, dead_fraction: float | None) -> "tuple[PlateWell
     )
 
 
-def write_dataset(
-    folder: Path,
-    wells: "Sequence[PlateWell]",
-    info: "DatasetInfo",
-    *,
-    seed: int,
-    n_cells: int,
-    varied: bool,
-    is_plate: bool,
-    force: bool,
-) -> int:
-    """Render `wells` into `folder` and return the number of fields; manifest.csv is written last.
-
-    Raises
-    ------
-    ConfigError
-        If the folder holds anything that is not ours to replace.
-    ValueError
-        If a well states no dead fraction, a number is out of its range, or the cells do not fit.
-    """
-    from dataclasses import replace
-
+def _write_dataset(args: argparse.Namespace, wells: "Sequence[PlateWell]") -> int:
+    """Render `wells` into the folder and return the number of fields; manifest.csv is written last."""
     from device.analysis.phantom import render_plate
     from device.images import write_png
-    from device.plates import Plate, write_dataset_info, write_plate
+    from device.plates import DatasetInfo, Plate, write_dataset_info, write_plate
+    from device.records import Scale
 
+    folder, seed, um_per_px, is_plate = args.out, args.seed, args.um_per_px, args.wells is not None
+    origin = f"rendered by nanotox phantom, seed {seed}"
+    info = DatasetInfo(
+        Scale(um_per_px, "measured"), args.modality, origin, "Apache-2.0", assay="adherent", simulated=True
+    )
     fields = render_plate(
         wells,
         seed=seed,
-        modality=info.modality,
-        n_cells=n_cells,
-        um_per_px=info.scale.um_per_px,
-        varied=varied,
+        modality=args.modality,
+        n_cells=args.n_cells,
+        um_per_px=um_per_px,
+        varied=args.varied,
     )
-    _clear(folder, force=force)
+    _clear(folder, force=args.force)
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
     write_dataset_info(folder, info)  # first: it marks the folder as ours if this is cut short
@@ -155,13 +119,11 @@ def write_dataset(
         name = f"{well.well}_{field:02d}.png" if is_plate else f"{well.well}.png"
         write_png(folder / "images" / name, phantom.image)
         write_png(folder / "masks" / name, phantom.labels)
-        file = f"images/{name}"
+        file, place = f"images/{name}", [well.well, field] if is_plate else ["", ""]
         files[well.well].append(file)
-        place = [well.well, field] if is_plate else ["", ""]
-        manifest.append(
-            [file, _label(phantom), well.well, splits[well.well], f"masks/{name}", *place, *_truth(phantom)]
-        )
-        cells += [[file, *_cell_row(cell, info.scale.um_per_px)] for cell in phantom.objects if cell.region]
+        label, *truth = _truth(phantom)
+        manifest.append([file, label, well.well, splits[well.well], f"masks/{name}", *place, *truth])
+        cells += [[file, *_cell_row(cell, um_per_px)] for cell in phantom.objects if cell.region]
         _show_progress(len(manifest), total)
     _write_table(folder / "cells.csv", _CELLS, cells)
     if is_plate:
@@ -203,18 +165,14 @@ def _clear(folder: Path, *, force: bool) -> None:
         shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
 
 
-def _label(phantom: "Phantom") -> str:
-    fraction = phantom.dead_fraction
-    if fraction is None:
-        return ""
-    return "toxic" if fraction > _TOXIC_ABOVE else "non_toxic"
-
-
 def _truth(phantom: "Phantom") -> list[object]:
+    """Return the label of a field, then what else is known."""
     fraction = phantom.dead_fraction
-    share = "" if fraction is None else f"{fraction:.6g}"
+    label, share = "", ""
+    if fraction is not None:
+        label, share = "toxic" if fraction > _TOXIC_ABOVE else "non_toxic", f"{fraction:.6g}"
     confluence = f"{phantom.parameters['confluence']:.6g}"
-    return [phantom.n_live, phantom.n_dead, share, confluence, phantom.seed]
+    return [label, phantom.n_live, phantom.n_dead, share, confluence, phantom.seed]
 
 
 def _cell_row(cell: "TrueObject", um_per_px: float) -> list[object]:
@@ -227,12 +185,11 @@ def _cell_row(cell: "TrueObject", um_per_px: float) -> list[object]:
     return [label, *numbers, cell.cell_class, cell.kind, cell.region, seen, int(cell.touches_edge)]
 
 
-def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def _write_table(path: Path, header: str, rows: Iterable[Sequence[object]]) -> None:
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", newline="", encoding="utf-8") as stream:
-        table = csv.writer(stream, lineterminator="\n")
-        table.writerow(columns)
-        table.writerows(rows)
+        stream.write(f"{header}\n")
+        csv.writer(stream, lineterminator="\n").writerows(rows)
     partial.replace(path)
 
 

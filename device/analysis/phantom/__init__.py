@@ -4,18 +4,16 @@ A scalar model of thin objects: halo, shade-off and contrast reversal come out b
 in thick spheres does not, so the fringes of round cells differ from real ones.
 """
 
-from device.analysis.phantom.render import render_field
+from device.analysis.phantom.render import render_field, render_plate, render_well
 from device.analysis.phantom.settings import (
     Culture,
     Optics,
     default_optics,
-    describe_ranges,
     training_ranges,
     vary,
     vary_culture,
 )
 from device.analysis.phantom.truth import Phantom, TrueObject
-from device.analysis.phantom.well import render_plate, render_well
 
 __all__ = [
     "Culture",
@@ -23,7 +21,6 @@ __all__ = [
     "Phantom",
     "TrueObject",
     "default_optics",
-    "describe_ranges",
     "render_field",
     "render_plate",
     "render_well",

@@ -9,22 +9,16 @@ from numpy.typing import NDArray
 from device.analysis.phantom.settings import Optics
 from device.records import Modality
 
-_SLICES = (
-    (-3.0, 0.25),
-    (0.0, 0.5),
-    (3.0, 0.25),
-)  # depth of the culture and of the illumination: offset um, weight
+FloatMap = NDArray[np.floating]
+"""float32 in all of the renderer: Python's floats leave it so, numpy's float64 scalars would not."""
+_SLICES = ((-3.0, 0.25), (0.0, 0.5), (3.0, 0.25))
+"""Depth of the culture and of the illumination: offset um, weight."""
 
 
 def intensity(
-    path_um: NDArray[np.float32],
-    absorbance: NDArray[np.float32],
-    um_per_px: float,
-    *,
-    modality: Modality,
-    optics: Optics,
-) -> NDArray[np.float32]:
-    """Return the light on the sensor, relative to that of an empty dish.
+    path_um: FloatMap, absorbance: FloatMap, um_per_px: float, *, modality: Modality, optics: Optics
+) -> FloatMap:
+    """Return the light on the sensor, >= 0 and 1 where the dish is empty.
 
     Parameters
     ----------
@@ -33,15 +27,8 @@ def intensity(
         margin.
     absorbance : (M, N) ndarray of float32
         Natural absorbance of the intensity, >= 0.
-    um_per_px : float
-        Micrometers a pixel, > 0.
-    modality : {"phase", "brightfield"}
-    optics : Optics
-
-    Returns
-    -------
-    (M, N) ndarray of float32
-        1 where the dish is empty, >= 0 anywhere.
+    um_per_px, modality, optics
+        As for `render_field`.
 
     Notes
     -----
@@ -54,9 +41,12 @@ def intensity(
     field = np.dstack([amplitude * np.cos(phase), amplitude * np.sin(phase)])
     spectrum = cv2.dft(field, flags=cv2.DFT_COMPLEX_OUTPUT)
     waves = spectrum[..., 0] + 1j * spectrum[..., 1]
-    squared = _squared_frequency(path_um.shape, um_per_px)
+    rows, cols = (np.fft.fftfreq(side, um_per_px).astype(np.float32) for side in path_um.shape)
+    squared = rows[:, None] ** 2 + cols[None, :] ** 2  # of the spatial frequency, cycles^2 per um^2
     if modality == "phase":
-        waves *= _ring(squared, optics)
+        # the ring, softened to the reach of its halo: s = 1 / (2 pi w)
+        reach = np.exp(squared * np.float32(-2 * (math.pi * optics.ring_width_um) ** 2))
+        waves *= 1 + np.complex64(-1 - 1j * optics.ring_transmission) * reach
     total = np.zeros(path_um.shape, np.float32)
     for offset_um, weight in _SLICES:
         passed = waves * _pupil(squared, optics, optics.defocus_um + offset_um)
@@ -72,21 +62,7 @@ def intensity(
     return np.asarray((total + stray) / (1 + stray), np.float32)
 
 
-def _squared_frequency(shape: tuple[int, ...], um_per_px: float) -> NDArray[np.float32]:
-    """Return |f|^2 in cycles^2 per um^2, in the order of the transform."""
-    rows = np.fft.fftfreq(shape[0], um_per_px).astype(np.float32)
-    cols = np.fft.fftfreq(shape[1], um_per_px).astype(np.float32)
-    return np.asarray(rows[:, None] ** 2 + cols[None, :] ** 2, np.float32)
-
-
-def _ring(squared: NDArray[np.float32], optics: Optics) -> NDArray[np.complex64]:
-    """Return the phase ring, softened to the reach of its halo: s = 1 / (2 pi w)."""
-    reach = np.exp(squared * np.float32(-2 * (math.pi * optics.ring_width_um) ** 2))
-    delay = np.complex64(complex(0, -optics.ring_transmission) - 1)
-    return np.asarray(1 + delay * reach, np.complex64)
-
-
-def _pupil(squared: NDArray[np.float32], optics: Optics, defocus_um: float) -> NDArray[np.complex64]:
+def _pupil(squared: FloatMap, optics: Optics, defocus_um: float) -> NDArray[np.complex64]:
     """Return the aperture with a soft rim (3 % of its radius), times the wavefront of defocus."""
     cutoff = optics.numerical_aperture / optics.wavelength_um
     edge = (np.sqrt(squared) - np.float32(cutoff)) / np.float32(0.03 * cutoff)
@@ -95,20 +71,21 @@ def _pupil(squared: NDArray[np.float32], optics: Optics, defocus_um: float) -> N
     return np.asarray(aperture * (np.cos(turn) + 1j * np.sin(turn)), np.complex64)
 
 
-def illuminate(light: NDArray[np.float32], optics: Optics, rng: np.random.Generator) -> NDArray[np.float32]:
+def illuminate(light: FloatMap, optics: Optics, rng: np.random.Generator) -> NDArray[np.float32]:
     """Return `light` times vignetting around a random center and a slow random unevenness."""
     height, width = light.shape
-    center_row = height * rng.uniform(1 / 3, 2 / 3)
-    center_col = width * rng.uniform(1 / 3, 2 / 3)
-    rows = ((np.arange(height) - center_row) / (0.5 * math.hypot(height, width))).astype(np.float32)
-    cols = ((np.arange(width) - center_col) / (0.5 * math.hypot(height, width))).astype(np.float32)
+    half_diagonal = 0.5 * math.hypot(height, width)
+    rows, cols = (
+        ((np.arange(side) - side * rng.uniform(1 / 3, 2 / 3)) / half_diagonal).astype(np.float32)
+        for side in (height, width)
+    )
     shading = 1 - np.float32(optics.vignetting) * (rows[:, None] ** 2 + cols[None, :] ** 2)
     coarse = rng.uniform(-1, 1, (height // 60 + 3, width // 60 + 3)).astype(np.float32)
     smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     return np.asarray(light * shading * (1 + np.float32(optics.unevenness) * smooth), np.float32)
 
 
-def expose(light: NDArray[np.float32], optics: Optics, rng: np.random.Generator) -> NDArray[np.uint8]:
+def expose(light: FloatMap, optics: Optics, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Return the gray image that the camera gives for `light` (1 = background), with all its noise."""
     exposure = optics.background**optics.gamma
     expected = np.clip(light, 0, None).astype(np.float64) * (exposure * optics.full_well_e)

@@ -88,10 +88,9 @@ def read_truth(
     Cells from outside that show less than a fifth of themselves stay in the picture but not in the truth.
     """
     drawn = canvas.field(canvas.labels)
-    middle = canvas.binning // 2
+    middle, um_per_px = canvas.binning // 2, canvas.um_per_px * canvas.binning
     seen = drawn[middle :: canvas.binning, middle :: canvas.binning]
-    visible = np.bincount(drawn.ravel(), minlength=len(sites) + 1)
-    left = np.bincount(seen.ravel(), minlength=len(sites) + 1)
+    visible, left = (np.bincount(labels.ravel(), minlength=len(sites) + 1) for labels in (drawn, seen))
     on_edge = set(np.concatenate([seen[0], seen[-1], seen[:, 0], seen[:, -1]]).tolist())
     renumber = np.zeros(len(sites) + 1, np.uint16)
     cells: list[TrueObject] = []
@@ -99,38 +98,21 @@ def read_truth(
         share = float(visible[index]) / area
         if left[index] == 0 or (share < _VISITOR_SHARE and not site.inside):
             continue
-        renumber[index] = len(cells) + 1
-        row, col = _center(site, seen, index, canvas.um_per_px * canvas.binning)
-        radius = math.sqrt(area / math.pi) * canvas.um_per_px
-        kind, region = site.kind, int(renumber[index])
-        edge = index in on_edge
-        cells.append(TrueObject(region, row, col, _CLASSES[kind], kind, radius, share, edge, site.inside))
+        renumber[index] = region = len(cells) + 1
+        row, col = site.row_um / um_per_px - 0.5, site.col_um / um_per_px - 0.5
+        if not site.inside:
+            row, col = (float(places.mean()) for places in np.nonzero(seen == index))
+        radius, edge = math.sqrt(area / math.pi) * canvas.um_per_px, index in on_edge
+        cell_class = _CLASSES[site.kind]
+        cells.append(TrueObject(region, row, col, cell_class, site.kind, radius, share, edge, site.inside))
     return renumber[seen], tuple(cells)
 
 
-def _center(site: Site, seen: NDArray[np.uint16], index: int, um_per_px: float) -> tuple[float, float]:
-    """Return the center in pixels of the field, of what is seen where the true one lies outside."""
-    if site.inside:
-        return site.row_um / um_per_px - 0.5, site.col_um / um_per_px - 0.5
-    rows, cols = np.nonzero(seen == index)
-    return float(rows.mean()), float(cols.mean())
-
-
-def true_matter(
-    things: Sequence[tuple[Kind, float, float, float]], size: tuple[int, int], um_per_px: float
-) -> tuple[TrueObject, ...]:
+def true_matter(things: Sequence[Site], size: tuple[int, int], um_per_px: float) -> tuple[TrueObject, ...]:
     """Return debris, aggregates and bubbles as objects without a region."""
     objects = []
-    for kind, row_um, col_um, radius in things:
-        row, col, reach = row_um / um_per_px - 0.5, col_um / um_per_px - 0.5, radius / um_per_px
-        edge = min(row, col, size[0] - 1 - row, size[1] - 1 - col) < reach
-        objects.append(TrueObject(0, row, col, CellClass.OTHER, kind, radius, 1.0, edge, True))
+    for thing in things:
+        row, col = thing.row_um / um_per_px - 0.5, thing.col_um / um_per_px - 0.5
+        edge = min(row, col, size[0] - 1 - row, size[1] - 1 - col) < thing.radius_um / um_per_px
+        objects.append(TrueObject(0, row, col, CellClass.OTHER, thing.kind, thing.radius_um, 1.0, edge, True))
     return tuple(objects)
-
-
-def measure_confluence(labels: NDArray[np.uint16], cells: Sequence[TrueObject]) -> float:
-    """Return the share of the field that live cells cover, 0 to 1."""
-    live = np.zeros(len(cells) + 1, bool)
-    for cell in cells:
-        live[cell.region] = cell.cell_class is CellClass.LIVE
-    return float(np.count_nonzero(live[labels])) / labels.size
