@@ -23,31 +23,12 @@ def reading(sequence=0, n_cells=0):
         Cell(i + 1, 1.25, 2.5, "dead", CellClass.ROUNDED, 0.987654321, 120.5, False, True)
         for i in range(n_cells)
     )
+    quality = Quality(True, (), (), 0.1, 0.1, -1.0, 0.0, 0.0, 0.5, 0.1, 0.65, "assumed")
     return Reading(
-        source="field.png",
-        sequence=sequence,
-        taken_at=NOW,
-        well=None,
-        field=sequence,
-        simulated=False,
-        outcome=Outcome.INCONCLUSIVE,
-        reasons=(Reason.SCALE_ASSUMED,),
-        n_live=0,
-        n_dead=n_cells,
-        n_other=0,
-        affected=None,
-        p_toxic=None,
-        tally=Tally(0, n_cells, 0, None, 0.0),
-        quality=Quality(True, (), (), 0.1, 0.1, -1.0, 0.0, 0.0, 0.5, 0.1, 0.65, "assumed"),
-        cells=cells,
-        height_px=480,
-        width_px=640,
-        assay="adherent",
-        modality="phase",
-        method="hybrid",
-        cell_model=None,
-        field_model=None,
-    )
+        "field.png", sequence, NOW, None, sequence, False, Outcome.INCONCLUSIVE, (Reason.SCALE_ASSUMED,),
+        0, n_cells, 0, None, None, Tally(0, n_cells, 0, None, 0.0), quality, cells, 480, 640,
+        "adherent", "phase", "hybrid", None, None,
+    )  # fmt: skip
 
 
 @pytest.fixture

@@ -159,24 +159,8 @@ def test_a_server_that_is_no_broker_is_left_after_a_limit(heard, monkeypatch):
 def test_a_tls_station_speaks_to_no_plain_broker(tmp_path, heard, caplog):
     caplog.set_level(logging.DEBUG)
     key, cert = tmp_path / "key.pem", tmp_path / "ca.pem"
-    made = subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-keyout",
-            key,
-            "-out",
-            cert,
-            "-subj",
-            "/CN=x",
-        ],
-        capture_output=True,
-        check=False,
-    )
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x"]
+    made = subprocess.run([*command, "-keyout", key, "-out", cert], capture_output=True, check=False)
     if made.returncode:
         pytest.skip("openssl is not installed; it makes the certificate of this test")
     with socket.create_server(("127.0.0.1", 0)) as plain:

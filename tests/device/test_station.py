@@ -108,15 +108,21 @@ class Lab:
     def journal(self):
         return Journal(self.folder / "journal.db", site="lab", station="bench-1")
 
+    def kept(self):
+        """How many records the journal holds after checking its chain, and how many of them are unsent."""
+        journal = self.journal()
+        try:
+            return journal.verify(), journal.count_unsent()
+        finally:
+            journal.close()
+
 
 def test_every_file_gives_one_reading_in_the_journal_and_on_the_way_out(lab):
     lab.draw(*range(30))
     lab.run()
     assert [reading["n_dead"] for reading in lab.sent("reading")] == list(range(30))
     assert [reading["seq"] for reading in lab.sent("reading")] == list(range(1, 31))
-    journal = lab.journal()
-    assert (journal.verify(), journal.count_unsent()) == (30, 0)
-    journal.close()
+    assert lab.kept() == (30, 0)
 
 
 def test_birth_comes_first_and_the_end_last(lab):
@@ -173,14 +179,9 @@ def test_a_defect_in_the_analysis_is_invalid_and_logged_once(lab, caplog):
 def test_a_number_that_cannot_be_told_is_an_invalid_reading(lab):
     lab.draw(1, 254, 2)
     lab.run()
-    assert [reading["outcome"] for reading in lab.sent("reading")] == [
-        "inconclusive",
-        "invalid",
-        "inconclusive",
-    ]
-    journal = lab.journal()
-    assert journal.verify() == 3
-    journal.close()
+    outcomes = [reading["outcome"] for reading in lab.sent("reading")]
+    assert outcomes == ["inconclusive", "invalid", "inconclusive"]
+    assert lab.kept()[0] == 3
 
 
 def test_an_invalid_field_enters_no_well_and_never_becomes_non_toxic(lab):
@@ -205,9 +206,7 @@ def test_a_stop_finishes_the_frame_and_leaves_in_order(lab, monkeypatch):
     n_read = len(lab.sent("reading"))
     assert n_read >= 5
     assert lab.sent("availability") == ["online", "stopped"]
-    journal = lab.journal()
-    assert (journal.verify(), journal.count_unsent()) == (n_read, 0)
-    journal.close()
+    assert lab.kept() == (n_read, 0)
 
 
 def test_a_stopped_plate_has_no_final_verdict(lab, monkeypatch):
@@ -233,9 +232,7 @@ def test_without_a_broker_records_are_kept_and_counted(lab, caplog):
     with pytest.raises(JournalError, match=r"3 records unsent, kept in .*journal\.db"):
         lab.run(text.replace("5.0", "0.5"))
     assert caplog.text.count("no broker") == 1, "warned once"
-    journal = lab.journal()
-    assert (journal.verify(), journal.count_unsent()) == (3, 3)
-    journal.close()
+    assert lab.kept() == (3, 3)
     lab.run()
     assert [reading["seq"] for reading in lab.sent("reading")] == [1, 2, 3, 4, 5, 6]
 
@@ -298,9 +295,7 @@ def test_a_defect_in_a_loop_ends_the_station_with_all_stored(lab, monkeypatch, c
     with pytest.raises(StationError, match="had to end, see the log; all that it stored is kept"):
         lab.run(CONFIG.replace('path = "images"', 'path = "."'), plate=PLATE)
     assert "a defect in the verdicts" in caplog.text
-    journal = lab.journal()
-    assert journal.verify() == 3
-    journal.close()
+    assert lab.kept()[0] == 3
 
 
 def test_the_first_reading_is_stored_before_its_verdict_is_thought_of(lab, monkeypatch):
@@ -394,13 +389,8 @@ class LiveCamera:
 
 def test_a_lost_live_camera_is_opened_again_and_tells_its_loss_once(monkeypatch, caplog):
     monkeypatch.setattr("device.station.capture._REOPEN_S", (0.001, 0.01))
-    cameras = [
-        LiveCamera(2, "cable"),
-        None,
-        LiveCamera(0, "cable"),
-        LiveCamera(1, "cable"),
-        LiveCamera(1, None),
-    ]
+    lost_at = [(2, "cable"), None, (0, "cable"), (1, "cable"), (1, None)]
+    cameras = [at and LiveCamera(*at) for at in lost_at]
     opened = []
 
     def open_next():
@@ -419,15 +409,8 @@ def test_a_lost_live_camera_is_opened_again_and_tells_its_loss_once(monkeypatch,
     got = []
     while (frame := frames.get()) is not None:
         got.append(frame.reason if isinstance(frame, LostFrame) else "frame")
-    assert got == [
-        "frame",
-        "frame",
-        Reason.CAMERA_LOST,
-        "frame",
-        Reason.CAMERA_LOST,
-        "frame",
-        Reason.CAMERA_LOST,
-    ]
+    lost = Reason.CAMERA_LOST
+    assert got == ["frame", "frame", lost, "frame", lost, "frame", lost]
     assert losses == [True, False, True, False, True]
     assert all(camera.closed for camera in opened)
     assert caplog.text.count("is lost") == 3
