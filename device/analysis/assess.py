@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,30 +81,24 @@ class AnalysisSettings:
     """A candidate is a cell when 1 - p(other) reaches it, 0 to 1."""
     dead_min: float = 0.5
     """A cell is dead when p(dead | cell) reaches it, 0 to 1."""
-    merge_um: float = 5.0
+    merge_um: float = 8.0
     """Of accepted centers that are closer the one with the best score stays, um, 0 to 50."""
     paper: PaperSettings = field(default_factory=PaperSettings)
     """Sizes of the paper's chain."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; all faults at once."""
+        words = {"assay": get_args(Assay), "modality": get_args(Modality), "method": get_args(Method)}
+        limits = {"accept_min": 1, "dead_min": 1, "merge_um": 50}
         faults = [
-            f"{name} is {value!r}; expected one of {', '.join(allowed)}"
-            for name, value, allowed in (
-                ("assay", self.assay, ("adherent", "suspension")),
-                ("modality", self.modality, ("phase", "brightfield")),
-                ("method", self.method, ("hybrid", "paper")),
-            )
-            if value not in allowed
+            f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}"
+            for name, allowed in words.items()
+            if getattr(self, name) not in allowed
         ]
         faults += [
-            f"{name} is {value}; expected 0 to {high}"
-            for name, value, high in (
-                ("accept_min", self.accept_min, 1),
-                ("dead_min", self.dead_min, 1),
-                ("merge_um", self.merge_um, 50),
-            )
-            if not 0 <= value <= high
+            f"{name} is {getattr(self, name)}; expected 0 to {high}"
+            for name, high in limits.items()
+            if not 0 <= getattr(self, name) <= high
         ]
         if faults:
             raise ValueError("\n".join(faults))
@@ -127,11 +121,10 @@ def assess(
     classify : CellClassifier or None
         The cell model. None is the paper as printed and needs method `paper`: every region counts as dead.
     settings : AnalysisSettings
-        How to read the field.
     classify_field : FieldClassifier, optional
         Second opinion on fields that pass the quality gate.
     observe : callable, optional
-        Called after each stage with its name and picture; it may measure the time in between.
+        It may measure the time between stages.
 
     Returns
     -------
@@ -145,7 +138,7 @@ def assess(
         If the model does not fit the method or does not keep its word on shapes.
     """
     _check_model(classify, settings.method)
-    watch: Observe = observe if observe is not None else _ignore
+    watch: Observe = observe or (lambda _stage, _picture: None)
     image = frame.image
     if image.ndim != 2 or image.dtype != np.uint8 or image.size == 0:
         return refuse(frame, Reason.UNREADABLE_IMAGE, classify, settings)
@@ -296,7 +289,3 @@ def _to_reading(
         field_model=None,
         labels=_NO_LABELS if count is None else count.labels,
     )
-
-
-def _ignore(_stage: str, _picture: NDArray[np.generic] | None) -> None:
-    pass

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 from device.analysis.pyramid import Pyramid
 from device.records import DEAD_CLASSES, Cell, CellClass, Reading, Scale, Tally
 
-UM2_PER_MM2 = 1e6
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
@@ -51,12 +49,9 @@ def accept_cells(
     centers : (K, 2) ndarray of float32
         Candidates, strongest first.
     probabilities : (K, C) ndarray of float32
-        Of each class, 0 to 1.
-    classes : sequence of CellClass
-        What the C columns mean; `other` among them.
+        Of each of the C `classes`, `other` among them, 0 to 1.
     accept_min, dead_min : float
-        A candidate is a cell from 1 - p(other) = `accept_min` on, a cell is dead from p(dead) = `dead_min`
-        on.
+        A candidate is a cell from 1 - p(other) = `accept_min` on, a cell dead from p(dead) = `dead_min` on.
     merge_px : float
         Of cells that are closer the surest stays, among equals the strongest candidate.
 
@@ -100,31 +95,15 @@ def judge_cells(
 def count_cells(
     judged: Judged, labels: NDArray[np.int32], others: NDArray[np.int32], pyramid: Pyramid, scale: Scale
 ) -> Count:
-    """Return cells, regions and tally of one field.
+    """Return cells, regions and tally of one field, with one label for each cell and each other region.
 
-    Parameters
-    ----------
-    judged : Judged
-        Cells; number k has the region k + 1.
-    labels : (H, W) ndarray of int32
-        Regions of the cells at working scale.
-    others : (H, W) ndarray of int32
-        Regions that are no cells, from 1, where `labels` is 0.
-    pyramid : Pyramid
-        Gives positions in the frame.
-    scale : Scale
-        Of the frame; `assumed` makes areas null.
-
-    Returns
-    -------
-    Count
-        One label for each cell and each other region.
+    Cell k has the region k + 1 of the (H, W) `labels` at working scale; `others` are regions that are no
+    cells, from 1, where `labels` is 0. An assumed `scale` makes areas null.
     """
     n_cells, n_other = len(judged.classes), int(others.max(initial=0))
-    joined = np.where(others > 0, others + n_cells, labels)
     sizes = np.bincount(labels.ravel(), minlength=n_cells + 1)
-    at_edge = _labels_in(labels[0], labels[-1], labels[:, 0], labels[:, -1])
-    left_out = _labels_in(labels[-1], labels[:, -1])
+    left_out = {*labels[-1].tolist(), *labels[:, -1].tolist()}
+    at_edge = left_out | {*labels[0].tolist(), *labels[:, 0].tolist()}
     um2_per_px = pyramid.um_per_px**2
     known = scale.source != "assumed"
     places = pyramid.to_frame(judged.centers).tolist()
@@ -142,24 +121,18 @@ def count_cells(
         )
         for k, (row, col) in enumerate(places)
     )
-    area_mm2 = labels.size * um2_per_px / UM2_PER_MM2 if known else None
+    area_mm2 = labels.size * um2_per_px / 1e6 if known else None
     live_px = sum(int(sizes[cell.region]) for cell in cells if cell.label == "live")
-    narrow = joined.astype(np.uint16)
-    narrow.flags.writeable = False
-    return Count(cells, n_other, narrow, tally_cells(cells, area_mm2, live_px / labels.size))
+    joined = np.where(others > 0, others + n_cells, labels).astype(np.uint16)
+    joined.flags.writeable = False
+    return Count(cells, n_other, joined, tally_cells(cells, area_mm2, live_px / labels.size))
 
 
 def tally_cells(cells: Sequence[Cell], area_mm2: float | None, confluence: float) -> Tally:
     """Return what the field adds to its well: only cells that the edge rule counts."""
     counted = [cell.cell_class for cell in cells if cell.counted]
     n_live, n_lysed = counted.count(CellClass.LIVE), counted.count(CellClass.LYSED)
-    return Tally(
-        n_live=n_live,
-        n_rounded=len(counted) - n_live - n_lysed,
-        n_lysed=n_lysed,
-        area_mm2=area_mm2,
-        confluence=confluence,
-    )
+    return Tally(n_live, len(counted) - n_live - n_lysed, n_lysed, area_mm2, confluence)
 
 
 def labels_in_frame(reading: Reading) -> NDArray[np.uint16]:
@@ -182,7 +155,3 @@ def _apart(centers: NDArray[np.float32], merge_px: float) -> NDArray[np.intp]:
             kept.append(index)
             free &= np.square(centers - centers[index]).sum(axis=1) >= merge_px**2
     return np.array(kept, np.intp)
-
-
-def _labels_in(*lines: NDArray[np.int32]) -> set[int]:
-    return set(np.unique(np.concatenate(lines)).tolist())

@@ -20,19 +20,10 @@ _HALF = CROP_PX // 2
 def cut_crops(
     relative: NDArray[np.float32], centers: NDArray[np.float32] | NDArray[np.float64]
 ) -> NDArray[np.uint8]:
-    """Return the 28x28 surroundings of each center as the cell model sees them.
+    """Return the (K, 28, 28) surroundings of each of (K, 2) centers as the cell model sees them.
 
-    Parameters
-    ----------
-    relative : (H, W) ndarray of float32
-        Relative contrast from `flatten`; not modified.
-    centers : (K, 2) ndarray of float
-        Rows and columns in `relative`; those outside are moved to its border.
-
-    Returns
-    -------
-    (K, 28, 28) ndarray of uint8
-        The center lies between pixels 13 and 14 of a crop. Beyond the border the image is reflected.
+    `centers` are rows and columns of the (H, W) relative contrast. A center lies between pixels 13 and 14 of its crop; one outside is moved to the border. Beyond the border
+    the image is reflected.
     """
     centers = np.asarray(centers, np.float64).reshape(-1, 2)
     gray = np.pad(to_model_gray(relative), _HALF, mode="reflect")

@@ -13,23 +13,10 @@ BACKGROUND_BLUR_UM = 15.6
 
 
 def flatten(working: NDArray[np.uint8], um_per_px: float) -> NDArray[np.float32]:
-    """Return the relative contrast r = I / background - 1.
+    """Return the (H, W) relative contrast r = I / background - 1 of the `working` image.
 
-    Parameters
-    ----------
-    working : (H, W) ndarray of uint8
-        Gray image at working scale; not modified.
-    um_per_px : float
-        Its scale, um/px.
-
-    Returns
-    -------
-    (H, W) ndarray of float32
-        0 is background, -1 black, +1 twice as bright as the background. A flat or black image gives zeros.
-
-    Notes
-    -----
-    The median survives cells that cover less than half of its window.
+    0 is background, -1 black, +1 twice as bright as the background. A flat or black image gives zeros. The
+    median survives cells that cover less than half of its window.
     """
     background = estimate_background(working, um_per_px)
     np.maximum(background, 1, out=background)
@@ -53,10 +40,6 @@ def estimate_coarse_background(working: NDArray[np.uint8], um_per_px: float) -> 
     step = max(1, round(BACKGROUND_STEP_UM / um_per_px))
     small_size = (max(1, cols // step), max(1, rows // step))
     small = cv2.resize(working, small_size, interpolation=cv2.INTER_AREA)
-    window = _odd(BACKGROUND_WINDOW_UM / (step * um_per_px))
+    window = 2 * max(1, round((BACKGROUND_WINDOW_UM / (step * um_per_px) - 1) / 2)) + 1
     smooth = cv2.medianBlur(small, window).astype(np.float32)
     return np.asarray(cv2.GaussianBlur(smooth, (0, 0), BACKGROUND_BLUR_UM / (step * um_per_px)), np.float32)
-
-
-def _odd(size: float) -> int:
-    return 2 * max(1, round((size - 1) / 2)) + 1

@@ -28,23 +28,18 @@ _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 def draw_overlay(image: NDArray[np.uint8], reading: Reading) -> NDArray[np.uint8]:
     """Return `image` with the outline of each region, a mark for each cell, a legend and a scale bar.
 
-    Parameters
-    ----------
-    image : (M, N) ndarray of uint8
-        The frame that `reading` was made of; not modified.
-    reading : Reading
-        Live cells have a circle, dead ones a cross, lysed ones a square; regions that are no cells an
-        outline.
+    Live cells have a circle, dead ones a cross, lysed ones a square; regions that are no cells an outline.
+    The scale bar stands only where the scale is measured or published.
 
     Returns
     -------
     (M, N, 3) ndarray of uint8
-        Blue, green, red. The scale bar stands only where the scale is measured or published.
+        Blue, green, red.
 
     Raises
     ------
     ValueError
-        If `image` is not of the size of the reading's frame.
+        If the (M, N) `image` is not of the size of the reading's frame.
     """
     if image.shape != (reading.height_px, reading.width_px):
         raise ValueError(
@@ -63,17 +58,10 @@ def draw_overlay(image: NDArray[np.uint8], reading: Reading) -> NDArray[np.uint8
 
 
 def stage_picture(stage: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Return what a stage showed to `observe` as a picture to save.
+    """Return what a stage showed to `observe` as an (M, N) or (M, N, 3) picture to save.
 
-    Parameters
-    ----------
-    stage : (M, N) ndarray
-        Gray (uint8) as it is, masks (bool) black and white, relative contrast (float) around gray, labels
-        (other integers) in colors.
-
-    Returns
-    -------
-    (M, N) or (M, N, 3) ndarray of uint8
+    Gray (uint8) as it is, masks (bool) black and white, relative contrast (float) around gray, labels (other
+    integers) in colors.
     """
     if stage.dtype == np.uint8:
         return np.asarray(stage, np.uint8)

@@ -17,20 +17,13 @@ RADII_UM = (2.75, 5.0)
 """Radii at which the symmetry filter weighs edges most, um; together they reach from 1 to 10 um."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Sensitivity:
-    gradient_sigma_um: float
-    """Sigma of the smoothing before the gradient, um."""
-    gradient_half_per_um: float
-    """Gradient of relative contrast that votes with half its weight, 1/um; weaker ones are noise."""
-    threshold: float
-    """Least symmetry of a candidate, 0 to 2."""
-
-
+SYMMETRY_MIN = 0.2
+"""Least symmetry of a candidate, 0 to 2."""
 # Chosen on ldc training tiles and rendered fields inside the training ranges: recall >= 0.99
-_SENSITIVITY: dict[Modality, _Sensitivity] = {
-    "phase": _Sensitivity(1.0, 0.077, 0.2),
-    "brightfield": _Sensitivity(1.3, 0.0154, 0.2),  # living cells are nearly invisible at focus
+_SENSITIVITY: dict[Modality, dict[str, float]] = {
+    "phase": {"gradient_sigma_um": 1.0, "gradient_half_per_um": 0.077},
+    # living cells are nearly invisible at focus
+    "brightfield": {"gradient_sigma_um": 1.3, "gradient_half_per_um": 0.0154},
 }
 
 
@@ -51,32 +44,22 @@ def propose(
     um_per_px: float = WORKING_UM_PER_PX,
     limit: int = MAX_PROPOSALS,
 ) -> Proposals:
-    """Return candidate centers of dead and live cells.
+    """Return candidate centers of dead and live cells: the `limit` highest peaks of `measure_symmetry`.
 
-    Parameters
-    ----------
-    relative : (H, W) ndarray of float32
-        Relative contrast from `flatten`; not modified.
-    modality : {"phase", "brightfield"}
-        How the image was made; living cells of brightfield ask for more sensitivity.
-    um_per_px : float
-        Scale of `relative`, um/px.
-    limit : int
-        The most candidates to return, > 0.
-
-    Returns
-    -------
-    Proposals
-        Peaks of `measure_symmetry`. A flat image gives none.
+    `relative` is the (H, W) relative contrast at `um_per_px`, not modified; a flat one gives none. Living
+    cells of brightfield ask for more sensitivity.
     """
-    sensitivity = _SENSITIVITY[modality]
-    symmetry = measure_symmetry(
-        relative,
-        um_per_px=um_per_px,
-        gradient_sigma_um=sensitivity.gradient_sigma_um,
-        gradient_half_per_um=sensitivity.gradient_half_per_um,
-    )
-    return _find_peaks(symmetry, sensitivity.threshold, SEPARATION_UM / um_per_px, limit)
+    symmetry = measure_symmetry(relative, um_per_px=um_per_px, **_SENSITIVITY[modality])
+    reach = max(1, round(SEPARATION_UM / um_per_px))
+    footprint = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    highest = symmetry >= cv2.dilate(symmetry, footprint)
+    rows, cols = np.nonzero(highest & (symmetry > SYMMETRY_MIN))
+    strength = symmetry[rows, cols]
+    order = np.argsort(-strength, kind="stable")[:limit]
+    centers = np.stack([rows[order], cols[order]], axis=1).astype(np.float32)
+    strength = strength[order].astype(np.float32)
+    centers.flags.writeable = strength.flags.writeable = False
+    return Proposals(centers, strength)
 
 
 def measure_symmetry(
@@ -93,7 +76,7 @@ def measure_symmetry(
     gradient_sigma_um : float
         Sigma of the smoothing before the gradient, um.
     gradient_half_per_um : float
-        Gradient that votes with half its weight, 1/um.
+        Gradient of relative contrast that votes with half its weight, 1/um; weaker ones are noise.
 
     Returns
     -------
@@ -138,19 +121,3 @@ def _circularity(
     symmetry = cv2.Sobel(cosine, cv2.CV_32F, 2, 0) - cv2.Sobel(cosine, cv2.CV_32F, 0, 2)
     symmetry += 2 * cv2.Sobel(sine, cv2.CV_32F, 1, 1)
     return np.asarray(symmetry * np.float32(sigma_px**2 / 4), np.float32)
-
-
-def _find_peaks(
-    response: NDArray[np.float32], threshold: float, separation_px: float, limit: int
-) -> Proposals:
-    reach = max(1, round(separation_px))
-    footprint = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    highest = response >= cv2.dilate(response, footprint)
-    rows, cols = np.nonzero(highest & (response > threshold))
-    strength = response[rows, cols]
-    order = np.argsort(-strength, kind="stable")[:limit]
-    centers = np.stack([rows[order], cols[order]], axis=1).astype(np.float32)
-    strength = strength[order].astype(np.float32)
-    centers.flags.writeable = False
-    strength.flags.writeable = False
-    return Proposals(centers, strength)

@@ -38,26 +38,14 @@ class Pyramid:
 def build_pyramid(
     image: NDArray[np.uint8], um_per_px: float, working_um_per_px: float = WORKING_UM_PER_PX
 ) -> Pyramid:
-    """Return `image` at the working scale, with the levels above and below it.
+    """Return the (M, N) gray `image` at the working scale, with the levels above and below it.
 
-    Parameters
-    ----------
-    image : (M, N) ndarray of uint8
-        Gray frame, 0 black to 255 white; not modified.
-    um_per_px : float
-        Scale of `image`, 0.02 to 1.3 um/px. Coarser than the working scale is enlarged.
-    working_um_per_px : float
-        Scale to work at, um/px.
-
-    Returns
-    -------
-    Pyramid
-        An odd last row or column is dropped by a halving. A flat image gives flat levels.
+    Coarser than the working scale is enlarged; a halving drops an odd last row or column.
 
     Raises
     ------
     ValueError
-        If `image` is empty, not two-dimensional or not uint8, or `um_per_px` is out of range.
+        If `image` is empty, not two-dimensional or not uint8, or `um_per_px` is not 0.02 to 1.3.
 
     Notes
     -----
@@ -68,14 +56,14 @@ def build_pyramid(
         raise ValueError(f"um_per_px is {um_per_px}; expected {FINEST_UM_PER_PX} to {COARSEST_UM_PER_PX}")
     levels = [_read_only(image)]
     ratio = working_um_per_px / um_per_px
-    halvings = 0
+    zoom = 1.0
     while ratio >= 2 * (1 - _SAME_SCALE) and min(levels[-1].shape) >= 2:
         levels.append(_halve(levels[-1]))
-        ratio /= 2
-        halvings += 1
-    zoom = float(2**halvings)
+        ratio, zoom = ratio / 2, zoom * 2
     if abs(ratio - 1) >= _SAME_SCALE:
-        levels.append(_resize(levels[-1], ratio))
+        rows, cols = (max(1, round(side / ratio)) for side in levels[-1].shape)
+        kind = cv2.INTER_AREA if ratio > 1 else cv2.INTER_CUBIC
+        levels.append(_read_only(cv2.resize(levels[-1], (cols, rows), interpolation=kind)))
         zoom *= ratio
     working = levels[-1]
     while min(levels[-1].shape) >= 2 * _SMALLEST_SIDE_PX:
@@ -95,12 +83,6 @@ def _halve(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     rows, cols = image.shape[0] // 2, image.shape[1] // 2
     half = cv2.resize(image[: 2 * rows, : 2 * cols], (cols, rows), interpolation=cv2.INTER_AREA)
     return _read_only(half)
-
-
-def _resize(image: NDArray[np.uint8], ratio: float) -> NDArray[np.uint8]:
-    rows, cols = (max(1, round(side / ratio)) for side in image.shape)
-    kind = cv2.INTER_AREA if ratio > 1 else cv2.INTER_CUBIC
-    return _read_only(cv2.resize(image, (cols, rows), interpolation=kind))
 
 
 def _read_only(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

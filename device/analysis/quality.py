@@ -1,7 +1,8 @@
 """Whether a field can be read: focus, exposure, level, flatness and scale."""
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import cv2
@@ -12,6 +13,8 @@ from device.analysis.flatten import estimate_coarse_background, flatten
 from device.analysis.pyramid import COARSEST_UM_PER_PX, FINEST_UM_PER_PX, Pyramid
 from device.records import Quality, Reason, Scale
 
+Focus = tuple[float | None, float | None, float | None]
+"""Laplacian, Tenengrad and slope."""
 _FOCUS_SIGMA_UM = 0.5
 _SLOPE_BAND = (0.02, 0.35)  # cycles/px at working scale: between cells and sensor noise
 _SLOPE_BINS = 16
@@ -62,26 +65,16 @@ class QualityLimits:
 
     def __post_init__(self) -> None:
         """Refuse limits that no field or every field would break."""
-        shares = (
-            "laplacian_fraction",
-            "tenengrad_fraction",
-            "clipped_high",
-            "clipped_low",
-            "level_low",
-            "level_high",
-        )
-        for name in shares:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"limits.{name} is {getattr(self, name)}; expected 0 to 1")
-        for name in ("slope_mads", "flatness"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"limits.{name} is {getattr(self, name)}; expected more than 0")
-        if self.level_low >= self.level_high:
-            raise ValueError(
-                f"limits.level_low is {self.level_low}; expected less than level_high, {self.level_high}"
-            )
-        if self.cells_min < 0:
-            raise ValueError(f"limits.cells_min is {self.cells_min}; expected 0 or more")
+        shares = ["laplacian_fraction", "tenengrad_fraction", "clipped_high", "clipped_low"]
+        shares += ["level_low", "level_high"]
+        below = f"less than level_high, {self.level_high}"
+        checks = [(name, 0 <= getattr(self, name) <= 1, "0 to 1") for name in shares]
+        checks += [(name, getattr(self, name) > 0, "more than 0") for name in ("slope_mads", "flatness")]
+        checks += [("level_low", self.level_low < self.level_high, below)]
+        checks += [("cells_min", self.cells_min >= 0, "0 or more")]
+        for name, fits, expected in checks:
+            if not fits:
+                raise ValueError(f"limits.{name} is {getattr(self, name)}; expected {expected}")
 
 
 def is_usable_scale(scale: Scale | None) -> bool:
@@ -96,7 +89,7 @@ def measure_quality(
     *,
     relative: NDArray[np.float32] | None = None,
 ) -> Quality:
-    """Return what the gate measured in one field and whether it passes.
+    """Return what the gate measured in one field and whether it passes: refused by every check that fails.
 
     Parameters
     ----------
@@ -109,31 +102,25 @@ def measure_quality(
     relative : (H, W) ndarray of float32, optional
         `flatten` of the working image, where the caller has it.
 
-    Returns
-    -------
-    Quality
-        Refused by every check that fails. TOO_FEW_CELLS is added by `assess`, which counts.
-
     Notes
     -----
-    Focus measures are divided by the contrast variance, so that cell density does not
-    matter; two of three must fail, because fields of round cells have other spectra than fields of spread
-    ones. The MAD of the slope is that of the reference.
+    Focus measures are divided by the contrast variance, so that cell density does not matter; two of three
+    must fail, because fields of round cells have other spectra than fields of spread ones.
     """
     working = pyramid.working
     step = max(1, round(pyramid.zoom))
     sample = pyramid.levels[0][::step, ::step]
     below = np.cumsum(np.bincount(sample.ravel(), minlength=256))  # pixels at or below each gray level
-    flat = _is_flat(below)
+    darkest, brightest = np.searchsorted(below, (0.001 * below[255], 0.999 * below[255]))
+    flat = bool(brightest - darkest <= _FLAT_RANGE)
     clipped_high, clipped_low = float((below[255] - below[253]) / below[255]), float(below[1] / below[255])
     level = int(np.searchsorted(below, below[255] / 2)) / 255
     coarse = estimate_coarse_background(working, pyramid.um_per_px)
     low, middle, high = (float(value) for value in np.percentile(coarse, (5, 50, 95)))
-    focus: tuple[float | None, float | None, float | None] = (None, None, None)
+    focus: Focus = (None, None, None)
     if is_usable_scale(scale) and not flat:
-        focus = measure_focus(
-            flatten(working, pyramid.um_per_px) if relative is None else relative, pyramid.um_per_px
-        )
+        relative = flatten(working, pyramid.um_per_px) if relative is None else relative
+        focus = measure_focus(relative, pyramid.um_per_px)
     flatness = (high - low) / middle if middle > 0 else None
     checks = (
         (Reason.NO_CALIBRATION, scale is None),
@@ -146,11 +133,11 @@ def measure_quality(
         (Reason.BLUR, _is_blurred(focus, limits)),
     )
     refused_by = tuple(reason for reason, fails in checks if fails)
-    assumed = scale is not None and scale.source == "assumed"
-    return Quality(
+    return replace(
+        unreadable_quality(scale, Reason.UNREADABLE_IMAGE),  # until every field below is measured
         passed=not refused_by,
         refused_by=refused_by,
-        flags=(Reason.SCALE_ASSUMED,) if assumed else (),
+        flags=(Reason.SCALE_ASSUMED,) if scale is not None and scale.source == "assumed" else (),
         focus_laplacian=focus[0],
         focus_tenengrad=focus[1],
         focus_slope=focus[2],
@@ -158,8 +145,6 @@ def measure_quality(
         clipped_low=clipped_low,
         level=level,
         flatness=flatness,
-        um_per_px=None if scale is None or not np.isfinite(scale.um_per_px) else scale.um_per_px,
-        um_per_px_source=None if scale is None else scale.source,
     )
 
 
@@ -176,27 +161,16 @@ def unreadable_quality(scale: Scale | None, reason: Reason) -> Quality:
         clipped_low=0.0,
         level=0.0,
         flatness=None,
-        um_per_px=None if scale is None else scale.um_per_px,
+        um_per_px=scale.um_per_px if scale is not None and math.isfinite(scale.um_per_px) else None,
         um_per_px_source=None if scale is None else scale.source,
     )
 
 
-def measure_focus(
-    relative: NDArray[np.float32], um_per_px: float
-) -> tuple[float | None, float | None, float | None]:
+def measure_focus(relative: NDArray[np.float32], um_per_px: float) -> Focus:
     """Return Laplacian variance and Tenengrad over contrast variance, and the slope of the spectrum.
 
-    Parameters
-    ----------
-    relative : (H, W) ndarray of float32
-        Relative contrast at working scale.
-    um_per_px : float
-        Its scale, um/px.
-
-    Returns
-    -------
-    tuple of float or None
-        All lower when blurred. None without contrast, or where a side under 32 px has no spectrum.
+    Of the (H, W) relative contrast at working scale; all lower when blurred. None without contrast, or where
+    a side under 32 px has no spectrum.
     """
     contrast = float(np.square(relative).mean())
     if contrast <= 0:
@@ -212,44 +186,31 @@ def measure_focus(
 def reference_from(qualities: Iterable[Quality]) -> FocusReference:
     """Return the focus reference of fields that are known to be sharp: medians, and the MAD of the slope.
 
-    Raises
-    ------
-    ValueError
-        If no field has all three focus measures.
+    ValueError if no field has all three focus measures.
     """
-    measured = [
-        (quality.focus_laplacian, quality.focus_tenengrad, quality.focus_slope)
-        for quality in qualities
-        if None not in (quality.focus_laplacian, quality.focus_tenengrad, quality.focus_slope)
-    ]
-    if not measured:
+    measures = [(q.focus_laplacian, q.focus_tenengrad, q.focus_slope) for q in qualities]
+    table = np.array([values for values in measures if None not in values], float)
+    if not table.size:
         raise ValueError("no field has focus measures; expected at least one sharp field of known scale")
-    table = np.array(measured, float)
     laplacian, tenengrad, slope = (float(value) for value in np.median(table, axis=0))
     mad = 1.4826 * float(np.median(np.abs(table[:, 2] - slope)))
     return FocusReference(laplacian, tenengrad, slope, max(mad, _SLOPE_MAD_MIN))
 
 
-def _is_flat(below: NDArray[np.intp]) -> bool:
-    darkest, brightest = np.searchsorted(below, (0.001 * below[255], 0.999 * below[255]))
-    return bool(brightest - darkest <= _FLAT_RANGE)
-
-
-def _is_blurred(focus: tuple[float | None, float | None, float | None], limits: QualityLimits) -> bool:
-    reference, (laplacian, tenengrad, slope) = limits.focus, focus
+def _is_blurred(focus: Focus, limits: QualityLimits) -> bool:
+    reference = limits.focus
     if reference is None:
         return False
-    slope_limit = reference.focus_slope - limits.slope_mads * reference.focus_slope_mad
-    failed = (
-        laplacian is not None and laplacian < limits.laplacian_fraction * reference.focus_laplacian,
-        tenengrad is not None and tenengrad < limits.tenengrad_fraction * reference.focus_tenengrad,
-        slope is not None and slope < slope_limit,
+    least = (
+        limits.laplacian_fraction * reference.focus_laplacian,
+        limits.tenengrad_fraction * reference.focus_tenengrad,
+        reference.focus_slope - limits.slope_mads * reference.focus_slope_mad,
     )
-    return sum(failed) >= 2
+    return sum(value is not None and value < low for value, low in zip(focus, least, strict=True)) >= 2
 
 
 def _measure_slope(relative: NDArray[np.float32]) -> float | None:
-    """Return the slope of log power over log frequency, 0.02 to 0.35 cycles/px; -3 or lower when blurred."""
+    """Return the slope of log power over log frequency; -3 or lower when blurred."""
     rows, cols = (min(side, _SPECTRUM_PX) for side in relative.shape)
     if min(rows, cols) < _SPECTRUM_MIN_PX:
         return None

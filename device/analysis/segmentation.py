@@ -27,21 +27,9 @@ _LOG_LOW, _LOG_HIGH = np.log(1e-3), np.log(4.0)
 
 
 def find_foreground(relative: NDArray[np.float32], um_per_px: float, *, faint: bool) -> NDArray[np.bool_]:
-    """Return where cells or other things are.
+    """Return the (H, W) mask of cells or other things in the relative contrast; a flat image has none.
 
-    Parameters
-    ----------
-    relative : (H, W) ndarray of float32
-        Relative contrast from `flatten`; not modified.
-    um_per_px : float
-        Its scale, um/px.
-    faint : bool
-        Whether to seek cells that are much fainter than others: spread cells in brightfield.
-
-    Returns
-    -------
-    (H, W) ndarray of bool
-        A flat image has no foreground.
+    `faint` seeks cells that are much fainter than others as well: spread cells in brightfield.
 
     Notes
     -----
@@ -51,8 +39,7 @@ def find_foreground(relative: NDArray[np.float32], um_per_px: float, *, faint: b
     activity = _measure_activity(relative, um_per_px)
     mask = (activity > _activity_threshold(activity, faint=faint)).astype(np.uint8)
     mask = _fill_holes(mask, HOLE_MAX_UM2 / um_per_px**2)
-    # one erosion by the widening and the opening's radius, one dilation by the latter: an opening that also
-    # shrinks
+    # erosion by the widening and the opening's radius, dilation by the latter: an opening that also shrinks
     mask = cv2.erode(mask, _disk((SHRINK_UM + OPENING_UM) / um_per_px), borderType=cv2.BORDER_REPLICATE)
     mask = cv2.dilate(mask, _disk(OPENING_UM / um_per_px))
     foreground: NDArray[np.bool_] = mask.astype(bool)
@@ -62,24 +49,10 @@ def find_foreground(relative: NDArray[np.float32], um_per_px: float, *, faint: b
 def regions(
     mask: NDArray[np.bool_], centers: NDArray[np.float32], *, um_per_px: float, reach_um: float
 ) -> NDArray[np.int32]:
-    """Return one region for each center: label k + 1 belongs to `centers[k]`.
+    """Return one (H, W) region for each of (K, 2) centers: label k + 1 belongs to `centers[k]`.
 
-    Parameters
-    ----------
-    mask : (H, W) ndarray of bool
-        Foreground; not modified.
-    centers : (K, 2) ndarray of float32
-        Rows and columns, no two in the same pixel.
-    um_per_px : float
-        Scale of `mask`, um/px.
-    reach_um : float
-        No region reaches farther from its center, um.
-
-    Returns
-    -------
-    (H, W) ndarray of int32
-        0 = background. Each center has a region, at least the part of a small disk that no other center
-        claims.
+    Each center has one, at least the part of a small disk that no other center claims, and none reaches
+    farther than `reach_um`. No two centers may stand in the same pixel of the foreground `mask`.
 
     Notes
     -----

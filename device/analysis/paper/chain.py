@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -33,17 +33,13 @@ class PaperSettings:
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be."""
-        if self.background not in ("none", "tophat", "gaussian", "median"):
+        if self.background not in get_args(Background):
             raise ValueError(f"background is {self.background!r}; expected none, tophat, gaussian or median")
-        limits = {
-            "background_um": (1, 200),
-            "dilation_um": (0, 20),
-            "opening_um": (0, 20),
-            "depth_um": (0, 20),
-        }
-        for name, (low, high) in limits.items():
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected {low} to {high} um")
+        if not 1 <= self.background_um <= 200:
+            raise ValueError(f"background_um is {self.background_um}; expected 1 to 200 um")
+        for name in ("dilation_um", "opening_um", "depth_um"):
+            if not 0 <= getattr(self, name) <= 20:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to 20 um")
 
 
 def segment_as_the_paper(
@@ -79,8 +75,8 @@ def segment_as_the_paper(
     The paper's order puts Otsu's threshold after a binary chain, where it means nothing. Here it splits the
     gradient magnitude first; dilation, hole filling, opening, distance transform and watershed follow.
     """
-    settings = settings if settings is not None else PaperSettings()
-    watch = observe if observe is not None else _ignore
+    settings = settings or PaperSettings()
+    watch = observe or (lambda _stage, _picture: None)
     slopes = magnitude(*differentiate(flatten_gray(image, settings, um_per_px)))
     steepest = float(slopes.max(initial=0))
     gradient = np.rint(slopes * (255 / steepest)).astype(np.uint8) if steepest > 0 else np.zeros_like(image)
@@ -132,7 +128,3 @@ def find_centroids(labels: NDArray[np.int32]) -> NDArray[np.float32]:
     sums = [np.bincount(owner, place, n_regions + 1)[1:] for place in (rows, cols)]
     centroids: NDArray[np.float32] = (np.stack(sums, axis=1) / sizes[:, None]).astype(np.float32)
     return centroids
-
-
-def _ignore(_stage: str, _picture: NDArray[np.generic] | None) -> None:
-    pass

@@ -5,21 +5,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def differentiate(
-    image: NDArray[np.uint8] | NDArray[np.float32],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def differentiate(image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the derivatives down the rows and along the columns, gray levels per pixel (equation 1).
 
-    Parameters
-    ----------
-    image : (M, N) ndarray of uint8 or float32
-        Gray image; not modified.
-
-    Returns
-    -------
-    down, right : (M, N) ndarray of float32
-        Sobel's 3x3 differences over 8, so that a ramp of slope 1 gives 1; the border is reflected. A flat
-        image gives zeros.
+    Sobel's 3x3 differences over 8, so that a ramp of slope 1 gives 1; the border is reflected.
 
     Notes
     -----

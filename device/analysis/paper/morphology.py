@@ -44,17 +44,9 @@ def reconstruct(marker: NDArray[np.bool_], mask: NDArray[np.bool_]) -> NDArray[n
 
 
 def fill_holes(image: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return `image` with its holes filled: background that no path joins to the border (equation 6).
+    """Return the 8-connected `image` with its holes filled: what no path joins to the border (equation 6).
 
-    Parameters
-    ----------
-    image : (M, N) ndarray of bool
-        Foreground, 8-connected; not modified.
-
-    Returns
-    -------
-    (M, N) ndarray of bool
-        H = [R(F)]^c, the complement of the reconstruction of the marker F under the complement of the image.
+    H = [R(F)]^c, the complement of the reconstruction of the marker F under the complement of the image.
 
     Notes
     -----

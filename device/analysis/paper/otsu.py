@@ -3,21 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from device.analysis.pyramid import check_gray
+
 _LEVELS = np.arange(256.0)
 
 
 def gray_probabilities(image: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return the (256,) share P(i) of pixels at each gray level.
-
-    Raises
-    ------
-    ValueError
-        If `image` is empty, not two-dimensional or not uint8.
-    """
-    if image.ndim != 2 or image.dtype != np.uint8 or image.size == 0:
-        raise ValueError(
-            f"image is {image.dtype} of shape {image.shape}; expected a non-empty (M, N) uint8 image"
-        )
+    """Return the (256,) share P(i) of pixels at each gray level of a gray image, else raise ValueError."""
+    check_gray(image)
     return np.bincount(image.ravel(), minlength=256) / image.size
 
 
@@ -57,26 +50,10 @@ def between_class_variance(shares: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def otsu_threshold(image: NDArray[np.uint8]) -> int:
-    """Return the gray level that splits `image` into two classes.
+    """Return the gray level that splits the (M, N) uint8 `image` into two classes (equations 8 to 10).
 
-    Parameters
-    ----------
-    image : (M, N) ndarray of uint8
-        Gray image; not modified.
-
-    Returns
-    -------
-    int
-        Pixels strictly above are foreground. A flat image gives its level. Of several best levels their mean.
-
-    Raises
-    ------
-    ValueError
-        If `image` is empty, not two-dimensional or not uint8.
-
-    Notes
-    -----
-    Maximizes the between-class variance, equations 8 to 10.
+    Pixels strictly above are foreground. A flat image gives its level, several best levels their mean;
+    ValueError if it is no gray image. Maximizes the between-class variance.
     """
     variance = between_class_variance(gray_probabilities(image))
     best = variance.max()
@@ -89,7 +66,5 @@ def _spread(
     squares: NDArray[np.float64], sums: NDArray[np.float64], share: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return share times variance: sum of squares minus the squared sum over the share."""
-    spread: NDArray[np.float64] = squares - np.divide(
-        np.square(sums), share, out=np.zeros(256), where=share > 1e-15
-    )
-    return spread
+    mean: NDArray[np.float64] = np.divide(np.square(sums), share, out=np.zeros(256), where=share > 1e-15)
+    return squares - mean

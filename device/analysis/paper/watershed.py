@@ -10,18 +10,9 @@ _SQUARE = np.ones((3, 3), np.uint8)
 
 
 def distance_to_background(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return how far each foreground pixel is from the nearest background pixel, px (equation 11).
+    """Return how far each pixel of the (M, N) foreground P is from the background, px (equation 11).
 
-    Parameters
-    ----------
-    mask : (M, N) ndarray of bool
-        Foreground P; not modified.
-
-    Returns
-    -------
-    (M, N) ndarray of float32
-        d(p) = dist(p, P^c), Euclidean; 0 in the background. Beyond the border is neither, unless all is
-        foreground.
+    d(p) = dist(p, P^c), Euclidean; 0 in the background. Beyond the border is neither.
 
     Notes
     -----
@@ -47,21 +38,12 @@ def section(distance: NDArray[np.float32], level_px: float) -> NDArray[np.bool_]
 
 
 def find_markers(distance: NDArray[np.float32], depth_px: float) -> NDArray[np.int32]:
-    """Return one label for each maximum that rises `depth_px` above the pass to a higher one.
+    """Return (M, N) labels, from 1, of the maxima that rise `depth_px` above the pass to a higher one.
 
-    Parameters
-    ----------
-    distance : (M, N) ndarray of float32
-        Distance map, px; not modified.
-    depth_px : float
-        The h of h-maxima; 0 takes every maximum, which splits cells at each bump of their outline.
-
-    Returns
-    -------
-    (M, N) ndarray of int32
-        Labels from 1, 0 elsewhere. The paper does not say what its markers are.
+    The paper does not say what its markers are. 0 takes every maximum of the distance map, which splits cells
+    at each bump of their outline.
     """
-    levels = _quantize(distance)
+    levels = np.minimum(np.rint(distance * _STEPS_PER_PX), 65535).astype(np.uint16)
     lowered = cv2.subtract(levels, np.full_like(levels, max(1, round(depth_px * _STEPS_PER_PX))))
     smooth = _reconstruct_gray(lowered, levels)
     below = _reconstruct_gray(cv2.subtract(smooth, np.ones_like(smooth)), smooth)
@@ -72,17 +54,7 @@ def find_markers(distance: NDArray[np.float32], depth_px: float) -> NDArray[np.i
 def flood(distance: NDArray[np.float32], markers: NDArray[np.int32]) -> NDArray[np.int32]:
     """Return the watershed of -distance: foreground pixels with the label of the marker they fall to.
 
-    Parameters
-    ----------
-    distance : (M, N) ndarray of float32
-        Distance map, px, 0 = background; not modified.
-    markers : (M, N) ndarray of int32
-        Labels from 1, fewer than 65536.
-
-    Returns
-    -------
-    (M, N) ndarray of int32
-        Regions without ridges between them.
+    Regions of the (M, N) map in px have no ridges between them; `markers` are fewer than 65536.
 
     Notes
     -----
@@ -100,11 +72,6 @@ def flood(distance: NDArray[np.float32], markers: NDArray[np.int32]) -> NDArray[
                 break
             labels = grown
     return labels.astype(np.int32)
-
-
-def _quantize(distance: NDArray[np.float32]) -> NDArray[np.uint16]:
-    levels: NDArray[np.uint16] = np.minimum(np.rint(distance * _STEPS_PER_PX), 65535).astype(np.uint16)
-    return levels
 
 
 def _reconstruct_gray(marker: NDArray[np.uint16], mask: NDArray[np.uint16]) -> NDArray[np.uint16]:
