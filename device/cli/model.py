@@ -50,20 +50,20 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_verify(args: argparse.Namespace) -> int:
     """Run a bundle's golden inputs here; a mismatch is a ModelError."""
-    from device.classifier import golden_limit, golden_steps, open_network, runtime_name
+    from device.classifier import golden_limit, golden_shift, open_network, runtime_name
     from device.models import find_bundle
 
     bundle = find_bundle(args.model)
-    steps, limit = golden_steps(bundle, open_network(bundle)), golden_limit(bundle)
+    shift, limit = golden_shift(bundle, open_network(bundle)), golden_limit(bundle)
     row = {
         **asdict(bundle.id),
         "runtime": runtime_name(),
         "golden_runtime": bundle.card.golden_runtime,
         "n_golden": len(bundle.golden.inputs),
-        "steps": steps.largest,
-        "steps_allowed": limit.largest,
-        "steps_mean": round(steps.mean, 3),
-        "steps_mean_allowed": limit.mean,
+        "shift": round(shift.largest, 5),
+        "shift_allowed": limit.largest,
+        "shift_mean": round(shift.mean, 5),
+        "shift_mean_allowed": limit.mean,
     }
     if args.json:
         print(json.dumps(row))
@@ -71,6 +71,6 @@ def run_verify(args: argparse.Namespace) -> int:
         trust = "" if bundle.id.trusted else "; it is not trusted: it gives no non_toxic (MODEL_UNVERIFIED)"
         print(
             f"{bundle.name} is fit for {runtime_name()}: checksums hold, {row['n_golden']} golden inputs are "
-            f"off by {steps}; allowed {limit}{trust}"
+            f"off by {shift}; allowed {limit}{trust}"
         )
     return 0
