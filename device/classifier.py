@@ -197,7 +197,7 @@ def open_network(bundle: Bundle, *, num_threads: int = 1) -> Int8Network:
     if not shift.within(limit):
         raise ModelError(
             f"{where} gives golden probabilities off by {shift} under {runtime_name()}; expected at most "
-            f"{limit}, it was made under {card.golden_runtime}; use the runtime of uv.lock, or export it again"
+            f"{limit}, it was made under {card.golden_runtime}; use the runtime of uv.lock or export it again"
         )
     return network
 
