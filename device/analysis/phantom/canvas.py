@@ -1,24 +1,13 @@
 """The dish while it is drawn: the field, a margin around it, and what was laid into them."""
 
 import math
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from device.analysis.phantom.objects import (
-    ROUND_CELLS,
-    Grid,
-    Kind,
-    Patch,
-    choose_arms,
-    draw_aggregate,
-    draw_bubble,
-    draw_debris,
-    draw_fiber,
-    draw_live,
-)
+from device.analysis.phantom import objects
+from device.analysis.phantom.objects import Grid, Kind, Patch
 from device.analysis.phantom.placement import MARGIN_UM, Dish, Site
 from device.analysis.phantom.settings import Culture
 
@@ -26,16 +15,17 @@ _FINEST_UM_PER_PX = 0.8  # coarser fields are drawn finer and binned: the wave m
 
 
 class Canvas:
-    """Arrays of the field and its margin, at the scale at which they are drawn."""
+    """Arrays of the field and its margin at the scale at which they are drawn; `view` is the field there."""
 
     def __init__(self, size: tuple[int, int], um_per_px: float) -> None:
         self.binning = max(1, math.ceil(um_per_px / _FINEST_UM_PER_PX))
         self.um_per_px = um_per_px / self.binning
         margin = math.ceil(MARGIN_UM / self.um_per_px)
-        self.height, self.width = size[0] * self.binning, size[1] * self.binning
-        rows, cols = (cv2.getOptimalDFTSize(side + 2 * margin) for side in (self.height, self.width))
+        height, width = size[0] * self.binning, size[1] * self.binning
+        rows, cols = (cv2.getOptimalDFTSize(side + 2 * margin) for side in (height, width))
         self.shape = (rows, cols)
-        self.top, self.left = (rows - self.height) // 2, (cols - self.width) // 2
+        self.top, self.left = (rows - height) // 2, (cols - width) // 2
+        self.view = np.s_[self.top : self.top + height, self.left : self.left + width]
         self.live, self.others, self.absorbance = (np.zeros(self.shape, np.float32) for _ in range(3))
         self.labels = np.zeros(self.shape, np.uint16)
 
@@ -72,20 +62,16 @@ class Canvas:
         if label:
             self.labels[here][body] = label
 
-    def field(self, whole: NDArray[Any]) -> NDArray[Any]:
-        """Return the part of a canvas array that the camera sees."""
-        return whole[self.top : self.top + self.height, self.left : self.left + self.width]
-
 
 def draw_cell(canvas: Canvas, site: Site, label: int, culture: Culture, rng: np.random.Generator) -> int:
     """Lay one cell into the dish and return its area in canvas pixels, hidden and outer ones included."""
     if site.kind == "live":
-        arms = choose_arms(site.angle, culture, rng)
+        arms = objects.choose_arms(site.angle, culture, rng)
         grid = canvas.grid(site.row_um, site.col_um, 1.12 * max(length for _, length in arms) + 3)
-        patch = draw_live(grid, arms, culture, rng)
+        patch = objects.draw_live(grid, arms, culture, rng)
     else:
         grid = canvas.grid(site.row_um, site.col_um, 1.4 * site.radius_um + 3)
-        patch = ROUND_CELLS[site.kind](grid, site.radius_um, culture, rng)
+        patch = objects.ROUND_CELLS[site.kind](grid, site.radius_um, culture, rng)
     canvas.add(patch, grid, label=label, live=site.kind == "live")
     return int(np.count_nonzero(patch.body))
 
@@ -98,13 +84,12 @@ def draw_matter(canvas: Canvas, dish: Dish, culture: Culture) -> tuple[Site, ...
     # 0.55 um: the wavelength in which the texture's radians are meant, whatever the microscope's
     canvas.others += noise * np.float32(culture.texture_rad * 0.55 / (2 * math.pi) / float(noise.std()))
     for _ in range(culture.fibers):
-        path, absorbance = draw_fiber(canvas.shape, canvas.um_per_px, rng)
+        path, absorbance = objects.draw_fiber(canvas.shape, canvas.um_per_px, rng)
         canvas.others += path
         canvas.absorbance += absorbance
     area_mm2 = dish.drawn_um2 * 1e-6
-    n_aggregates, n_debris = (
-        rng.poisson(density * area_mm2) for density in (culture.aggregates_per_mm2, culture.debris_per_mm2)
-    )
+    n_aggregates = rng.poisson(culture.aggregates_per_mm2 * area_mm2)
+    n_debris = rng.poisson(culture.debris_per_mm2 * area_mm2)
     radii: dict[Kind, NDArray[np.float64]] = {
         "bubble": rng.uniform(0.7, 1.3, culture.bubbles) * culture.bubble_radius_um,
         "aggregate": 2 * 10 ** rng.uniform(0, 1, n_aggregates),
@@ -117,8 +102,7 @@ def draw_matter(canvas: Canvas, dish: Dish, culture: Culture) -> tuple[Site, ...
 def _draw_thing(canvas: Canvas, dish: Dish, kind: Kind, radius_um: float) -> Site:
     row, col = dish.point_with_margin()
     grid = canvas.grid(row, col, 4 * radius_um if kind == "debris" else 1.4 * radius_um + 2)
-    draw = {"bubble": draw_bubble, "aggregate": draw_aggregate, "debris": draw_debris}[kind]
-    canvas.add(draw(grid, radius_um, dish.rng), grid, label=0, live=False)
+    canvas.add(objects.MATTER[kind](grid, radius_um, dish.rng), grid, label=0, live=False)
     if kind == "bubble":  # no cell lies there
         dish.block(row, col, radius_um / 0.8)
     return Site(kind, row, col, radius_um, 0.0, dish.contains(row, col))

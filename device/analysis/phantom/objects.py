@@ -1,7 +1,6 @@
 """The things in a dish, each drawn as the optical path and absorbance that it adds on a small patch."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -204,5 +203,5 @@ def draw_fiber(
     return path, line * rng.uniform(0, 0.6)
 
 
-DrawRound = Callable[[Grid, float, Culture, np.random.Generator], Patch]
-ROUND_CELLS: dict[Kind, DrawRound] = {"rounded": draw_rounded, "mitotic": draw_mitotic, "lysed": draw_lysed}
+ROUND_CELLS = {"rounded": draw_rounded, "mitotic": draw_mitotic, "lysed": draw_lysed}
+MATTER = {"bubble": draw_bubble, "aggregate": draw_aggregate, "debris": draw_debris}

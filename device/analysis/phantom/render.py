@@ -66,13 +66,14 @@ def render_field(
     elif seed is None or rng is not None:
         raise ValueError("give either seed or rng to render_field")
     optics, culture = optics or default_optics(modality), culture or Culture()
-    n_live, n_rounded, n_lysed = _counts(n_cells, dead_fraction, (n_live, n_rounded, n_lysed), culture)
+    numbers = _counts(n_cells, dead_fraction, (n_live, n_rounded, n_lysed), culture)
+    counts = dict(zip(("n_live", "n_rounded", "n_lysed"), numbers, strict=True))
     _check_arguments(modality, seed, size, um_per_px)
     draw = np.random.Generator(np.random.PCG64(seed))
     canvas = Canvas(size, um_per_px)
     dish = Dish(size[0] * um_per_px, size[1] * um_per_px, draw)
     matter = draw_matter(canvas, dish, culture)
-    sites = place_cells(dish, n_live=n_live, n_rounded=n_rounded, n_lysed=n_lysed, culture=culture)
+    sites = place_cells(dish, **counts, culture=culture)
     areas = [draw_cell(canvas, site, index, culture, draw) for index, site in enumerate(sites, start=1)]
     image = expose(illuminate(_light(canvas, size, modality, optics), optics, draw), optics, draw)
     labels, cells = read_truth(canvas, sites, areas)
@@ -82,9 +83,7 @@ def render_field(
         "height_px": size[0],
         "width_px": size[1],
         "um_per_px": um_per_px,
-        "n_live": n_live,
-        "n_rounded": n_rounded,
-        "n_lysed": n_lysed,
+        **counts,
         "optics": asdict(optics),
         "culture": asdict(culture),
         "confluence": float(np.isin(labels, live).mean()),
@@ -97,7 +96,7 @@ def render_field(
 def _light(canvas: Canvas, size: tuple[int, int], modality: Modality, optics: Optics) -> NDArray[np.float32]:
     path = canvas.live + canvas.others
     light = intensity(path, canvas.absorbance, canvas.um_per_px, modality=modality, optics=optics)
-    light = np.ascontiguousarray(canvas.field(light))
+    light = np.ascontiguousarray(light[canvas.view])
     if canvas.binning > 1:
         light = cv2.resize(light, size[::-1], interpolation=cv2.INTER_AREA)
     return light

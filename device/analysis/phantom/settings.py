@@ -13,9 +13,12 @@ from device.records import Modality
 Range = tuple[float, float]
 
 
-def _number(default: float, allowed: Range, trained: Range | None = None) -> Any:  # noqa: ANN401 - as `field` itself
-    """Return a field with the values it takes and, where it varies, those that training draws from."""
-    return field(default=default, metadata={"range": allowed, "trained": trained})
+def _number(
+    default: float, allowed: Range, trained: Range | None = None, *, brightfield: Range | None = None
+) -> Any:  # noqa: ANN401 - as `field` itself
+    """Return a field with the values it takes and those that training draws from, in brightfield others."""
+    ranges = {"range": allowed, "phase": trained, "brightfield": brightfield or trained}
+    return field(default=default, metadata=ranges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,32 +34,32 @@ class _Ranged:
 class Optics(_Ranged):
     """A microscope and its camera. The defaults are a 10x objective on a good day."""
 
+    defocus_um: float = _number(0.0, (-100.0, 100.0), (-10.0, 10.0), brightfield=(7.0, 16.0))
+    """Distance of the cells from focus, um; brightfield needs some to show live cells."""
+    condenser_aperture: float = _number(0.12, (0.0, 0.3), (0.06, 0.15), brightfield=(0.05, 0.12))
+    """Spread of the illumination (numerical aperture): what makes defocus blur."""
+    stray_light: float = _number(0.20, (0.0, 1.0), (0.08, 0.32), brightfield=(0.0, 0.10))
+    """Light that carries no picture, relative to the background: lowers contrast."""
+    background: float = _number(0.38, (0.05, 1.0), (0.28, 0.50), brightfield=(0.35, 0.65))
+    """Gray level of the empty dish as a share of full scale."""
+    gamma: float = _number(1.8, (0.4, 2.5), (1.3, 2.2), brightfield=(1.0, 2.0))
+    """Gray level goes with light to the power of 1/gamma; 2.2 is what most cameras do."""
     numerical_aperture: float = _number(0.25, (0.05, 0.6), (0.22, 0.30))
     """Of the objective."""
     wavelength_um: float = _number(0.55, (0.35, 0.8), (0.52, 0.60))
     """Center of the illumination, um."""
-    defocus_um: float = _number(0.0, (-100.0, 100.0))
-    """Distance of the cells from focus, um; brightfield needs some to show live cells."""
-    condenser_aperture: float = _number(0.12, (0.0, 0.3))
-    """Spread of the illumination (numerical aperture): what makes defocus blur."""
     ring_width_um: float = _number(7.0, (4.0, 40.0), (5.5, 14.0))
     """Reach of the halo in phase contrast, um."""
     ring_transmission: float = _number(0.55, (0.1, 1.0), (0.42, 0.65))
     """Amplitude that the phase ring lets through: lower gives more contrast."""
-    stray_light: float = _number(0.20, (0.0, 1.0))
-    """Light that carries no picture, relative to the background: lowers contrast."""
     vignetting: float = _number(0.12, (0.0, 0.6), (0.0, 0.30))
     """Loss of light one half-diagonal from the brightest point, relative."""
     unevenness: float = _number(0.03, (0.0, 0.2), (0.0, 0.05))
     """Slow random variation of the illumination, relative."""
-    background: float = _number(0.38, (0.05, 1.0))
-    """Gray level of the empty dish as a share of full scale."""
     full_well_e: float = _number(4000.0, (200.0, 50000.0), (1500.0, 8000.0))
     """Electrons of a saturated pixel: fewer gives more shot noise."""
     read_noise_e: float = _number(5.0, (0.0, 50.0), (3.0, 10.0))
     """Noise of reading a pixel, electrons rms."""
-    gamma: float = _number(1.8, (0.4, 2.5))
-    """Gray level goes with light to the power of 1/gamma; 2.2 is what most cameras do."""
     sharpening: float = _number(0.0, (0.0, 2.0), (0.0, 0.5))
     """Weight of the unsharp mask of the camera's image processor."""
     jpeg_quality: int = _number(0, (0, 100))
@@ -105,15 +108,6 @@ class Culture(_Ranged):
     """Fibers and scratches across the field."""
 
 
-_TRAINED_BY_MODALITY: dict[str, dict[Modality, Range]] = {
-    "defocus_um": {"phase": (-10.0, 10.0), "brightfield": (7.0, 16.0)},
-    "condenser_aperture": {"phase": (0.06, 0.15), "brightfield": (0.05, 0.12)},
-    "stray_light": {"phase": (0.08, 0.32), "brightfield": (0.0, 0.10)},
-    "background": {"phase": (0.28, 0.50), "brightfield": (0.35, 0.65)},
-    "gamma": {"phase": (1.3, 2.2), "brightfield": (1.0, 2.0)},
-}
-
-
 def default_optics(modality: Modality) -> Optics:
     """Return the microscope as a lab would set it: in focus for phase, 12 um beside it for brightfield."""
     if modality == "phase":
@@ -123,27 +117,24 @@ def default_optics(modality: Modality) -> Optics:
 
 def training_ranges(modality: Modality) -> dict[str, Range]:
     """Return the range that `vary` and `vary_culture` draw each field from that does not keep its default."""
-    return {**_optics_ranges(modality), **_trained(Culture)}
+    return _ranges(Optics, modality) | _ranges(Culture, modality)
 
 
 def vary(rng: np.random.Generator, modality: Modality) -> Optics:
     """Return a random realistic microscope, uniform inside `training_ranges`."""
-    return Optics(**_draw(rng, _optics_ranges(modality)))
+    return Optics(**_draw(rng, _ranges(Optics, modality)))
 
 
 def vary_culture(rng: np.random.Generator) -> Culture:
     """Return a random realistic dish inside `training_ranges`, now and then with a bubble or a fiber."""
-    drawn = _draw(rng, _trained(Culture))
+    drawn = _draw(rng, _ranges(Culture, "phase"))  # those of brightfield are the same
     return Culture(**drawn, bubbles=int(rng.random() < 0.06), fibers=int(rng.random() < 0.08))
 
 
-def _optics_ranges(modality: Modality) -> dict[str, Range]:
-    return {name: of[modality] for name, of in _TRAINED_BY_MODALITY.items()} | _trained(Optics)
-
-
-def _trained(record: type[_Ranged]) -> dict[str, Range]:
-    return {item.name: item.metadata["trained"] for item in fields(record) if item.metadata["trained"]}
+def _ranges(record: type[_Ranged], modality: Modality) -> dict[str, Range]:
+    return {item.name: item.metadata[modality] for item in fields(record) if item.metadata[modality]}
 
 
 def _draw(rng: np.random.Generator, ranges: dict[str, Range]) -> dict[str, Any]:
-    return {name: float(rng.uniform(low, high)) for name, (low, high) in ranges.items()}
+    # in the order of the fields: another one would give other pictures for the same seed
+    return {name: rng.uniform(low, high) for name, (low, high) in ranges.items()}

@@ -87,7 +87,7 @@ def read_truth(
 
     Cells from outside that show less than a fifth of themselves stay in the picture but not in the truth.
     """
-    drawn = canvas.field(canvas.labels)
+    drawn = canvas.labels[canvas.view]
     middle, um_per_px = canvas.binning // 2, canvas.um_per_px * canvas.binning
     seen = drawn[middle :: canvas.binning, middle :: canvas.binning]
     visible, left = (np.bincount(labels.ravel(), minlength=len(sites) + 1) for labels in (drawn, seen))
