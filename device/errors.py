@@ -19,13 +19,7 @@ class StationError(Exception):
 
 
 class ConfigError(StationError):
-    """A configuration, plate or dataset file, or the command line, states what cannot be.
-
-    Parameters
-    ----------
-    faults : str or list of str
-        Every fault found, one sentence each; all are shown at once.
-    """
+    """A configuration, plate or dataset file, or the command line, states what cannot be: all `faults`."""
 
     def __init__(self, faults: str | list[str]) -> None:
         self.faults = [faults] if isinstance(faults, str) else list(faults)

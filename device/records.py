@@ -166,17 +166,13 @@ class Cell:
     counting frame)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """What one field adds to its well: cells by class under the edge rule, and the area they stand on."""
+class _ByClass:
+    """Sums of what has cells by class."""
 
+    __slots__ = ()
     n_live: int
     n_rounded: int
     n_lysed: int
-    area_mm2: float | None
-    """Area of the field; null where the scale is assumed or unknown."""
-    confluence: float
-    """Share of the field covered by cells, 0 to 1."""
 
     @property
     def n_dead(self) -> int:
@@ -190,6 +186,19 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
+class Tally(_ByClass):
+    """What one field adds to its well: cells by class under the edge rule, and the area they stand on."""
+
+    n_live: int
+    n_rounded: int
+    n_lysed: int
+    area_mm2: float | None
+    """Area of the field; null where the scale is assumed or unknown."""
+    confluence: float
+    """Share of the field covered by cells, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelId:
     """Which model spoke, so that a result can be traced to its bytes."""
 
@@ -199,10 +208,8 @@ class ModelId:
     """False never gives `non_toxic` (MODEL_UNVERIFIED)."""
 
 
-def _no_labels() -> NDArray[np.uint16]:
-    empty = np.zeros((0, 0), np.uint16)
-    empty.flags.writeable = False
-    return empty
+NO_LABELS: NDArray[np.uint16] = np.zeros((0, 0), np.uint16)
+NO_LABELS.flags.writeable = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -237,7 +244,9 @@ class Reading:
     method: Method
     cell_model: ModelId | None
     field_model: ModelId | None
-    labels: NDArray[np.uint16] = dataclass_field(default_factory=_no_labels, metadata={"payload": False})
+    labels: NDArray[np.uint16] = dataclass_field(
+        default_factory=lambda: NO_LABELS, metadata={"payload": False}
+    )
     """Regions at working scale, 0 = background; not part of the payload (`counting.labels_in_frame` gives
     them in pixels of the frame)."""
     zoom: float = dataclass_field(default=1.0, metadata={"payload": False})
@@ -277,7 +286,7 @@ class PlateWell:
 
 
 @dataclass(frozen=True, slots=True)
-class FieldCount:
+class FieldCount(_ByClass):
     """One accepted field of a well, as the verdict used it."""
 
     field: int
@@ -288,16 +297,6 @@ class FieldCount:
     confluence: float
     p_toxic: float | None = None
     """Second opinion of the field model, 0 to 1; null where none is loaded."""
-
-    @property
-    def n_dead(self) -> int:
-        """Affected cells: rounded and lysed."""
-        return self.n_rounded + self.n_lysed
-
-    @property
-    def n_cells(self) -> int:
-        """All cells of the field."""
-        return self.n_live + self.n_rounded + self.n_lysed
 
 
 @dataclass(frozen=True, slots=True)

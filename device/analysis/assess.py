@@ -16,6 +16,7 @@ from device.analysis.pyramid import WORKING_UM_PER_PX, Pyramid, build_pyramid
 from device.analysis.quality import QualityLimits, is_usable_scale, measure_quality, unreadable_quality
 from device.analysis.segmentation import find_foreground, other_regions, regions
 from device.records import (
+    NO_LABELS,
     Assay,
     CellClass,
     Frame,
@@ -35,8 +36,7 @@ Observe = Callable[[str, NDArray[np.generic] | None], None]
 REACH_UM: dict[Assay, float] = {"adherent": 32.0, "suspension": 14.0}
 """No region reaches farther from its center, um: half a spread cell, a swollen cell in a chamber."""
 _AS_PRINTED = (CellClass.DEAD,)  # the paper as printed: whatever is counted is a dead cell
-_NO_LABELS = np.zeros((0, 0), np.uint16)
-_NO_LABELS.flags.writeable = False
+_NOTHING = Count((), 0, NO_LABELS, tally_cells((), None, 0.0))
 
 
 class CellClassifier(Protocol):
@@ -81,7 +81,7 @@ class AnalysisSettings:
     """A candidate is a cell when 1 - p(other) reaches it, 0 to 1."""
     dead_min: float = 0.5
     """A cell is dead when p(dead | cell) reaches it, 0 to 1."""
-    merge_um: float = 8.0
+    merge_um: float = 5.0
     """Of accepted centers that are closer the one with the best score stays, um, 0 to 50."""
     paper: PaperSettings = field(default_factory=PaperSettings)
     """Sizes of the paper's chain."""
@@ -146,7 +146,7 @@ def assess(
     if scale is None or not is_usable_scale(scale):
         pyramid = build_pyramid(image, WORKING_UM_PER_PX)
         quality = measure_quality(pyramid, scale, settings.limits)
-        return _to_reading(frame, quality, None, None, classify, settings)
+        return _to_reading(frame, quality, _NOTHING, classify, settings)
     pyramid = build_pyramid(image, scale.um_per_px)
     watch("pyramid", pyramid.working)
     relative = flatten(pyramid.working, pyramid.um_per_px)
@@ -164,15 +164,15 @@ def assess(
         p_toxic = float(classify_field(shrink_field(relative))[0])
         watch("field", None)
     field_model = None if classify_field is None else classify_field.id
-    reading = _to_reading(frame, quality, count, p_toxic, classify, settings)
-    return replace(reading, field_model=field_model, zoom=pyramid.zoom)
+    reading = _to_reading(frame, quality, count, classify, settings)
+    return replace(reading, p_toxic=p_toxic, field_model=field_model, zoom=pyramid.zoom)
 
 
 def refuse(
     frame: Frame, reason: Reason, classify: CellClassifier | None, settings: AnalysisSettings
 ) -> Reading:
     """Return the `invalid` reading of a field that cannot be read because of `reason`: nothing is counted."""
-    return _to_reading(frame, unreadable_quality(frame.scale, reason), None, None, classify, settings)
+    return _to_reading(frame, unreadable_quality(frame.scale, reason), _NOTHING, classify, settings)
 
 
 def _count_hybrid(
@@ -254,14 +254,11 @@ def _check_model(classify: CellClassifier | None, method: Method) -> None:
 def _to_reading(
     frame: Frame,
     quality: Quality,
-    count: Count | None,
-    p_toxic: float | None,
+    count: Count,
     classify: CellClassifier | None,
     settings: AnalysisSettings,
 ) -> Reading:
-    cells = () if count is None else count.cells
-    tally = tally_cells((), None, 0.0) if count is None else count.tally
-    n_dead = sum(cell.label == "dead" for cell in cells)
+    tally, n_dead = count.tally, sum(cell.label == "dead" for cell in count.cells)
     height_px, width_px = (*frame.image.shape, 0, 0)[:2]
     return Reading(
         source=frame.source,
@@ -272,14 +269,14 @@ def _to_reading(
         simulated=frame.simulated,
         outcome=Outcome.INCONCLUSIVE if quality.passed else Outcome.INVALID,
         reasons=(*quality.refused_by, *quality.flags),
-        n_live=len(cells) - n_dead,
+        n_live=len(count.cells) - n_dead,
         n_dead=n_dead,
-        n_other=0 if count is None else count.n_other,
+        n_other=count.n_other,
         affected=tally.n_dead / tally.n_cells if tally.n_cells else None,
-        p_toxic=p_toxic,
+        p_toxic=None,
         tally=tally,
         quality=quality,
-        cells=cells,
+        cells=count.cells,
         height_px=height_px,
         width_px=width_px,
         assay=settings.assay,
@@ -287,5 +284,5 @@ def _to_reading(
         method=settings.method,
         cell_model=None if classify is None else classify.id,
         field_model=None,
-        labels=_NO_LABELS if count is None else count.labels,
+        labels=count.labels,
     )

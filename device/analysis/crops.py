@@ -22,8 +22,8 @@ def cut_crops(
 ) -> NDArray[np.uint8]:
     """Return the (K, 28, 28) surroundings of each of (K, 2) centers as the cell model sees them.
 
-    `centers` are rows and columns of the (H, W) relative contrast. A center lies between pixels 13 and 14 of its crop; one outside is moved to the border. Beyond the border
-    the image is reflected.
+    `centers` are rows and columns of the (H, W) relative contrast. Each lies between pixels 13 and 14 of its
+    crop; one outside is moved to the border, beyond which the image is reflected.
     """
     centers = np.asarray(centers, np.float64).reshape(-1, 2)
     gray = np.pad(to_model_gray(relative), _HALF, mode="reflect")
