@@ -64,6 +64,7 @@ class Sender:
         self._retained: dict[str, Message] = {}
         self._acknowledged: list[int] = []
         self._fault: str | None = None
+        self._losses: set[str] = set()
         self._n_fruitless = 0
         self._refused_until = self._marked_at = 0.0
         self._head_at = self._state_at = float("-inf")
@@ -116,7 +117,7 @@ class Sender:
             case Lost():
                 self._window = 0
                 self._look_for_poison()
-                self._note_fault(f"no broker: {event.detail}; records are kept and sent when it is back")
+                self._note_loss(event.detail)
             case Settled():
                 self._settle(event)
             case State():
@@ -130,6 +131,7 @@ class Sender:
         """Begin a connection: birth, state, head, then online; whatever was under way is sent anew."""
         self._mark()
         self._fault = None
+        self._losses.clear()
         self._window = 1 if self._n_fruitless >= _FRUITLESS else window
         self._cursor = 0
         self._refused_until = 0.0
@@ -163,6 +165,14 @@ class Sender:
             self._n_fruitless = 0
             self._journal.set_aside(under_way[0])
             log.error("record %d breaks every connection; a stub is sent, the journal keeps it", under_way[0])
+
+    def _note_loss(self, detail: str) -> None:
+        """Log an outage once; whatever else is wrong while it lasts is one line each."""
+        if detail not in self._losses:
+            more = "broker still away: %s"
+            first = "no broker: %s; records are kept and sent when it is back"
+            log.warning(more if self._losses else first, detail)
+            self._losses.add(detail)
 
     def _note_fault(self, fault: str) -> None:
         """Log a fault once, not each time it is met again."""

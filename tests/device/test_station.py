@@ -14,12 +14,14 @@ from device.analysis.grading import RULES, default_rule
 from device.cameras import LostFrame
 from device.errors import CameraError, ConfigError, JournalError, StationError
 from device.journal import Journal, StorageFullError
-from device.messages import Published
+from device.messages import Published, State, Topics
 from device.plates import read_plate
+from device.publishers import Lost
 from device.records import Frame, ModelId, Outcome, PlateReport, Quality, Reading, Reason, Tally, Verdict
 from device.station import Instruments, Station, load_config
 from device.station.buffer import Buffer
 from device.station.capture import Capture
+from device.station.sender import Sender
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 CONFIG = """
@@ -235,6 +237,31 @@ def test_without_a_broker_records_are_kept_and_counted(lab, caplog):
     assert lab.kept() == (3, 3)
     lab.run()
     assert [reading["seq"] for reading in lab.sent("reading")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_outage_is_told_once_and_each_new_trouble_in_it_once(lab, caplog):
+    class Absent:
+        def __init__(self, setup):
+            self.notify = setup.notify
+
+        def start(self):
+            for detail in ("connection lost", "refused", "connection lost", "refused"):
+                self.notify(Lost(detail))
+
+        def close(self):
+            pass
+
+    journal = lab.journal()
+    state = State("state/1", journal.boot_id, NOW, "running", None)
+    sender = Sender(
+        journal, Topics("lab", "b"), info=state, state=state, make_publisher=Absent, client_id="nanotox-b"
+    )
+    sender.start()
+    sender.end(0.0)
+    journal.close()
+    told = [record.message for record in caplog.records]
+    first = "no broker: connection lost; records are kept and sent when it is back"
+    assert told == [first, "broker still away: refused"]
 
 
 def test_a_full_disk_is_waited_for_and_nothing_is_published_meanwhile(lab, monkeypatch, caplog):
