@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from device.analysis.counting import Count, accept_cells, count_cells, judge_cells, tally_cells
 from device.analysis.crops import cut_crops, shrink_field
 from device.analysis.flatten import flatten
-from device.analysis.paper.chain import PaperSettings, segment_as_the_paper
+from device.analysis.paper.chain import segment_as_the_paper
 from device.analysis.proposals import propose
 from device.analysis.pyramid import WORKING_UM_PER_PX, Pyramid, build_pyramid
 from device.analysis.quality import QualityLimits, is_usable_scale, measure_quality, unreadable_quality
@@ -83,8 +83,6 @@ class AnalysisSettings:
     """A cell is dead when p(dead | cell) reaches it, 0 to 1."""
     merge_um: float = 5.0
     """Of accepted centers that are closer the one with the best score stays, um, 0 to 50."""
-    paper: PaperSettings = field(default_factory=PaperSettings)
-    """Sizes of the paper's chain."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; all faults at once."""
@@ -215,7 +213,7 @@ def _count_as_the_paper(
     settings: AnalysisSettings,
     watch: Observe,
 ) -> Count:
-    labels, centers = segment_as_the_paper(pyramid.working, pyramid.um_per_px, settings.paper, observe=watch)
+    labels, centers = segment_as_the_paper(pyramid.working, pyramid.um_per_px, observe=watch)
     if classify is None:
         ones = np.ones((len(centers), 1), np.float32)
         judged = judge_cells(centers, ones, _AS_PRINTED, dead_min=0)

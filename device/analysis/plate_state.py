@@ -30,9 +30,9 @@ LIVE_FIELDS = 10
 gone blind must not keep what it said before."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What all wells of a plate have in common."""
+@dataclass(frozen=True, slots=True, eq=False)
+class PlateState:
+    """Everything seen of a plate so far, and what all its wells have in common."""
 
     plate: str
     rule: Rule
@@ -41,17 +41,10 @@ class Settings:
     method: Method
     scale_may_be_assumed: bool
     """False for live cameras: an assumed scale then never gives `non_toxic`."""
-    looks: tuple[int, ...] = ()
+    looks: tuple[int, ...]
     """Numbers of fields at which wells are judged provisionally; empty where their number is fixed."""
-    rolling: bool = False
+    rolling: bool
     """True for a live view without a plate."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PlateState:
-    """Everything seen of a plate so far."""
-
-    settings: Settings
     wells: tuple[PlateWell, ...]
     readings: tuple[tuple[Reading, ...], ...]
     """Of each well, without cells and labels."""
@@ -72,8 +65,8 @@ def start(
     names = [well.well for well in wells]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"wells are {names}; expected at least one, each with a name of its own")
-    settings = Settings(plate, rule, assay, modality, method, scale_may_be_assumed, looks)
-    return PlateState(settings, tuple(wells), ((),) * len(names))
+    same = (plate, rule, assay, modality, method, scale_may_be_assumed, looks)
+    return PlateState(*same, rolling=False, wells=tuple(wells), readings=((),) * len(names))
 
 
 def start_live(
@@ -86,8 +79,8 @@ def start_live(
 ) -> PlateState:
     """Return a state of the one well `live`; its verdicts are provisional, over its last ten fields."""
     live = PlateWell(LIVE_WELL, LIVE_WELL, "test", None, None, 1)
-    settings = Settings(LIVE_WELL, rule, assay, modality, method, scale_may_be_assumed, rolling=True)
-    return PlateState(settings, (live,), ((),))
+    same = (LIVE_WELL, rule, assay, modality, method, scale_may_be_assumed, ())
+    return PlateState(*same, rolling=True, wells=(live,), readings=((),))
 
 
 def add(state: PlateState, reading: Reading) -> tuple[PlateState, Verdict | None]:
@@ -96,7 +89,7 @@ def add(state: PlateState, reading: Reading) -> tuple[PlateState, Verdict | None
     A refused reading is counted but never enters the numbers of its well; one that `state` holds already
     (same source, sequence number and time) changes nothing. No verdict where the well is not on the plate.
     """
-    name = LIVE_WELL if state.settings.rolling else reading.well
+    name = LIVE_WELL if state.rolling else reading.well
     index = next((i for i, well in enumerate(state.wells) if well.well == name), None)
     if index is None:
         return state, None
@@ -105,7 +98,7 @@ def add(state: PlateState, reading: Reading) -> tuple[PlateState, Verdict | None
         (known.source, known.sequence, known.taken_at) for known in before
     }:
         slim = replace(reading, cells=(), labels=reading.labels[:0, :0])
-        kept = (*before, slim)[-LIVE_FIELDS:] if state.settings.rolling else (*before, slim)
+        kept = (*before, slim)[-LIVE_FIELDS:] if state.rolling else (*before, slim)
         state = replace(state, readings=(*state.readings[:index], kept, *state.readings[index + 1 :]))
     return state, provisional(state, state.wells[index].well)
 
@@ -119,8 +112,8 @@ def provisional(state: PlateState, well: str) -> Verdict:
     wells = _evidence_of(state, {w.well for w in state.wells if w.role in HEALTHY} | {well})
     evidence = next((e for e in wells if e.plan.well == well), None)
     if evidence is None:
-        raise ValueError(f"well {well} is not on plate {state.settings.plate}")
-    return _judge(state, evidence, pool_reference(wells, state.settings.rule), "provisional")
+        raise ValueError(f"well {well} is not on plate {state.plate}")
+    return _judge(state, evidence, pool_reference(wells, state.rule), "provisional")
 
 
 def finish(state: PlateState) -> tuple[tuple[Verdict, ...], PlateReport]:
@@ -128,8 +121,8 @@ def finish(state: PlateState) -> tuple[tuple[Verdict, ...], PlateReport]:
 
     ValueError for a live state: it has no plate, no controls and no end.
     """
-    rule = state.settings.rule
-    if state.settings.rolling:
+    rule = state.rule
+    if state.rolling:
         raise ValueError("a live view without a plate has no final verdict; expected a plate")
     wells = _evidence_of(state, {well.well for well in state.wells})
     reference, faults = judge_controls(wells, rule)
@@ -138,7 +131,7 @@ def finish(state: PlateState) -> tuple[tuple[Verdict, ...], PlateReport]:
     for v in verdicts:
         samples.setdefault((v.sample, v.role, v.dose, v.dose_unit), []).append(v)
     report = PlateReport(
-        plate=state.settings.plate,
+        plate=state.plate,
         rule=rule.id,
         rule_sha256=rule_sha256(rule),
         controls_valid=not faults,
@@ -158,22 +151,20 @@ def _judge(
     stage: Stage,
     faults: tuple[Reason, ...] = (),
 ) -> Verdict:
-    s = state.settings
     return judge_well(
         evidence,
         reference,
-        s.rule,
+        state.rule,
         stage=stage,
         control_faults=faults,
-        looks=s.looks,
-        scale_may_be_assumed=s.scale_may_be_assumed,
+        looks=state.looks,
+        scale_may_be_assumed=state.scale_may_be_assumed,
     )
 
 
 def _evidence_of(state: PlateState, wells: Container[str]) -> tuple[Evidence, ...]:
-    s = state.settings
     return tuple(
-        gather_well(well, readings, assay=s.assay, modality=s.modality, method=s.method)
+        gather_well(well, readings, assay=state.assay, modality=state.modality, method=state.method)
         for well, readings in zip(state.wells, state.readings, strict=True)
         if well.well in wells
     )

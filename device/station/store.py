@@ -63,7 +63,7 @@ class Records:
 
     def finish(self) -> None:
         """Store the final verdicts and the report of the plate, if there is one, in one transaction."""
-        if self._plate is None or self._plate.settings.rolling:
+        if self._plate is None or self._plate.rolling:
             return
         verdicts, report = plate_state.finish(self._plate)
         self._append(*verdicts, report)
