@@ -81,7 +81,7 @@ class AnalysisSettings:
     """A candidate is a cell when 1 - p(other) reaches it, 0 to 1."""
     dead_min: float = 0.5
     """A cell is dead when p(dead | cell) reaches it, 0 to 1."""
-    merge_um: float = 5.0
+    merge_um: float = 8.0
     """Of accepted centers that are closer the one with the best score stays, um, 0 to 50."""
 
     def __post_init__(self) -> None:
