@@ -16,14 +16,14 @@ T1,item,test,10,ug/mL,1,0.9,5
 """
 
 
-def call(*words):
-    """Run a command as its user would; return what it says."""
+def call(*words, code=0):
+    """Run a command as its user would; return what it says on stderr."""
     done = subprocess.run(
         [sys.executable, "-m", *map(str, words)], capture_output=True, text=True, timeout=280, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
-    return done
+    return done.stderr
 
 
 def configure(folder, port):
@@ -54,9 +54,14 @@ port = {port}
 
 def test_labels_become_a_model_that_the_station_judges_with(tmp_path, broker, subscribe):
     (tmp_path / "plate.csv").write_text(PLATE)
-    fields, run = tmp_path / "fields", tmp_path / "run"
+    fields, run, data = tmp_path / "fields", tmp_path / "run", tmp_path / "data"
+    mixed = ("--fields", 12, "--dead-fraction", 0.5)
     call("device.cli", "phantom", "--wells", tmp_path / "plate.csv", "--seed", 1, "--out", fields)
-    call("training.cli", "paper", fields, "--out", run, "--unit", "cell", "--smoke", "--model", "phase-cell")
+    call("device.cli", "phantom", *mixed, "--seed", 2, "--out", data)
+    recipe = ("--out", run, "--unit", "cell", "--smoke", "--model", "phase-cell")
+    said = call("training.cli", "paper", fields, *recipe, code=2)
+    assert "expected both classes" in said  # the one well in split train is a dead one
+    call("training.cli", "paper", data, *recipe)
     report = (run / "report.md").read_text()
     assert "34" in report
     assert "37" in report

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from device.analysis.assess import AnalysisSettings, CellClassifier
 from device.analysis.crops import CROP_PX, cut_crops
 from device.analysis.quality import FocusReference
+from device.errors import ConfigError
 from device.model_card import Bundle
 from training.cotraining.paper import PaperRun, PaperSettings, choose_labeled, run_paper
 from training.dataset import FIELD_LABELS, Dataset, Entry, Samples
@@ -108,6 +109,11 @@ def run_recipe(
     results = read_fields(images, classify, analysis, dataset.info.scale)
     samples, rule = _label_by_counting(dataset, recipe, list(images), results)
     progress(f"labels by counting: {samples.count()} ({rule})")
+    if len(np.unique(samples.y)) < 2:
+        raise ConfigError(
+            f"labels by counting of {dataset.folder}, split train, are {samples.count()}; expected both "
+            "classes; add fields of blank and of positive wells to that split"
+        )
     labeled, rest = choose_labeled(samples, settings.paper.n_labeled, settings.paper.seed)
     unlabeled = _draw(rest, settings.max_unlabeled, settings.paper.seed)
     run = run_paper(labeled, unlabeled, settings.paper, progress)
