@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from device.analysis.grading import EXTRACT
-from device.records import PlateWell
+from device.records import Outcome, PlateWell
 
 _HEADER = "well  sample            dose       fields  true    found   corrected  grade  verdict"
 
@@ -75,5 +75,12 @@ def _line(row: Row) -> str:
     true = f"{100 * (plan.dead_fraction or 0):>3.0f} %"
     numbers = f"{row.n_readings:>2}/{plan.fields:<5}{true}   {found:<8}{span:<11}{grade:<7}"
     outcome = f"{verdict.get('stage', 'waiting')}: {verdict.get('outcome', '-')}"
-    mark = "" if verdict.get("stage") != "final" else " (as true)" if row.fault is None else " (WRONG)"
-    return f"{plan.well:<6}{plan.sample:<18}{dose:<11}{numbers}{outcome}{mark}"
+    return f"{plan.well:<6}{plan.sample:<18}{dose:<11}{numbers}{outcome}{_mark(row)}"
+
+
+def _mark(row: Row) -> str:
+    if row.verdict.get("stage") != "final":
+        return ""
+    if row.fault is None:
+        return " (as true)"
+    return " (undecided)" if row.verdict.get("outcome") == Outcome.INCONCLUSIVE else " (WRONG)"
