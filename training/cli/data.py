@@ -16,7 +16,7 @@ def add_parser(commands: Commands) -> None:
         "import",
         help="write a dataset folder from another form",
         description="Write a dataset folder (manifest.csv, images, cells.csv, dataset.json), then check it.",
-        epilog="Example: nanotox-train data import ldc ../shared/data/ldc --out data/ldc",
+        epilog="Example: nanotox-train data import ldc Cell-Dataset --out data/ldc",
         allow_abbrev=False,
     )
     parser.add_argument("kind", metavar="KIND", help="kind of SRC; an unknown one lists those there are")
