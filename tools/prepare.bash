@@ -65,6 +65,14 @@ ensure_mosquitto() {
         fail "mosquitto is not on PATH; expected Eclipse Mosquitto 2; install it (Debian: apt install mosquitto)"
 }
 
+# The checker of unit files; the tests that need it skip where it cannot be had.
+ensure_systemd_analyze() {
+    if ! command -v systemd-analyze >/dev/null && command -v apt-get >/dev/null && is_root; then
+        headline "Install systemd-analyze with apt"
+        apt_install systemd || echo "apt could not install systemd: its tests will skip"
+    fi
+}
+
 unpack_mosquitto() {
     local store="$PWD/.tools/mosquitto" packages libraries apt_options=()
     mkdir -p "$store/debs" "$store/lists/partial" .tools/bin
