@@ -16,9 +16,11 @@ A well of several fields has a row per file, with the same other columns, or a p
 """
 
 import csv
+import io
 import json
 import math
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import itemgetter
 from pathlib import Path, PurePosixPath
@@ -87,11 +89,19 @@ def write_plate(path: Path, plate: Plate) -> None:
         files, positions = [{"file": f} for f in well.files], [{"position": p} for p in well.positions]
         rows.extend(same | place for place in files or positions or [{}])
     used = [name for name in COLUMNS if name in ALWAYS_WRITTEN or any(row.get(name) for row in rows)]
+    write_table(path, [used, *([row.get(name, "") for name in used] for row in rows)])
+
+
+def write_table(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write rows, the header among them, as CSV; the file is there whole or not at all."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    _write_whole(path, text.getvalue())
+
+
+def _write_whole(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as stream:
-        table = csv.DictWriter(stream, used, extrasaction="ignore", lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    partial.write_text(text, encoding="utf-8", newline="")
     partial.replace(path)
 
 
@@ -162,9 +172,7 @@ def write_dataset_info(folder: Path, info: DatasetInfo) -> None:
     """Write `info` as `folder`/dataset.json so that `read_dataset_info` gives it back."""
     content = {"um_per_px": info.scale.um_per_px, "um_per_px_source": info.scale.source}
     content |= {key: getattr(info, key) for key in _DATASET_KEYS}
-    partial = folder / (DATASET_FILE + ".partial")
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", "utf-8")
-    partial.replace(folder / DATASET_FILE)
+    _write_whole(folder / DATASET_FILE, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def scale_of(info: DatasetInfo | None, um_per_px: float | None) -> Scale | None:

@@ -1,7 +1,5 @@
 """What `nanotox count` writes: JSON lines, a text table, a CSV file, and pictures."""
 
-import csv
-import io
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,6 +17,7 @@ from device.cli.fields import FieldFile, FieldResult
 from device.errors import ConfigError, ImageError
 from device.images import list_images, write_png
 from device.messages import payload
+from device.plates import write_table
 from device.records import Quality, Reading
 
 _OTHERS = {"source", "sequence", "taken_at", "well", "field", "tally", "labels", "zoom"}
@@ -85,12 +84,8 @@ def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
     ConfigError
         If it cannot be written.
     """
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([CSV_COLUMNS, *rows])
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(text.getvalue(), encoding="utf-8", newline="")
-        partial.replace(path)
+        write_table(path, [CSV_COLUMNS, *rows])
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be written ({error.strerror}); expected a folder with rights"

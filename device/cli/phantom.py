@@ -1,11 +1,10 @@
 """`nanotox phantom`: write rendered fields with their truth as a dataset folder."""
 
 import argparse
-import csv
 import hashlib
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,7 +89,7 @@ def _write_dataset(args: argparse.Namespace, wells: "Sequence[PlateWell]") -> in
     """Render `wells` into the folder and return the number of fields; manifest.csv is written last."""
     from device.analysis.phantom import render_plate
     from device.images import write_png
-    from device.plates import DatasetInfo, Plate, write_dataset_info, write_plate
+    from device.plates import DatasetInfo, Plate, write_dataset_info, write_plate, write_table
     from device.records import Scale
 
     folder, seed, um_per_px, is_plate = args.out, args.seed, args.um_per_px, args.wells is not None
@@ -125,11 +124,11 @@ def _write_dataset(args: argparse.Namespace, wells: "Sequence[PlateWell]") -> in
         manifest.append([file, label, well.well, splits[well.well], f"masks/{name}", *place, *truth])
         cells += [[file, *_cell_row(cell, um_per_px)] for cell in phantom.objects if cell.region]
         _show_progress(len(manifest), total)
-    _write_table(folder / "cells.csv", _CELLS, cells)
+    write_table(folder / "cells.csv", [_CELLS.split(","), *cells])
     if is_plate:
         found = (replace(well, files=tuple(files[well.well]), positions=()) for well in wells)
         write_plate(folder / "plate.csv", Plate(folder.name, tuple(found)))
-    _write_table(folder / "manifest.csv", _MANIFEST, manifest)
+    write_table(folder / "manifest.csv", [_MANIFEST.split(","), *manifest])
     return len(manifest)
 
 
@@ -183,14 +182,6 @@ def _cell_row(cell: "TrueObject", um_per_px: float) -> list[object]:
     numbers = [f"{value:.2f}" for value in (*box, cell.row, cell.col)]
     seen = f"{cell.visible_fraction:.3f}"
     return [label, *numbers, cell.cell_class, cell.kind, cell.region, seen, int(cell.touches_edge)]
-
-
-def _write_table(path: Path, header: str, rows: Iterable[Sequence[object]]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as stream:
-        stream.write(f"{header}\n")
-        csv.writer(stream, lineterminator="\n").writerows(rows)
-    partial.replace(path)
 
 
 def _show_progress(done: int, total: int) -> None:
