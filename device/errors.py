@@ -17,6 +17,10 @@ mistake of their own.
 class StationError(Exception):
     """Something outside the program is not as it has to be."""
 
+    def in_one_line(self) -> str:
+        """Return all that it says in one line, as a command prints it."""
+        return "; ".join(line.strip() for line in str(self).splitlines() if line.strip())
+
 
 class ConfigError(StationError):
     """A configuration, plate or dataset file, or the command line, states what cannot be: all `faults`."""

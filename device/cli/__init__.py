@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = args.run(args)
         sys.stdout.flush()
     except StationError as error:
-        print(f"nanotox: error: {_one_line(error)}", file=sys.stderr)
+        print(f"nanotox: error: {error.in_one_line()}", file=sys.stderr)
         return USAGE if isinstance(error, ConfigError | ModelError) else FAILED
     except KeyboardInterrupt:
         print("nanotox: interrupted", file=sys.stderr)
@@ -61,7 +61,3 @@ def installed_version() -> str:
         return version("nanotox")
     except PackageNotFoundError:
         return "unknown"
-
-
-def _one_line(error: StationError) -> str:
-    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())

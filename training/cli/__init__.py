@@ -36,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = args.run(args)
         sys.stdout.flush()
     except StationError as error:
-        lines = (line.strip() for line in str(error).splitlines())
-        print(f"nanotox-train: error: {'; '.join(line for line in lines if line)}", file=sys.stderr)
+        print(f"nanotox-train: error: {error.in_one_line()}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         print("nanotox-train: interrupted", file=sys.stderr)
