@@ -43,16 +43,18 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         print(text_line(None, width), flush=True)
     rows, n_refused, n_unreadable = [], 0, 0
-    for result in reader.read(files, keep=pictures.keep, see=pictures.see if args.stages else None):
-        line = json_line(result)
+    results = reader.read(files, keep=pictures.keep, see=pictures.see if args.stages else None)
+    for number, result in enumerate(results, start=1):
+        line = json_line(result) if args.json or args.csv is not None else {}
         print(json.dumps(line, allow_nan=False) if args.json else text_line(result, width), flush=True)
-        rows.append(csv_row(line))
+        if args.csv is not None:
+            rows.append(csv_row(line))
         n_refused += result.reading is not None and not result.reading.quality.passed
         n_unreadable += result.reading is None
         if sys.stderr.isatty() and not sys.stdout.isatty():
             print(
-                f"\r{len(rows)}/{len(files)}",
-                end="\n" * (len(rows) == len(files)),
+                f"\r{number}/{len(files)}",
+                end="\n" * (number == len(files)),
                 file=sys.stderr,
                 flush=True,
             )
