@@ -57,21 +57,27 @@ def draw_overlay(image: NDArray[np.uint8], reading: Reading) -> NDArray[np.uint8
     return picture
 
 
-def stage_picture(stage: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Return what a stage showed to `observe` as an (M, N) or (M, N, 3) picture to save.
+def stage_picture(picture: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Return what a stage showed to `observe`, (M, N), as a picture to look at.
 
-    Gray (uint8) as it is, masks (bool) black and white, relative contrast (float) around gray, labels (other
-    integers) in colors.
+    uint8 stays, a bool mask is black and white, integer labels become (M, N, 3) BGR, a color a label and 0 or
+    less black; of real numbers the lowest is black, the highest white.
     """
-    if stage.dtype == np.uint8:
-        return np.asarray(stage, np.uint8)
-    if stage.dtype == np.bool_:
-        return np.asarray(stage, np.uint8) * np.uint8(255)
-    if np.issubdtype(stage.dtype, np.floating):
-        return np.clip(128 + 127 * stage.astype(np.float32), 0, 255).astype(np.uint8)
-    hues = (stage.astype(np.int64) * 47 % 180).astype(np.uint8)  # 47 steps keep neighboring labels apart
-    shown = (stage != 0).astype(np.uint8) * np.uint8(255)
-    return np.asarray(cv2.cvtColor(np.dstack([hues, shown, shown]), cv2.COLOR_HSV2BGR), np.uint8)
+    if picture.dtype == np.uint8:
+        return picture.astype(np.uint8)
+    if np.issubdtype(picture.dtype, np.integer):
+        labels = np.maximum(picture.astype(np.int64), 0)
+        # hues a golden angle apart: neighbors in number differ in color
+        hue = (np.arange(labels.max() + 1) * 0.618 % 1 * 180).astype(np.uint8)
+        bright = np.where(np.arange(hue.size) > 0, 255, 0).astype(np.uint8)
+        hsv = np.stack([hue, np.full_like(hue, 160), bright], axis=-1)
+        palette = cv2.cvtColor(hsv[None], cv2.COLOR_HSV2BGR)
+        return np.asarray(palette[0][labels], np.uint8)
+    if picture.dtype == np.bool_:
+        return np.where(picture, 255, 0).astype(np.uint8)
+    real = picture.astype(np.float32)
+    low, high = float(real.min()), float(real.max())
+    return np.asarray(np.rint((real - low) * (255 / max(high - low, 1e-12))), np.uint8)
 
 
 def _draw_outlines(picture: NDArray[np.uint8], reading: Reading) -> None:

@@ -7,12 +7,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from device.analysis.counting import labels_in_frame
-from device.analysis.overlay import draw_overlay
+from device.analysis.overlay import draw_overlay, stage_picture
 from device.cli.fields import FieldFile, FieldResult
 from device.errors import ConfigError, ImageError
 from device.images import list_images, write_png
@@ -126,30 +125,7 @@ class Pictures:
         if self._stages is not None:
             self._n_stages[path] += 1
             name = f"{self._n_stages[path]:02d}-{stage}.png"
-            _write(self._stages / self._names[path] / name, visible(picture))
-
-
-def visible(picture: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Return a stage's picture (M, N) as something to look at.
-
-    uint8 stays, a bool mask is black and white, integer labels become (M, N, 3) BGR, a color a label and 0 or
-    less black; of real numbers the lowest is black, the highest white.
-    """
-    if picture.dtype == np.uint8:
-        return picture.astype(np.uint8)
-    if np.issubdtype(picture.dtype, np.integer):
-        labels = np.maximum(picture.astype(np.int64), 0)
-        # hues a golden angle apart: neighbors in number differ in color
-        hue = (np.arange(labels.max() + 1) * 0.618 % 1 * 180).astype(np.uint8)
-        bright = np.where(np.arange(hue.size) > 0, 255, 0).astype(np.uint8)
-        hsv = np.stack([hue, np.full_like(hue, 160), bright], axis=-1)
-        palette = cv2.cvtColor(hsv[None], cv2.COLOR_HSV2BGR)
-        return np.asarray(palette[0][labels], np.uint8)
-    if picture.dtype == np.bool_:
-        return np.where(picture, 255, 0).astype(np.uint8)
-    real = picture.astype(np.float32)
-    low, high = float(real.min()), float(real.max())
-    return np.asarray(np.rint((real - low) * (255 / max(high - low, 1e-12))), np.uint8)
+            _write(self._stages / self._names[path] / name, stage_picture(picture))
 
 
 def _picture_names(files: Sequence[Path]) -> dict[Path, Path]:

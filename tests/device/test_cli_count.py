@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from device import cli
-from device.cli.counts import CSV_COLUMNS, visible
+from device.analysis.overlay import stage_picture
+from device.cli.counts import CSV_COLUMNS
 from device.images import read_gray, write_png
 
 TINY = str(Path(__file__).parent / "data" / "tiny-cell")
@@ -220,7 +221,7 @@ def test_equal_names_in_two_folders_give_two_pictures(folder, tmp_path, capsys):
     ],
 )
 def test_every_kind_of_stage_becomes_visible(picture):
-    seen = visible(picture)
+    seen = stage_picture(picture)
     assert seen.dtype == np.uint8
     assert seen.shape[:2] == (5, 5)
     if picture.dtype == np.int32:
