@@ -12,9 +12,9 @@ from device.analysis.crops import cut_crops, shrink_field
 from device.analysis.flatten import flatten
 from device.analysis.paper.chain import segment_as_the_paper
 from device.analysis.proposals import propose
-from device.analysis.pyramid import WORKING_UM_PER_PX, Pyramid, build_pyramid
+from device.analysis.pyramid import WORKING_UM_PER_PX, Pyramid, build_pyramid, halve
 from device.analysis.quality import QualityLimits, is_usable_scale, measure_quality, unreadable_quality
-from device.analysis.segmentation import find_foreground, other_regions, regions
+from device.analysis.segmentation import Regions, find_foreground, grow_regions
 from device.records import (
     NO_LABELS,
     Assay,
@@ -36,7 +36,7 @@ Observe = Callable[[str, NDArray[np.generic] | None], None]
 REACH_UM: dict[Assay, float] = {"adherent": 32.0, "suspension": 14.0}
 """No region reaches farther from its center, um: half a spread cell, a swollen cell in a chamber."""
 _AS_PRINTED = (CellClass.DEAD,)  # the paper as printed: whatever is counted is a dead cell
-_NOTHING = Count((), 0, NO_LABELS, tally_cells((), None, 0.0))
+_NOTHING = Count((), 0, NO_LABELS, 1.0, tally_cells((), None, 0.0))
 
 
 class CellClassifier(Protocol):
@@ -147,7 +147,7 @@ def assess(
         return _to_reading(frame, quality, _NOTHING, classify, settings)
     pyramid = build_pyramid(image, scale.um_per_px)
     watch("pyramid", pyramid.working)
-    relative = flatten(pyramid.working, pyramid.um_per_px)
+    relative = flatten(pyramid)
     watch("flatten", relative)
     quality = measure_quality(pyramid, scale, settings.limits, relative=relative)
     watch("quality", None)
@@ -163,7 +163,7 @@ def assess(
         watch("field", None)
     field_model = None if classify_field is None else classify_field.id
     reading = _to_reading(frame, quality, count, classify, settings)
-    return replace(reading, p_toxic=p_toxic, field_model=field_model, zoom=pyramid.zoom)
+    return replace(reading, p_toxic=p_toxic, field_model=field_model)
 
 
 def refuse(
@@ -175,14 +175,14 @@ def refuse(
 
 def _count_hybrid(
     pyramid: Pyramid,
-    relative: NDArray[np.float32],
+    relative: NDArray[np.uint8],
     scale: Scale,
     classify: CellClassifier,
     settings: AnalysisSettings,
     watch: Observe,
 ) -> Count:
-    um_per_px = pyramid.um_per_px
-    proposals = propose(relative, settings.modality, um_per_px=um_per_px)
+    coarse, coarse_um = halve(relative), 2 * pyramid.um_per_px
+    proposals = propose(coarse, settings.modality, um_per_px=coarse_um)
     watch("proposals", None)
     crops = cut_crops(relative, proposals.centers)
     watch("crops", None)
@@ -194,20 +194,22 @@ def _count_hybrid(
         classify.classes,
         accept_min=settings.accept_min,
         dead_min=settings.dead_min,
-        merge_px=settings.merge_um / um_per_px,
+        merge_px=settings.merge_um / pyramid.um_per_px,
     )
     faint = settings.modality == "brightfield" and settings.assay == "adherent"
-    foreground = find_foreground(relative, um_per_px, faint=faint)
+    foreground = find_foreground(coarse, coarse_um, faint=faint)
     watch("foreground", foreground)
-    labels = regions(foreground, judged.centers, um_per_px=um_per_px, reach_um=REACH_UM[settings.assay])
-    count = count_cells(judged, labels, other_regions(foreground, labels, rejected), pyramid, scale)
+    seeds, others = ((centers - 0.5) / 2 for centers in (judged.centers, rejected))
+    reach_um = REACH_UM[settings.assay]
+    regions = grow_regions(foreground, seeds, others, um_per_px=coarse_um, reach_um=reach_um)
+    count = count_cells(judged, regions, pyramid, scale)
     watch("regions", count.labels)
     return count
 
 
 def _count_as_the_paper(
     pyramid: Pyramid,
-    relative: NDArray[np.float32],
+    relative: NDArray[np.uint8],
     scale: Scale,
     classify: CellClassifier | None,
     settings: AnalysisSettings,
@@ -221,7 +223,8 @@ def _count_as_the_paper(
         probabilities = _classify(classify, cut_crops(relative, centers))
         judged = judge_cells(centers, probabilities, classify.classes, dead_min=settings.dead_min)
         watch("classify", None)
-    return count_cells(judged, labels, np.zeros_like(labels), pyramid, scale)
+    areas = np.bincount(labels.ravel(), minlength=len(centers) + 1)[1:]
+    return count_cells(judged, Regions(labels.astype(np.uint16), pyramid.um_per_px, 0, areas, centers), pyramid, scale)
 
 
 def _classify(classify: CellClassifier, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -283,4 +286,5 @@ def _to_reading(
         cell_model=None if classify is None else classify.id,
         field_model=None,
         labels=count.labels,
+        zoom=count.zoom,
     )

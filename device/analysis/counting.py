@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.analysis.pyramid import Pyramid
+from device.analysis.segmentation import Regions
 from device.records import DEAD_CLASSES, Cell, CellClass, Reading, Scale, Tally
 
 
@@ -29,7 +30,9 @@ class Count:
     cells: tuple[Cell, ...]
     n_other: int
     labels: NDArray[np.uint16]
-    """(H, W) regions at working scale, cells first; read-only."""
+    """(H, W) regions, cells first; read-only."""
+    zoom: float
+    """Pixels of the frame per pixel of `labels`."""
     tally: Tally
 
 
@@ -92,21 +95,18 @@ def judge_cells(
     return Judged(centers, names, p_dead.astype(np.float32))
 
 
-def count_cells(
-    judged: Judged, labels: NDArray[np.int32], others: NDArray[np.int32], pyramid: Pyramid, scale: Scale
-) -> Count:
+def count_cells(judged: Judged, regions: Regions, pyramid: Pyramid, scale: Scale) -> Count:
     """Return cells, regions and tally of one field, with one label for each cell and each other region.
 
-    Cell k has the region k + 1 of the (H, W) `labels` at working scale; `others` are regions that are no
-    cells, from 1, where `labels` is 0. An assumed `scale` makes areas null.
+    Cell k has the region k + 1 of `regions`. An assumed `scale` makes areas null.
     """
-    n_cells, n_other = len(judged.classes), int(others.max(initial=0))
-    sizes = np.bincount(labels.ravel(), minlength=n_cells + 1)
+    labels = regions.labels
     left_out = {*labels[-1].tolist(), *labels[:, -1].tolist()}
     at_edge = left_out | {*labels[0].tolist(), *labels[:, 0].tolist()}
-    um2_per_px = pyramid.um_per_px**2
+    um2_per_px = regions.um_per_px**2
     known = scale.source != "assumed"
     places = pyramid.to_frame(judged.centers).tolist()
+    areas = regions.areas_px.tolist()
     cells = tuple(
         Cell(
             region=k + 1,
@@ -115,17 +115,16 @@ def count_cells(
             label="dead" if judged.classes[k] in DEAD_CLASSES else "live",
             cell_class=judged.classes[k],
             p_dead=float(judged.p_dead[k]),
-            area_um2=float(sizes[k + 1] * um2_per_px) if known else None,
+            area_um2=areas[k] * um2_per_px if known else None,
             touches_edge=k + 1 in at_edge,
             counted=k + 1 not in left_out,
         )
         for k, (row, col) in enumerate(places)
     )
     area_mm2 = labels.size * um2_per_px / 1e6 if known else None
-    live_px = sum(int(sizes[cell.region]) for cell in cells if cell.label == "live")
-    joined = np.where(others > 0, others + n_cells, labels).astype(np.uint16)
-    joined.flags.writeable = False
-    return Count(cells, n_other, joined, tally_cells(cells, area_mm2, live_px / labels.size))
+    live_px = sum(areas[cell.region - 1] for cell in cells if cell.label == "live")
+    zoom = pyramid.zoom * regions.um_per_px / pyramid.um_per_px
+    return Count(cells, regions.n_other, labels, zoom, tally_cells(cells, area_mm2, live_px / labels.size))
 
 
 def tally_cells(cells: Sequence[Cell], area_mm2: float | None, confluence: float) -> Tally:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from device.analysis.pyramid import WORKING_UM_PER_PX
+from device.analysis.flatten import GAIN
 from device.records import Modality
 
 SEPARATION_UM = 4.0
@@ -15,8 +15,6 @@ MAX_PROPOSALS = 1500
 """The strongest are kept: a bound on the time of one field."""
 RADII_UM = (2.75, 5.0)
 """Radii at which the symmetry filter weighs edges most, um; together they reach from 1 to 10 um."""
-
-
 SYMMETRY_MIN = 0.2
 """Least symmetry of a candidate, 0 to 2."""
 # Chosen on ldc training tiles and rendered fields inside the training ranges: recall >= 0.99
@@ -32,45 +30,46 @@ class Proposals:
     """Candidate centers, strongest first; arrays are read-only."""
 
     centers: NDArray[np.float32]
-    """(K, 2) rows and columns at working scale, whole pixels."""
+    """(K, 2) rows and columns at working scale, twice as fine as what was searched."""
     strength: NDArray[np.float32]
     """(K,) how circular the surroundings are, > 0; comparable within one field only."""
 
 
 def propose(
-    relative: NDArray[np.float32],
-    modality: Modality,
-    *,
-    um_per_px: float = WORKING_UM_PER_PX,
-    limit: int = MAX_PROPOSALS,
+    coarse: NDArray[np.uint8], modality: Modality, *, um_per_px: float, limit: int = MAX_PROPOSALS
 ) -> Proposals:
     """Return candidate centers of dead and live cells: the `limit` highest peaks of `measure_symmetry`.
 
-    `relative` is the (H, W) relative contrast at `um_per_px`, not modified; a flat one gives none. Living
-    cells of brightfield ask for more sensitivity.
+    `coarse` is the (H, W) relative gray at half the working scale, `um_per_px`, where a dead cell still has
+    10 px; not modified, a flat one gives none. Peaks are placed between the pixels by the parabola through
+    their neighbors. Living cells of brightfield ask for more sensitivity.
     """
-    symmetry = measure_symmetry(relative, um_per_px=um_per_px, **_SENSITIVITY[modality])
+    symmetry = measure_symmetry(coarse, um_per_px=um_per_px, **_SENSITIVITY[modality])
     reach = max(1, round(SEPARATION_UM / um_per_px))
     footprint = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    highest = symmetry >= cv2.dilate(symmetry, footprint)
-    rows, cols = np.nonzero(highest & (symmetry > SYMMETRY_MIN))
+    highest = symmetry >= np.maximum(cv2.dilate(symmetry, footprint), SYMMETRY_MIN)
+    rows, cols = np.nonzero(highest)
     strength = symmetry[rows, cols]
     order = np.argsort(-strength, kind="stable")[:limit]
-    centers = np.stack([rows[order], cols[order]], axis=1).astype(np.float32)
-    strength = strength[order].astype(np.float32)
+    rows, cols, strength = rows[order], cols[order], strength[order].astype(np.float32)
+    padded = np.pad(symmetry, 1, mode="edge")
+    down = _offset(padded[rows, cols + 1], strength, padded[rows + 2, cols + 1])
+    right = _offset(padded[rows + 1, cols], strength, padded[rows + 1, cols + 2])
+    centers = np.stack([2 * (rows + down) + 0.5, 2 * (cols + right) + 0.5], axis=1).astype(np.float32)
+    np.clip(centers, 0, 2 * np.array(coarse.shape) - 1, out=centers)
     centers.flags.writeable = strength.flags.writeable = False
     return Proposals(centers, strength)
 
 
 def measure_symmetry(
-    relative: NDArray[np.float32], *, um_per_px: float, gradient_sigma_um: float, gradient_half_per_um: float
+    relative: NDArray[np.uint8], *, um_per_px: float, gradient_sigma_um: float, gradient_half_per_um: float
 ) -> NDArray[np.float32]:
     """Return how far the edges around each pixel lie on circles about it.
 
     Parameters
     ----------
-    relative : (H, W) ndarray of float32
-        Relative contrast; not modified.
+    relative : (H, W) ndarray of uint8
+        Relative gray; not modified.
     um_per_px : float
         Its scale, um/px.
     gradient_sigma_um : float
@@ -92,22 +91,15 @@ def measure_symmetry(
     thin ring of a ghost count alike. It takes the place of the voting of fast radial symmetry, with two
     blurs a radius.
     """
-    smooth = cv2.GaussianBlur(relative, (0, 0), gradient_sigma_um / um_per_px)
-    down = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)
-    right = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8)
+    smooth = cv2.GaussianBlur(relative.astype(np.float32), (0, 0), gradient_sigma_um / um_per_px)
+    down = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / (8 * GAIN))
+    right = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / (8 * GAIN))
     strength = cv2.magnitude(down, right)
     weight = strength * (strength + gradient_half_per_um * um_per_px)
     np.maximum(weight, 1e-12, out=weight)
     cosine, sine = (right * right - down * down) / weight, 2 * right * down / weight
     # r^2 exp(-r^2 / 2 sigma^2) is largest at sqrt(2) sigma
-    inner_px, outer_px = (radius / np.sqrt(2) / um_per_px for radius in RADII_UM)
-    inner = _circularity(cosine, sine, inner_px)
-    rows, cols = relative.shape
-    # the outer radius is smooth enough for half the resolution
-    half_size = (max(1, cols // 2), max(1, rows // 2))
-    cosine, sine = (cv2.resize(part, half_size, interpolation=cv2.INTER_AREA) for part in (cosine, sine))
-    outer = _circularity(cosine, sine, outer_px / 2)
-    outer = cv2.resize(outer, (cols, rows), interpolation=cv2.INTER_LINEAR)
+    inner, outer = (_circularity(cosine, sine, radius / np.sqrt(2) / um_per_px) for radius in RADII_UM)
     symmetry: NDArray[np.float32] = np.maximum(inner, outer)
     return symmetry
 
@@ -121,3 +113,11 @@ def _circularity(
     symmetry = cv2.Sobel(cosine, cv2.CV_32F, 2, 0) - cv2.Sobel(cosine, cv2.CV_32F, 0, 2)
     symmetry += 2 * cv2.Sobel(sine, cv2.CV_32F, 1, 1)
     return np.asarray(symmetry * np.float32(sigma_px**2 / 4), np.float32)
+
+
+def _offset(
+    before: NDArray[np.float32], peak: NDArray[np.float32], after: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return where between -0.5 and 0.5 px the parabola through three neighbors has its top."""
+    curvature = np.maximum(2 * peak - before - after, 1e-6)
+    return np.clip((after - before) / (2 * curvature), -0.5, 0.5)

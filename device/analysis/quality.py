@@ -87,7 +87,7 @@ def measure_quality(
     scale: Scale | None,
     limits: QualityLimits,
     *,
-    relative: NDArray[np.float32] | None = None,
+    relative: NDArray[np.uint8] | None = None,
 ) -> Quality:
     """Return what the gate measured in one field and whether it passes: refused by every check that fails.
 
@@ -99,7 +99,7 @@ def measure_quality(
         Of the frame. Without a usable one the field is refused and focus is not measured.
     limits : QualityLimits
         With the focus reference of the modality.
-    relative : (H, W) ndarray of float32, optional
+    relative : (H, W) ndarray of uint8, optional
         `flatten` of the working image, where the caller has it.
 
     Notes
@@ -107,7 +107,6 @@ def measure_quality(
     Focus measures are divided by the contrast variance, so that cell density does not matter; two of three
     must fail, because fields of round cells have other spectra than fields of spread ones.
     """
-    working = pyramid.working
     step = max(1, round(pyramid.zoom))
     sample = pyramid.levels[0][::step, ::step]
     below = np.cumsum(np.bincount(sample.ravel(), minlength=256))  # pixels at or below each gray level
@@ -115,12 +114,12 @@ def measure_quality(
     flat = bool(brightest - darkest <= _FLAT_RANGE)
     clipped_high, clipped_low = float((below[255] - below[253]) / below[255]), float(below[1] / below[255])
     level = int(np.searchsorted(below, below[255] / 2)) / 255
-    coarse = estimate_coarse_background(working, pyramid.um_per_px)
+    coarse = estimate_coarse_background(pyramid)
     low, middle, high = (float(value) for value in np.percentile(coarse, (5, 50, 95)))
     focus: Focus = (None, None, None)
     if is_usable_scale(scale) and not flat:
-        relative = flatten(working, pyramid.um_per_px) if relative is None else relative
-        focus = measure_focus(relative, pyramid.um_per_px)
+        relative = flatten(pyramid) if relative is None else relative
+        focus = measure_focus((relative.astype(np.float32) - 128) / 127, pyramid.um_per_px)
     flatness = (high - low) / middle if middle > 0 else None
     checks = (
         (Reason.NO_CALIBRATION, scale is None),
