@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,19 @@ def test_help_works_from_any_folder_and_unknown_options_are_refused(tmp_path: Pa
     )
     assert refused.returncode != 0
     assert "unknown option --fast" in refused.stderr
+
+
+@pytest.mark.training
+def test_accuracy_is_measured_without_real_images_and_says_what_it_skipped(tmp_path: Path) -> None:
+    log = (ROOT / "docs" / "test-split-log.md").read_text()
+    out = tmp_path / "accuracy.md"
+    words = ("--shared", tmp_path, "--fields", "1", "--pictures", tmp_path / "worst", "--out", out)
+    subprocess.run(
+        [sys.executable, ROOT / "tools" / "make-accuracy", *words], capture_output=True, check=True
+    )
+    text = out.read_text()
+    assert "Skipped, as there is no such folder of images: `ldc`, `usiigaci`, `dsb2018`, `hepg2_huh7`" in text
+    assert re.search(r"\| dead cells, F1 \| 0\.985 \| [01]\.\d{3} \(no interval, \d+ dead cells\) \|", text)
+    assert "| phase, brightfield | round_radius_um | 5.6 to 7.4 | 5.3 to 5.6 or 7.4 to 7.8 |" in text
+    assert (tmp_path / "worst" / "phase-table1.png").is_file()
+    assert (ROOT / "docs" / "test-split-log.md").read_text() == log

@@ -209,7 +209,7 @@ def dataset_cell_samples(
         dataset_fields(dataset, split),
         classes,
         um_per_px=dataset.info.scale.um_per_px,
-        modality=dataset.info.modality,
+        modality=dataset.modality,
         split=split,
         source=dataset.folder.name,
         settings=settings,

@@ -77,7 +77,7 @@ def improvise(
         kind=kind,
         scope=f"{kind} model fitted to {dataset.folder.name}; research use only",
         assay=assay,
-        modality=dataset.info.modality,
+        modality=dataset.modality,
         classes=FIELD_LABELS if kind == "field" else names,
         source=dataset.folder.name,
         limits=("made on a command line and judged by nobody yet",),
@@ -96,9 +96,9 @@ def prepare(recipe: Recipe, dataset: Dataset | None, progress: Progress) -> Mate
     """
     if dataset is None:
         return _prepare_rendered(recipe, progress)
-    if dataset.info.modality != recipe.modality:
+    if dataset.modality != recipe.modality:
         raise ConfigError(
-            f"{dataset.folder} holds {dataset.info.modality} images; expected {recipe.modality} "
+            f"{dataset.folder} holds {dataset.modality} images; expected {recipe.modality} "
             f"by recipe {recipe.name}"
         )
     parts = {}
