@@ -86,6 +86,7 @@ def fit_model(
             fields,
             classes,
             um_per_px=scale.um_per_px,
+            assay=settings.assay,
             modality=settings.modality,
             split=split,
             source="accuracy",

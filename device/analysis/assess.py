@@ -35,6 +35,8 @@ Observe = Callable[[str, NDArray[np.generic] | None], None]
 
 REACH_UM: dict[Assay, float] = {"adherent": 32.0, "suspension": 14.0}
 """No region reaches farther from its center, um: half a spread cell, a swollen cell in a chamber."""
+MERGE_LIVE_UM: dict[Assay, float] = {"adherent": 12.0, "suspension": 0.0}
+"""Living cells closer than this are one, um: spread cells are wide, and their flanks look like cells."""
 _AS_PRINTED = (CellClass.DEAD,)  # the paper as printed: whatever is counted is a dead cell
 _NOTHING = Count((), 0, NO_LABELS, 1.0, tally_cells((), None, 0.0))
 
@@ -182,7 +184,11 @@ def _count_hybrid(
     watch: Observe,
 ) -> Count:
     coarse, coarse_um = halve(relative), 2 * pyramid.um_per_px
-    proposals = propose(coarse, settings.modality, um_per_px=coarse_um)
+    foreground = find_foreground(coarse, coarse_um, assay=settings.assay, modality=settings.modality)
+    watch("foreground", foreground)
+    proposals = propose(
+        coarse, foreground, assay=settings.assay, modality=settings.modality, um_per_px=coarse_um
+    )
     watch("proposals", None)
     crops = cut_crops(relative, proposals.centers)
     watch("crops", None)
@@ -195,11 +201,9 @@ def _count_hybrid(
         accept_min=settings.accept_min,
         dead_min=settings.dead_min,
         merge_px=settings.merge_um / pyramid.um_per_px,
+        merge_live_px=MERGE_LIVE_UM[settings.assay] / pyramid.um_per_px,
     )
-    faint = settings.modality == "brightfield" and settings.assay == "adherent"
-    foreground = find_foreground(coarse, coarse_um, faint=faint)
-    watch("foreground", foreground)
-    seeds, others = ((centers - 0.5) / 2 for centers in (judged.centers, rejected))
+    seeds, others = (0.5 * centers - np.float32(0.25) for centers in (judged.centers, rejected))
     reach_um = REACH_UM[settings.assay]
     regions = grow_regions(foreground, seeds, others, um_per_px=coarse_um, reach_um=reach_um)
     count = count_cells(judged, regions, pyramid, scale)
@@ -224,7 +228,9 @@ def _count_as_the_paper(
         judged = judge_cells(centers, probabilities, classify.classes, dead_min=settings.dead_min)
         watch("classify", None)
     areas = np.bincount(labels.ravel(), minlength=len(centers) + 1)[1:]
-    return count_cells(judged, Regions(labels.astype(np.uint16), pyramid.um_per_px, 0, areas, centers), pyramid, scale)
+    return count_cells(
+        judged, Regions(labels.astype(np.uint16), pyramid.um_per_px, 0, areas, centers), pyramid, scale
+    )
 
 
 def _classify(classify: CellClassifier, crops: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -44,6 +44,7 @@ def accept_cells(
     accept_min: float,
     dead_min: float,
     merge_px: float,
+    merge_live_px: float,
 ) -> tuple[Judged, NDArray[np.float32]]:
     """Return the candidates that are cells, and those that are not.
 
@@ -55,13 +56,13 @@ def accept_cells(
         Of each of the C `classes`, `other` among them, 0 to 1.
     accept_min, dead_min : float
         A candidate is a cell from 1 - p(other) = `accept_min` on, a cell dead from p(dead) = `dead_min` on.
-    merge_px : float
-        Of cells that are closer the surest stays, among equals the strongest candidate.
+    merge_px, merge_live_px : float
+        Of cells that are closer, or of living ones, the surest stays, among equals the strongest candidate.
 
     Returns
     -------
     cells : Judged
-        Surest first, no two closer than `merge_px`.
+        Surest first, no two closer than `merge_px`, no two living ones than `merge_live_px`.
     others : (L, 2) ndarray of float32
         Centers of candidates that are no cell; those merged into a cell are in neither.
     """
@@ -69,8 +70,11 @@ def accept_cells(
     is_cell = p_cell >= accept_min
     order = np.nonzero(is_cell)[0]
     order = order[np.argsort(-p_cell[order], kind="stable")]
-    kept = order[_apart(centers[order], merge_px)]
-    return judge_cells(centers[kept], probabilities[kept], classes, dead_min=dead_min), centers[~is_cell]
+    judged = judge_cells(centers[order], probabilities[order], classes, dead_min=dead_min)
+    alive = np.array([kind is CellClass.LIVE for kind in judged.classes], bool)
+    kept = _apart(judged.centers, alive, merge_px, merge_live_px)
+    names = tuple(judged.classes[k] for k in kept.tolist())
+    return Judged(judged.centers[kept], names, judged.p_dead[kept]), centers[~is_cell]
 
 
 def judge_cells(
@@ -145,12 +149,15 @@ def labels_in_frame(reading: Reading) -> NDArray[np.uint16]:
     return np.ascontiguousarray(reading.labels[rows[:, None], cols[None, :]])
 
 
-def _apart(centers: NDArray[np.float32], merge_px: float) -> NDArray[np.intp]:
-    """Return the indices of centers that no earlier kept one is closer to than `merge_px`."""
+def _apart(
+    centers: NDArray[np.float32], alive: NDArray[np.bool_], merge_px: float, merge_live_px: float
+) -> NDArray[np.intp]:
+    """Return the indices of centers that no earlier kept one is too close to."""
     free = np.ones(len(centers), bool)
     kept = []
     for index in range(len(centers)):
         if free[index]:
             kept.append(index)
-            free &= np.square(centers - centers[index]).sum(axis=1) >= merge_px**2
+            reach = np.where(alive & alive[index], max(merge_px, merge_live_px), merge_px)
+            free &= np.square(centers - centers[index]).sum(axis=1) >= reach**2
     return np.array(kept, np.intp)

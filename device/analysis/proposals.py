@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.analysis.flatten import GAIN
-from device.records import Modality
+from device.records import Assay, Modality
 
 SEPARATION_UM = 4.0
 """Closer candidates are one, um: a third of a dead cell."""
@@ -15,14 +15,19 @@ MAX_PROPOSALS = 1500
 """The strongest are kept: a bound on the time of one field."""
 RADII_UM = (2.75, 5.0)
 """Radii at which the symmetry filter weighs edges most, um; together they reach from 1 to 10 um."""
-SYMMETRY_MIN = 0.2
-"""Least symmetry of a candidate, 0 to 2."""
-# Chosen on ldc training tiles and rendered fields inside the training ranges: recall >= 0.99
+BODY_SIGMA_PX = 1.0
+"""Smoothing of the distance map whose maxima are the middles of bodies, px of the coarse image."""
+# Chosen on ldc training tiles and rendered fields inside the training ranges: recall 0.99
 _SENSITIVITY: dict[Modality, dict[str, float]] = {
     "phase": {"gradient_sigma_um": 1.0, "gradient_half_per_um": 0.077},
     # living cells are nearly invisible at focus
     "brightfield": {"gradient_sigma_um": 1.3, "gradient_half_per_um": 0.0154},
 }
+SYMMETRY_MIN: dict[Assay, dict[Modality, float]] = {
+    "suspension": {"phase": 0.3, "brightfield": 0.3},
+    "adherent": {"phase": 0.25, "brightfield": 0.2},
+}
+"""Least symmetry of a candidate, 0 to 2: spread cells are less round."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,29 +41,64 @@ class Proposals:
 
 
 def propose(
-    coarse: NDArray[np.uint8], modality: Modality, *, um_per_px: float, limit: int = MAX_PROPOSALS
+    coarse: NDArray[np.uint8],
+    foreground: NDArray[np.uint8],
+    *,
+    assay: Assay,
+    modality: Modality,
+    um_per_px: float,
+    limit: int = MAX_PROPOSALS,
 ) -> Proposals:
-    """Return candidate centers of dead and live cells: the `limit` highest peaks of `measure_symmetry`.
+    """Return candidate centers of dead and live cells.
 
-    `coarse` is the (H, W) relative gray at half the working scale, `um_per_px`, where a dead cell still has
-    10 px; not modified, a flat one gives none. Peaks are placed between the pixels by the parabola through
-    their neighbors. Living cells of brightfield ask for more sensitivity.
+    Parameters
+    ----------
+    coarse : (H, W) ndarray of uint8
+        Relative gray at half the working scale, where a dead cell still has 10 px; not modified. A flat one
+        gives none.
+    foreground : (H, W) ndarray of uint8
+        Its mask from `find_foreground`.
+    assay, modality
+        Living cells of brightfield ask for more sensitivity, spread ones for a second sign.
+    um_per_px : float
+        Of `coarse`.
+    limit : int
+        The highest peaks of `measure_symmetry` are kept; then, in layers, the middles of bodies: maxima of
+        the foreground's distance map where no peak is near.
+
+    Notes
+    -----
+    Peaks are placed between the pixels by the parabola through their neighbors.
     """
     symmetry = measure_symmetry(coarse, um_per_px=um_per_px, **_SENSITIVITY[modality])
     reach = max(1, round(SEPARATION_UM / um_per_px))
     footprint = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    highest = symmetry >= np.maximum(cv2.dilate(symmetry, footprint), SYMMETRY_MIN)
+    least = SYMMETRY_MIN[assay][modality]
+    highest = symmetry >= np.maximum(cv2.dilate(symmetry, footprint), least)
     rows, cols = np.nonzero(highest)
     strength = symmetry[rows, cols]
-    order = np.argsort(-strength, kind="stable")[:limit]
+    order = np.argsort(-strength, kind="stable")
     rows, cols, strength = rows[order], cols[order], strength[order].astype(np.float32)
     padded = np.pad(symmetry, 1, mode="edge")
     down = _offset(padded[rows, cols + 1], strength, padded[rows + 2, cols + 1])
     right = _offset(padded[rows + 1, cols], strength, padded[rows + 1, cols + 2])
-    centers = np.stack([2 * (rows + down) + 0.5, 2 * (cols + right) + 0.5], axis=1).astype(np.float32)
-    np.clip(centers, 0, 2 * np.array(coarse.shape) - 1, out=centers)
+    centers = np.stack([rows + down, cols + right], axis=1)
+    if assay == "adherent":
+        bodies = _find_bodies(foreground, footprint) & (cv2.dilate(highest.view(np.uint8), footprint) == 0)
+        middles = np.argwhere(bodies)
+        centers = np.concatenate([centers, middles])
+        strength = np.concatenate([strength, np.full(len(middles), least, np.float32)])
+    centers = np.clip(2 * centers[:limit] + 0.5, 0, 2 * np.array(coarse.shape) - 1).astype(np.float32)
+    strength = strength[:limit]
     centers.flags.writeable = strength.flags.writeable = False
     return Proposals(centers, strength)
+
+
+def _find_bodies(foreground: NDArray[np.uint8], footprint: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    distance = cv2.distanceTransform(foreground, cv2.DIST_L2, 3)
+    smooth = cv2.GaussianBlur(distance, (0, 0), BODY_SIGMA_PX)
+    bodies: NDArray[np.bool_] = smooth >= np.maximum(cv2.dilate(smooth, footprint), 1)
+    return bodies
 
 
 def measure_symmetry(
@@ -120,4 +160,4 @@ def _offset(
 ) -> NDArray[np.float32]:
     """Return where between -0.5 and 0.5 px the parabola through three neighbors has its top."""
     curvature = np.maximum(2 * peak - before - after, 1e-6)
-    return np.clip((after - before) / (2 * curvature), -0.5, 0.5)
+    return np.asarray(np.clip((after - before) / (2 * curvature), -0.5, 0.5), np.float32)

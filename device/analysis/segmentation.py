@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from device.analysis.flatten import GAIN, MIDDLE
+from device.records import Assay, Modality
 
 ACTIVITY_SIGMA_UM = 1.3
 """Sigma of the window in which contrast and gradient are averaged, um."""
@@ -46,17 +47,20 @@ class Regions:
     """(K, 2) mean row and column of each."""
 
 
-def find_foreground(coarse: NDArray[np.uint8], um_per_px: float, *, faint: bool) -> NDArray[np.uint8]:
+def find_foreground(
+    coarse: NDArray[np.uint8], um_per_px: float, *, assay: Assay, modality: Modality
+) -> NDArray[np.uint8]:
     """Return the (H, W) mask, 0 or 1, of cells or other things in the relative gray; a flat image has none.
 
-    `coarse` is at half the working scale, `um_per_px`. `faint` seeks cells that are much fainter than others
-    as well: spread cells in brightfield.
+    `coarse` is at half the working scale, `um_per_px`. Spread cells in brightfield are sought although they
+    are much fainter than others.
 
     Notes
     -----
     The square root of the local mean of r^2 + w |grad r|^2 is split by Otsu's threshold on a logarithmic
     scale: spread cells differ from the background by texture rather than by level.
     """
+    faint = assay == "adherent" and modality == "brightfield"
     activity = _measure_activity(coarse, um_per_px)
     mask = (activity > _activity_threshold(activity, faint=faint)).astype(np.uint8)
     mask = _fill_holes(mask, HOLE_MAX_UM2 / um_per_px**2)
@@ -80,8 +84,8 @@ def grow_regions(
     foreground : (H, W) ndarray of uint8
         0 or 1, at half the working scale; not modified.
     centers : (K, 2) ndarray of float32
-        Rows and columns of accepted cells in it, no two in one pixel. Each gets a region, at least the part of a
-        small disk that no other center claims, which reaches no farther than `reach_um`.
+        Rows and columns of accepted cells in it, no two in one pixel. Each gets a region, at least the part
+        of a small disk that no other center claims, which reaches no farther than `reach_um`.
     others : (L, 2) ndarray of float32
         Of candidates that are no cell: a component of the foreground that holds some and no center is one
         other thing.
@@ -134,7 +138,7 @@ def grow_regions(
 
 def _draw_disks(
     shape: tuple[int, ...], places: NDArray[np.intp], radius_px: float, dtype: DTypeLike
-) -> NDArray[np.generic]:
+) -> NDArray[np.unsignedinteger]:
     """Return disks around the places: label k + 1, each keeping its own pixel, or 1 where bytes are asked."""
     drawn = np.zeros(shape, dtype)
     names = np.arange(1, len(places) + 1) if drawn.dtype != np.uint8 else np.ones(len(places), np.uint8)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from device.analysis.flatten import flatten
+from device.analysis.flatten import GAIN, MIDDLE, flatten
 from device.analysis.pyramid import build_pyramid
 from device.records import Interval
 from training.evaluation.binary import rank_auc
@@ -47,7 +47,7 @@ def draw_patches(
     features, groups = [], []
     for image, group in images:
         pyramid = build_pyramid(image, um_per_px)
-        relative = flatten(pyramid.working, pyramid.um_per_px)
+        relative = (flatten(pyramid).astype(np.float32) - MIDDLE) / GAIN
         for _ in range(n):
             row, col = (int(rng.integers(side - PATCH_PX + 1)) for side in relative.shape)
             features.append(list(_describe(relative[row : row + PATCH_PX, col : col + PATCH_PX])))
