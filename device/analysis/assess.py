@@ -85,6 +85,8 @@ class AnalysisSettings:
     """A cell is dead when p(dead | cell) reaches it, 0 to 1."""
     merge_um: float = 8.0
     """Of accepted centers that are closer the one with the best score stays, um, 0 to 50."""
+    exact: bool = False
+    """True for the reference without shortcuts of speed; method `paper` then works at full resolution."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; all faults at once."""
@@ -147,14 +149,18 @@ def assess(
         pyramid = build_pyramid(image, WORKING_UM_PER_PX)
         quality = measure_quality(pyramid, scale, settings.limits)
         return _to_reading(frame, quality, _NOTHING, classify, settings)
-    pyramid = build_pyramid(image, scale.um_per_px)
+    pyramid = build_pyramid(image, scale.um_per_px, shrink=frame.shrink, exact=settings.exact)
     watch("pyramid", pyramid.working)
     relative = flatten(pyramid)
     watch("flatten", relative)
     quality = measure_quality(pyramid, scale, settings.limits, relative=relative)
     watch("quality", None)
+    counted_in = pyramid
     if settings.method == "paper" or classify is None:  # _check_model lets None pass for the paper only
-        count = _count_as_the_paper(pyramid, relative, scale, classify, settings, watch)
+        if settings.exact:
+            um_per_px = scale.um_per_px * frame.shrink
+            counted_in = replace(pyramid, working=image, um_per_px=um_per_px, zoom=float(frame.shrink))
+        count = _count_as_the_paper(counted_in, pyramid, relative, scale, classify, settings, observe)
     else:
         count = _count_hybrid(pyramid, relative, scale, classify, settings, watch)
     if count.tally.n_cells < settings.limits.cells_min:
@@ -212,25 +218,29 @@ def _count_hybrid(
 
 
 def _count_as_the_paper(
+    counted_in: Pyramid,
     pyramid: Pyramid,
     relative: NDArray[np.uint8],
     scale: Scale,
     classify: CellClassifier | None,
     settings: AnalysisSettings,
-    watch: Observe,
+    observe: Observe | None,
 ) -> Count:
-    labels, centers = segment_as_the_paper(pyramid.working, pyramid.um_per_px, observe=watch)
+    labels, centers = segment_as_the_paper(
+        counted_in.working, counted_in.um_per_px, exact=settings.exact, observe=observe
+    )
     if classify is None:
         ones = np.ones((len(centers), 1), np.float32)
         judged = judge_cells(centers, ones, _AS_PRINTED, dead_min=0)
     else:
-        probabilities = _classify(classify, cut_crops(relative, centers))
+        places = centers if counted_in is pyramid else pyramid.from_frame(counted_in.to_frame(centers))
+        probabilities = _classify(classify, cut_crops(relative, places))
         judged = judge_cells(centers, probabilities, classify.classes, dead_min=settings.dead_min)
-        watch("classify", None)
+        if observe is not None:
+            observe("classify", None)
     areas = np.bincount(labels.ravel(), minlength=len(centers) + 1)[1:]
-    return count_cells(
-        judged, Regions(labels.astype(np.uint16), pyramid.um_per_px, 0, areas, centers), pyramid, scale
-    )
+    found = Regions(labels.astype(np.uint16), counted_in.um_per_px, 0, areas, centers)
+    return count_cells(judged, found, counted_in, scale)
 
 
 def _classify(classify: CellClassifier, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -266,7 +276,7 @@ def _to_reading(
     settings: AnalysisSettings,
 ) -> Reading:
     tally, n_dead = count.tally, sum(cell.label == "dead" for cell in count.cells)
-    height_px, width_px = (*frame.image.shape, 0, 0)[:2]
+    height_px, width_px = frame.size
     return Reading(
         source=frame.source,
         sequence=frame.sequence,
