@@ -79,7 +79,8 @@ def read_folds(name: str, seeds: Path | None, fields: Sequence[LabeledField], sc
     folds = draw_folds([field.group for field in fields])
     tell(f"reading {len(fields)} fields with {name}, shipped and by folds")
     results = []
-    for fold, model in enumerate(open_seeds(name, seeds, "fold")):
+    models = open_seeds(name, seeds, "fold")
+    for fold, model in enumerate(models):
         if model:
             results += model.read([field for field in fields if folds[field.group] == fold], scale)
     shipped = open_model(name)
@@ -87,7 +88,9 @@ def read_folds(name: str, seeds: Path | None, fields: Sequence[LabeledField], sc
     note = " (has learned from some of these fields)" if seen else ""
     return {
         f"shipped `{name}`{note}": [shipped.read(fields, scale)] if shipped else [],
-        f"`{name}`, cross-validated in {N_SEEDS} folds": [results] if results else [],
+        f"`{name}`, cross-validated in {sum(m is not None for m in models)} folds": [results]
+        if results
+        else [],
     }
 
 
