@@ -84,9 +84,9 @@ def propose(
     right = _offset(padded[rows + 1, cols], strength, padded[rows + 1, cols + 2])
     centers = np.stack([rows + down, cols + right], axis=1)
     if assay == "adherent":
-        bodies = _find_bodies(foreground, footprint) & (cv2.dilate(highest.view(np.uint8), footprint) == 0)
-        middles = np.argwhere(bodies)
-        centers = np.concatenate([centers, middles])
+        near = cv2.dilate(highest.view(np.uint8), footprint) > 0
+        middles = [place for place in _find_bodies(foreground, footprint) if not near[place]]
+        centers = np.concatenate([centers, np.array(middles).reshape(-1, 2)])
         strength = np.concatenate([strength, np.full(len(middles), least, np.float32)])
     centers = np.clip(2 * centers[:limit] + 0.5, 0, 2 * np.array(coarse.shape) - 1).astype(np.float32)
     strength = strength[:limit]
@@ -94,11 +94,13 @@ def propose(
     return Proposals(centers, strength)
 
 
-def _find_bodies(foreground: NDArray[np.uint8], footprint: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def _find_bodies(foreground: NDArray[np.uint8], footprint: NDArray[np.uint8]) -> list[tuple[int, int]]:
+    """Return the maxima of the smoothed distance map; a level ridge has one, its middle."""
     distance = cv2.distanceTransform(foreground, cv2.DIST_L2, 3)
     smooth = cv2.GaussianBlur(distance, (0, 0), BODY_SIGMA_PX)
-    bodies: NDArray[np.bool_] = smooth >= np.maximum(cv2.dilate(smooth, footprint), 1)
-    return bodies
+    tops = (smooth >= np.maximum(cv2.dilate(smooth, footprint), 1)).view(np.uint8)
+    middles = np.rint(cv2.connectedComponentsWithStats(tops, ltype=cv2.CV_16U)[3][1:]).astype(int)
+    return [(row, col) for col, row in middles.tolist()]
 
 
 def measure_symmetry(

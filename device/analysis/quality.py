@@ -119,7 +119,9 @@ def measure_quality(
     focus: Focus = (None, None, None)
     if is_usable_scale(scale) and not flat:
         relative = flatten(pyramid) if relative is None else relative
-        focus = measure_focus((relative.astype(np.float32) - np.float32(128)) / np.float32(127), pyramid.um_per_px)
+        focus = measure_focus(
+            (relative.astype(np.float32) - np.float32(128)) / np.float32(127), pyramid.um_per_px
+        )
     flatness = (high - low) / middle if middle > 0 else None
     checks = (
         (Reason.NO_CALIBRATION, scale is None),

@@ -15,12 +15,12 @@ GRADIENT_WEIGHT_UM2 = 1.69
 """Weight of the squared gradient (per um) beside the squared contrast, um2."""
 ACTIVITY_MIN = 0.02
 """Activity below which nothing is foreground, relative contrast."""
-NOISE_FACTOR = 1.6
+NOISE_FACTOR = 1.9
 """Foreground is at least this many times as active as the quietest 5 % of the field."""
-FAINT_FACTOR = 1.9
+FAINT_FACTOR = 2.3
 """Where faint cells are sought, what is this many times as active is foreground, whatever Otsu says: in
 brightfield round cells are so much stronger than spread ones that his threshold would lose the latter."""
-SHRINK_UM = 1.6
+SHRINK_UM = 2.2
 """The averaging widens cells by about this, um; the mask is eroded by it."""
 OPENING_UM = 1.3
 """Radius of the opening, um: grid lines and specks are thinner than cells."""
@@ -191,7 +191,9 @@ def _activity_of(level: float) -> float:
 def _fill_holes(mask: NDArray[np.uint8], largest_px: float) -> NDArray[np.uint8]:
     """Return `mask` without holes smaller than a cell; a ring of cells keeps its clearing."""
     n_holes, holes, stats, _ = cv2.connectedComponentsWithStats(1 - mask, connectivity=4, ltype=cv2.CV_16U)
-    small = stats[:, cv2.CC_STAT_AREA] < largest_px
+    corners = np.concatenate([stats[:, :2], stats[:, :2] + stats[:, 2:4]], axis=1)
+    inside = (corners[:, :2] > 0).all(axis=1) & (corners[:, 2:] < mask.shape[::-1]).all(axis=1)
+    small = inside & (stats[:, cv2.CC_STAT_AREA] < largest_px)
     small[0] = False
     return mask | small[holes].astype(np.uint8) if n_holes > 1 else mask
 
