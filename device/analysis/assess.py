@@ -7,7 +7,14 @@ from typing import Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from device.analysis.counting import Count, accept_cells, count_cells, judge_cells, tally_cells
+from device.analysis.counting import (
+    Count,
+    accept_cells,
+    count_cells,
+    judge_cells,
+    place_in_regions,
+    tally_cells,
+)
 from device.analysis.crops import cut_crops, shrink_field
 from device.analysis.flatten import flatten
 from device.analysis.paper.chain import segment_as_the_paper
@@ -35,7 +42,7 @@ Observe = Callable[[str, NDArray[np.generic] | None], None]
 
 REACH_UM: dict[Assay, float] = {"adherent": 32.0, "suspension": 14.0}
 """No region reaches farther from its center, um: half a spread cell, a swollen cell in a chamber."""
-MERGE_LIVE_UM: dict[Assay, float] = {"adherent": 12.0, "suspension": 0.0}
+MERGE_LIVE_UM: dict[Assay, float] = {"adherent": 15.0, "suspension": 0.0}
 """Living cells closer than this are one, um: spread cells are wide, and their flanks look like cells."""
 _AS_PRINTED = (CellClass.DEAD,)  # the paper as printed: whatever is counted is a dead cell
 _NOTHING = Count((), 0, NO_LABELS, 1.0, tally_cells((), None, 0.0))
@@ -212,6 +219,8 @@ def _count_hybrid(
     seeds, others = (0.5 * centers - np.float32(0.25) for centers in (judged.centers, rejected))
     reach_um = REACH_UM[settings.assay]
     regions = grow_regions(foreground, seeds, others, um_per_px=coarse_um, reach_um=reach_um)
+    if settings.assay == "adherent":
+        judged = place_in_regions(judged, 2 * regions.centroids + 0.5)
     count = count_cells(judged, regions, pyramid, scale)
     watch("regions", count.labels)
     return count
