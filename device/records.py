@@ -261,8 +261,8 @@ class Reading:
     labels: NDArray[np.uint16] = dataclass_field(
         default_factory=lambda: NO_LABELS, metadata={"payload": False}
     )
-    """Regions at working scale, 0 = background; not part of the payload (`counting.labels_in_frame` gives
-    them in pixels of the frame)."""
+    """Regions, 0 = background, at half the working scale (method `paper`: at working scale); not part of the
+    payload (`counting.labels_in_frame` gives them in pixels of the frame)."""
     zoom: float = dataclass_field(default=1.0, metadata={"payload": False})
     """Pixels of the frame per pixel of `labels`; not part of the payload."""
 
