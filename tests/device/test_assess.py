@@ -354,3 +354,48 @@ def test_settings_that_cannot_be_are_refused(options, message):
 def test_all_faults_of_the_settings_are_told_at_once():
     with pytest.raises(ValueError, match=r"(?s)assay is.*modality is.*dead_min is"):
         AnalysisSettings("x", "y", dead_min=-1)
+
+
+def dish(um_per_px):
+    """Return bright and dark disks of 13 um, some touching, drawn and shaken without any float of OpenCV."""
+    rng = np.random.default_rng(11)
+    image = rng.integers(96, 105, (480, 640)).astype(np.uint8)
+    radius = round(6.5 / um_per_px)
+    for row in range(3 * radius, 480 - 3 * radius, 5 * radius):
+        for number, col in enumerate(range(3 * radius, 640 - 3 * radius, 5 * radius)):
+            level = (180, 40)[(number + row) % 2]
+            cv2.circle(image, (col, row), radius, level, cv2.FILLED)
+            if number % 3 == 0:
+                cv2.circle(image, (col + 2 * radius - 1, row), radius, level, cv2.FILLED)
+    return image
+
+
+@pytest.mark.parametrize(
+    ("method", "um_per_px", "expected"),
+    [
+        ("hybrid", 0.65, (72, 72)),
+        ("hybrid", 0.4, (20, 30)),
+        ("paper", 0.65, (72, 72)),
+        ("paper", 0.4, (20, 30)),
+    ],
+)
+def test_counts_are_the_same_under_every_opencv(method, um_per_px, expected):
+    reading = assess(
+        frame_of(dish(um_per_px), Scale(um_per_px, "measured")), CLASSIFY, replace(ADHERENT, method=method)
+    )
+    assert (reading.n_live, reading.n_dead) == expected
+
+
+def test_the_same_frame_gives_the_same_reading_on_any_number_of_threads(phantom):
+    threads = cv2.getNumThreads()
+    try:
+        readings = []
+        for number in (1, 2, 4, 1):
+            cv2.setNumThreads(number)
+            readings.append(assess(frame_of(phantom.image), CLASSIFY, ADHERENT))
+    finally:
+        cv2.setNumThreads(threads)
+    first, *others = readings
+    for other in others:
+        assert np.array_equal(first.labels, other.labels)
+        assert (first.cells, first.quality) == (other.cells, other.quality)
