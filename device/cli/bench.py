@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     bundle = find_bundle(args.model)
     settings = replace(settings_from_card(bundle.card, method=args.method), exact=args.exact)
     frame = _frame(args)
-    stages, reading, peak_mib = time_stages(frame, open_cell_classifier(bundle), settings, args.repeats)
+    stages, reading, peak = time_stages(frame, open_cell_classifier(bundle), settings, args.repeats)
     row = {
         "frame": frame.source,
         "height_px": reading.height_px,
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         "n_live": reading.n_live,
         "n_dead": reading.n_dead,
         "n_other": reading.n_other,
-        "peak_mib": peak_mib,
+        "peak_mib": round(peak, 1),
     }
     print(json.dumps(row) if args.json else _table(row))
     return 0
@@ -94,7 +94,7 @@ def time_stages(
     def observe(stage: str, _picture: object) -> None:
         marks.append((stage, time.process_time(), time.perf_counter()))
 
-    _forget_peak()
+    reset_peak()
     for _ in range(repeats):
         marks.clear()
         observe("", None)
@@ -105,7 +105,7 @@ def time_stages(
         (_, *first), (_, *last) = marks[0], marks[-1]
         whole = 1e3 * (last[0] - first[0]), 1e3 * (last[1] - first[1])
         stages.setdefault("total", []).append(whole)
-    return stages, reading, _peak_mib()
+    return stages, reading, peak_mib()
 
 
 def time_floor(frame: "Frame", repeats: int) -> Stages:
@@ -184,14 +184,15 @@ def _size(text: str) -> tuple[int, int]:
     return height, width
 
 
-def _forget_peak() -> None:
-    """Begin the peak of memory anew, where the kernel lets a process do so."""
+def reset_peak() -> None:
+    """Begin the peak of this process's memory anew, where the kernel lets a process do so."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
+    """Return the largest memory that this process had since, MiB."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
