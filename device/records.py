@@ -143,6 +143,17 @@ class Quality:
     """Scale of the frame; null where unknown."""
     um_per_px_source: ScaleSource | None
     """How the scale is known."""
+    glare: float = 0.0
+    """Share of the field in saturated patches wider than a round cell, 0 to 1."""
+    foreign: float | None = None
+    """Share of the field under bubbles, clumps and walls, 0 to 1; null where the scale is unknown."""
+    contrast: float | None = None
+    """Root mean square of the relative contrast I / background - 1; null where the image is flat."""
+    noise: float | None = None
+    """Standard deviation of the pixel noise, relative contrast; null where the image is flat."""
+    anisotropy: float | None = None
+    """Strength of the fine structure across the directions over that in the weakest one, >= 1: motion blurs
+    along one direction. Null in fields under 256 px."""
 
 
 @dataclass(frozen=True, slots=True)

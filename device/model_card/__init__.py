@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from device.analysis.assess import AnalysisSettings
 from device.analysis.crops import CROP_PX, PREPROCESSING
 from device.analysis.pyramid import WORKING_UM_PER_PX
-from device.analysis.quality import FocusReference, QualityLimits
+from device.analysis.quality import FocusReference, limits_for
 from device.errors import ModelError
 from device.model_card.strict import parse_record
 from device.records import DEAD_CLASSES, Assay, CellClass, Method, Modality, ModelId, ScaleSource
@@ -191,7 +191,7 @@ def card_text(card: Card) -> str:
 
 def settings_from_card(card: Card, *, method: Method = "hybrid") -> AnalysisSettings:
     """Return how to read fields with a cell model: its assay, modality, thresholds and focus reference."""
-    limits = QualityLimits(focus=card.reference_quality)
+    limits = limits_for(card.assay, card.reference_quality)
     settings = AnalysisSettings(card.assay, card.modality, method, limits)
     accept_min = card.thresholds.get("accept_min", settings.accept_min)
     dead_min = card.thresholds.get("dead_min", settings.dead_min)
