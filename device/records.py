@@ -154,6 +154,9 @@ class Quality:
     anisotropy: float | None = None
     """Strength of the fine structure across the directions over that in the weakest one, >= 1: motion blurs
     along one direction. Null in fields under 256 px."""
+    odd_cells: float | None = None
+    """Share of counted cells that are like nothing the cell model was validated on, 0 to 1; null without
+    cells, or where the model cannot tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +311,8 @@ class FieldCount(_ByClass):
     confluence: float
     p_toxic: float | None = None
     """Second opinion of the field model, 0 to 1; null where none is loaded."""
+    odd: bool = False
+    """Whether it carries OOD_CELLS."""
 
 
 @dataclass(frozen=True, slots=True)

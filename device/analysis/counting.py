@@ -1,7 +1,7 @@
 """From classified candidates to counted cells: each accepted center with its watershed region."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ class Judged:
     """Class of each, never `other`."""
     p_dead: NDArray[np.float32]
     """(K,) probability that it is dead given that it is a cell, 0 to 1."""
+    candidates: NDArray[np.intp]
+    """(K,) which of the candidates each is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +69,8 @@ def accept_cells(
     order = np.nonzero(is_cell)[0]
     order = order[np.argsort(-p_cell[order], kind="stable")]
     kept = order[_apart(centers[order], merge_px)]
-    return judge_cells(centers[kept], probabilities[kept], classes, dead_min=dead_min), centers[~is_cell]
+    judged = judge_cells(centers[kept], probabilities[kept], classes, dead_min=dead_min)
+    return replace(judged, candidates=kept), centers[~is_cell]
 
 
 def judge_cells(
@@ -89,7 +92,7 @@ def judge_cells(
         finer[choice] if is_dead else CellClass.LIVE
         for choice, is_dead in zip(likeliest.tolist(), (p_dead >= dead_min).tolist(), strict=True)
     )
-    return Judged(centers, names, p_dead.astype(np.float32))
+    return Judged(centers, names, p_dead.astype(np.float32), np.arange(len(centers)))
 
 
 def count_cells(

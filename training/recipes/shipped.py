@@ -67,6 +67,7 @@ def finish_bundle(
         fields = list(dataset_fields(dataset, "val"))
         data, scale = f"real: {dataset.folder.name}, val (the threshold was chosen on it)", dataset.info.scale
     thresholds, scores = choose_threshold(bundle, fields, scale, progress)
+    thresholds = {**bundle.card.thresholds, **thresholds}
     card = replace(bundle.card, thresholds=thresholds, metrics=station_metrics(scores, data))
     write_bundle(folder, card=card, model=bundle.model, golden=bundle.golden)
     bundle = find_bundle(folder)
