@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from device.analysis.pyramid import WORKING_UM_PER_PX
 from device.errors import ImageError
 
 MAX_PIXELS = 25_000_000
@@ -18,6 +19,14 @@ MAX_BYTES = 256 * 1024 * 1024
 SUFFIXES = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"})
 """What `list_images` takes for an image in a folder."""
 _PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+_JPEG_READS = {
+    1: cv2.IMREAD_GRAYSCALE,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
+_REDUCED_MIN_PX = 64  # of the shorter side, after the reduction
 
 
 def read_gray(path: Path | str) -> NDArray[np.uint8]:
@@ -31,10 +40,24 @@ def read_gray(path: Path | str) -> NDArray[np.uint8]:
     ImageError
         If the file is missing, no such image, over 25 million pixels, cut off or damaged.
     """
+    return read_reduced(path, None)[0]
+
+
+def read_reduced(
+    path: Path | str, um_per_px: float | None
+) -> tuple[NDArray[np.uint8], tuple[int, int] | None]:
+    """Return `read_gray` of a file, but no finer than analysis needs, and the size of the file if it is less.
+
+    A JPEG of `um_per_px` is decoded at the half, quarter or eighth that is still no coarser than the working
+    scale: 12 megapixels in 30-35 ms instead of 55 (gray) or 90 (color). Other files, and any file where None
+    asks for all of it, are read whole, and the size (rows, columns) is None. Raises as `read_gray`.
+    """
     path = Path(path)
     data = _read_bytes(path)
     try:
-        gray = _to_8_bit(_to_luma(_decode(data)))
+        size = _checked_size(data)
+        shrink = _find_shrink(data, size, um_per_px)
+        gray = _to_8_bit(_to_luma(_decode(data, size, shrink)))
     except ImageError as fault:
         raise ImageError(f"{path} {fault}") from None
     except (struct.error, IndexError):
@@ -42,7 +65,7 @@ def read_gray(path: Path | str) -> NDArray[np.uint8]:
             f"{path} is cut off or damaged in its header; expected a whole image, copy it again"
         ) from None
     gray.flags.writeable = False
-    return gray
+    return gray, None if shrink == 1 else size
 
 
 def write_png(path: Path | str, image: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
@@ -106,12 +129,27 @@ def _read_bytes(path: Path) -> bytes:
         ) from error
 
 
-def _decode(data: bytes) -> NDArray[np.generic]:
+def _checked_size(data: bytes) -> tuple[int, int]:
     rows, cols = _size(data)
     if rows < 1 or cols < 1 or rows * cols > MAX_PIXELS:
         raise ImageError(f"has {cols} x {rows} pixels; expected 1 to {MAX_PIXELS} in all, crop or reduce it")
+    return rows, cols
+
+
+def _find_shrink(data: bytes, size: tuple[int, int], um_per_px: float | None) -> int:
+    if um_per_px is None or not data.startswith(_JPEG):
+        return 1
+    largest = min(WORKING_UM_PER_PX / um_per_px, min(size) / _REDUCED_MIN_PX)
+    return max((shrink for shrink in _JPEG_READS if shrink <= largest), default=1)
+
+
+def _decode(data: bytes, size: tuple[int, int], shrink: int) -> NDArray[np.generic]:
+    rows, cols = (-(-side // shrink) for side in size)
+    how = cv2.IMREAD_UNCHANGED
+    if data.startswith(_JPEG):  # its luma is stored as such: color need not be made to be taken out again
+        how = _JPEG_READS[shrink] | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image: NDArray[np.generic] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        image: NDArray[np.generic] | None = cv2.imdecode(np.frombuffer(data, np.uint8), how)
     except cv2.error:
         image = None
     if image is None:
@@ -129,7 +167,7 @@ def _size(data: bytes) -> tuple[int, int]:
     """Return rows and columns by the header, so that a bomb is refused before it is decoded."""
     if data.startswith(_PNG):
         return _png_size(data)
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(_JPEG):
         return _jpeg_size(data)
     if data.startswith((b"II*\x00", b"MM\x00*")):
         return _tiff_size(data)

@@ -53,7 +53,8 @@ class DatasetInfo:
     """What dataset.json says of a folder of images."""
 
     scale: Scale
-    modality: Modality
+    modality: Modality | None
+    """Null for images that no station sees, such as fluorescence: they test the watershed only."""
     origin: str
     """Where the images come from, in words."""
     licence: str
@@ -155,7 +156,7 @@ def read_dataset_info(folder: Path) -> DatasetInfo:
     checks = {
         "um_per_px": (_is_positive(said.get("um_per_px")), "a number > 0, micrometers a pixel"),
         "um_per_px_source": (said.get("um_per_px_source") in get_args(ScaleSource), _one_of(ScaleSource)),
-        "modality": (said.get("modality") in get_args(Modality), _one_of(Modality)),
+        "modality": (said.get("modality", "") in (None, *get_args(Modality)), _one_of(Modality) + " or null"),
         "origin": (isinstance(said.get("origin"), str), "words"),
         "licence": (isinstance(said.get("licence"), str), "words"),
         "assay": (said["assay"] in (None, *get_args(Assay)), _one_of(Assay) + " or null"),

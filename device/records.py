@@ -113,6 +113,20 @@ class Frame:
     """Running number of the field within its well, from 0."""
     simulated: bool = False
     """True for frames that a renderer made."""
+    full_size: tuple[int, int] | None = None
+    """Rows and columns of the file of which `image` is the half, quarter or eighth, as it was decoded; None
+    where `image` is all there is. `scale` and everything in a reading are in pixels of the file."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns that positions, masks and overlays refer to; (0, 0) for what is no image."""
+        height_px, width_px = self.full_size or (*self.image.shape, 0, 0)[:2]
+        return height_px, width_px
+
+    @property
+    def shrink(self) -> int:
+        """Pixels of the file per pixel of `image`: 1, 2, 4 or 8."""
+        return 1 if self.full_size is None else round(self.full_size[0] / self.image.shape[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,17 @@
 
 import re
 import subprocess
+import sys
+from collections import Counter
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from training.evaluation import Matches
+from training.export.acceptance import FieldResult
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = [ROOT / "tools" / name for name in ("prepare.bash", "check", "test", "demo")] + [
@@ -36,3 +44,40 @@ def test_help_works_from_any_folder_and_unknown_options_are_refused(tmp_path: Pa
     )
     assert refused.returncode != 0
     assert "unknown option --fast" in refused.stderr
+
+
+@pytest.mark.training
+def test_accuracy_is_measured_without_real_images_and_says_what_it_skipped(tmp_path: Path) -> None:
+    log = (ROOT / "docs" / "test-split-log.md").read_text()
+    out, seeds = tmp_path / "accuracy.md", tmp_path / "seeds"
+    seeds.mkdir()
+    for seed in range(2):
+        (seeds / f"phase-cell-{seed}").symlink_to(ROOT / "models" / "phase-cell")
+    words = ("--shared", tmp_path, "--seeds", seeds, "--fields", "1", "--pictures", tmp_path / "worst")
+    command = [sys.executable, ROOT / "tools" / "make-accuracy", *words, "--out", out]
+    subprocess.run(command, capture_output=True, check=True)
+    text = out.read_text()
+    assert "Skipped, as there is no such folder of images: `ldc`, `usiigaci`, `dsb2018`, `hepg2_huh7`" in text
+    assert "`phase-cell`, mean of 2 seeds" in text
+    found = re.findall(r"\| dead cells, F1 \| 0\.985 \| (.*) \| (.*) \|", text)
+    assert found[0][0] == found[0][1], "the mean over copies of the shipped bundle is its figure"
+    assert re.fullmatch(r"[01]\.\d{3} \(no interval, \d+ dead cells\)", found[0][0])
+    assert "| phase, brightfield | round_radius_um | 5.6 to 7.4 | 5.3 to 5.6 or 7.4 to 7.8 |" in text
+    assert (tmp_path / "worst" / "phase-table1.png").is_file()
+    assert (ROOT / "docs" / "test-split-log.md").read_text() == log
+
+
+@pytest.mark.training
+def test_each_opening_of_a_test_split_is_appended_to_the_log(tmp_path, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    loader = SourceFileLoader("make_accuracy", str(ROOT / "tools" / "make-accuracy"))
+    tool = module_from_spec(spec_from_loader(loader.name, loader))
+    loader.exec_module(tool)
+    monkeypatch.setattr(tool, "LOG", tmp_path / "log.md")
+    tool.LOG.write_text("earlier\n")
+    pair = Matches(np.zeros((3, 2), np.intp), 4, 3)
+    tool.log_test_split({"shipped `a`": [[FieldResult(None, {"dead": pair}, "g", Counter())]], "seeds": []})
+    lines = tool.LOG.read_text().splitlines()
+    assert lines[0] == "earlier"
+    assert lines[1].endswith("| ldc | shipped `a` | 0.86 (no interval, 4 dead cells) |")
+    assert len(lines) == 2

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
+from device.analysis.crops import OUTSIDE
 from device.model_card import network_input
 from training.dataset import Samples
 from training.learners import open_learner
@@ -26,7 +28,7 @@ NDFloat = NDArray[np.float32]
 class FitSettings:
     """How a network is fitted; each field one line: meaning, unit, range."""
 
-    learner: str = "table2"
+    learner: str = "station"
     """Kind of network: a file of `training.learners`."""
     epochs: int = 20
     """At most this many, >= 1."""
@@ -38,8 +40,8 @@ class FitSettings:
     """Of Adam at the start; it falls to 2 % along a cosine, > 0."""
     smoothing: float = 0.05
     """Share of the target spread over all classes: small logits have fine int8 steps, 0 to 0.5."""
-    shift_px: int = 2
-    """Largest shift of augmentation a side, px, 0 to 6."""
+    zoom: float = 0.1
+    """Standard deviation of the log of the magnification, 0 to 0.3."""
     contrast: float = 0.25
     """Standard deviation of the log of the contrast factor, 0 to 1."""
     brightness: float = 0.06
@@ -125,33 +127,45 @@ def fit_network(
 
 
 def augment(x: NDArray[np.uint8], settings: FitSettings, rng: np.random.Generator) -> NDFloat:
-    """Return network inputs of crops after a random symmetry, shift, contrast, brightness and noise.
+    """Return network inputs of crops after a random symmetry, zoom, contrast, brightness and noise.
 
     Parameters
     ----------
     x : (N, 28, 28) ndarray of uint8
-        Crops; not modified.
+        Crops; not modified. They are not shifted: candidates lie off their cells as it is.
 
     Returns
     -------
     (N, 28, 28) ndarray of float32
-        Clipped to -1..1, the range of the network's input.
+        Clipped to -1..1, the range of the network's input. What lies beyond the border of the image stays so.
     """
-    reach = settings.shift_px
-    padded = np.pad(x, ((0, 0), (reach, reach), (reach, reach)), mode="reflect")
-    out = np.empty(x.shape, np.uint8)
-    turns, flips = rng.integers(0, 4, len(x)), rng.integers(0, 2, len(x))
-    shifts = rng.integers(0, 2 * reach + 1, (len(x), 2))
-    size = x.shape[1]
-    for i, (row, col) in enumerate(shifts):
-        crop = np.rot90(padded[i, row : row + size, col : col + size], turns[i])
-        out[i] = crop[:, ::-1] if flips[i] else crop
-    gain = np.exp(rng.normal(0, settings.contrast, (len(x), 1, 1)))
-    offset = rng.normal(0, settings.brightness, (len(x), 1, 1))
-    changed = network_input(out) * gain + offset
+    turned = x.copy()
+    symmetry = rng.integers(0, 8, len(x))
+    for k in range(1, 8):
+        some = x[symmetry == k]
+        turned[symmetry == k] = np.rot90(some[:, :, ::-1] if k >= 4 else some, k % 4, axes=(1, 2))
+    if settings.zoom > 0:
+        middle = ((turned.shape[2] - 1) / 2, (turned.shape[1] - 1) / 2)
+        for i, factor in enumerate(np.exp(rng.normal(0, settings.zoom, len(x))).tolist()):
+            grid = cv2.getRotationMatrix2D(middle, 0, factor)
+            beyond = turned[i] == OUTSIDE
+            turned[i] = cv2.warpAffine(turned[i], grid, turned.shape[2:0:-1], borderMode=cv2.BORDER_REPLICATE)
+            if beyond.any():  # the border of the image stays sharp
+                beyond = cv2.warpAffine(
+                    beyond.view(np.uint8),
+                    grid,
+                    turned.shape[2:0:-1],
+                    flags=0,
+                    borderMode=cv2.BORDER_REPLICATE,
+                )
+                turned[i][beyond > 0] = OUTSIDE
+    gain = np.exp(rng.normal(0, settings.contrast, (len(x), 1, 1))).astype(np.float32)
+    offset = rng.normal(0, settings.brightness, (len(x), 1, 1)).astype(np.float32)
+    changed = network_input(turned) * gain + offset
     if settings.noise > 0:
-        level = rng.uniform(0, settings.noise, (len(x), 1, 1))
-        changed = changed + level * rng.standard_normal(x.shape, np.float32)
+        level = rng.uniform(0, settings.noise, (len(x), 1, 1)).astype(np.float32)
+        changed += level * rng.standard_normal(x.shape, np.float32)
+    changed[turned == OUTSIDE] = network_input(np.array(OUTSIDE, np.uint8))
     return np.asarray(np.clip(changed, -1, 1), np.float32)
 
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from device.analysis.crops import CROP_PX, cut_crops, shrink_field
 from device.analysis.flatten import flatten
 from device.analysis.proposals import propose
-from device.analysis.pyramid import Pyramid, build_pyramid
+from device.analysis.pyramid import Pyramid, build_pyramid, halve
+from device.analysis.segmentation import find_foreground
 from device.images import read_gray
-from device.records import DEAD_CLASSES, CellClass, Modality
+from device.records import DEAD_CLASSES, Assay, CellClass, Modality
 from training.dataset import FIELD_LABELS, Dataset, Entry, Samples, TrueCell, join_samples
 
 TOXIC_ABOVE: dict[str | None, float] = {"adherent": 0.5, "suspension": 0.3, None: 0.5}
@@ -28,8 +29,11 @@ class LabelSettings:
 
     on_cell: float = 0.5
     """A candidate this near to a true center, in radii of the cell, is that cell, 0 to 1."""
-    clear: float = 1.1
-    """Farther than this from all true centers, in radii, it is `other`; between, left out; >= on_cell."""
+    clear: float = 0.8
+    """Farther than this from all true centers, in radii, it is `other`; between, left out; >= on_cell. Under
+    1 a second candidate on the flank of a cell is `other`, else the cell would count twice."""
+    radius_max_um: float = 10.0
+    """Larger cells count with this radius for both, um, > 0: their center is to be found, not their body."""
     other_per_cell: float = 1.5
     """At most this many `other` crops per true cell of the split are kept, chosen at random, >= 0."""
     candidates: bool = True
@@ -43,17 +47,21 @@ class Candidates:
     """What the station would ask its cell model about in one field."""
 
     pyramid: Pyramid
-    relative: NDArray[np.float32]
-    """(H, W) relative contrast at working scale."""
+    relative: NDArray[np.uint8]
+    """(H, W) relative gray at working scale."""
     centers: NDArray[np.float32]
     """(K, 2) rows and columns at working scale."""
 
 
-def find_candidates(image: NDArray[np.uint8], um_per_px: float, modality: Modality) -> Candidates:
+def find_candidates(
+    image: NDArray[np.uint8], um_per_px: float, *, assay: Assay, modality: Modality
+) -> Candidates:
     """Return the candidates of one gray field, as `assess` finds them."""
     pyramid = build_pyramid(image, um_per_px)
-    relative = flatten(pyramid.working, pyramid.um_per_px)
-    proposals = propose(relative, modality, um_per_px=pyramid.um_per_px)
+    relative = flatten(pyramid)
+    coarse, coarse_um = halve(relative), 2 * pyramid.um_per_px
+    foreground = find_foreground(coarse, coarse_um, assay=assay, modality=modality)
+    proposals = propose(coarse, foreground, assay=assay, modality=modality, um_per_px=coarse_um)
     return Candidates(pyramid, relative, proposals.centers)
 
 
@@ -75,7 +83,7 @@ def class_of(label: str, classes: tuple[str, ...]) -> int | None:
 
 
 def match_candidates(
-    centers: NDArray[np.float32], cells: tuple[TrueCell, ...], zoom: float, settings: LabelSettings
+    centers: NDArray[np.float32], cells: tuple[TrueCell, ...], pyramid: Pyramid, settings: LabelSettings
 ) -> NDArray[np.intp]:
     """Return for each candidate the index of its true cell, -1 for none at all, -2 for in between.
 
@@ -85,15 +93,16 @@ def match_candidates(
         Candidates at working scale.
     cells : tuple of TrueCell
         True cells in pixels of the file.
-    zoom : float
-        Pixels of the file per working pixel.
+    pyramid : Pyramid
+        Of the file.
     settings : LabelSettings
-        The two distances.
+        The distances.
     """
     if not cells:
         return np.full(len(centers), -1, np.intp)
-    true = (np.array([[cell.row, cell.col] for cell in cells]) + 0.5) / zoom - 0.5
-    radius = np.array([cell.radius_px for cell in cells]) / zoom
+    true = (np.array([[cell.row, cell.col] for cell in cells]) + 0.5) / pyramid.zoom - 0.5
+    radius = np.array([cell.radius_px for cell in cells]) / pyramid.zoom
+    radius = np.minimum(radius, settings.radius_max_um / pyramid.um_per_px)
     distance = np.hypot(*np.moveaxis(centers[:, None, :] - true[None], 2, 0)) / np.maximum(radius, 1)
     nearest = distance.argmin(axis=1)
     near = distance.min(axis=1) if len(centers) else np.zeros(0)
@@ -109,7 +118,7 @@ def label_field(
 ) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
     """Return the crops of one field and their classes: candidates, then true centers off by jitter."""
     proposed = candidates.centers if settings.candidates else candidates.centers[:0]
-    match = match_candidates(proposed, cells, candidates.pyramid.zoom, settings)
+    match = match_candidates(proposed, cells, candidates.pyramid, settings)
     class_of_cell = np.array([-2 if (k := class_of(c.label, classes)) is None else k for c in cells], np.intp)
     other = classes.index(CellClass.OTHER) if CellClass.OTHER in classes else -2
     found = np.where(match == -1, other, -2)
@@ -139,6 +148,7 @@ def cell_samples(
     classes: tuple[str, ...],
     *,
     um_per_px: float,
+    assay: Assay,
     modality: Modality,
     split: str,
     source: str,
@@ -153,7 +163,7 @@ def cell_samples(
         Such as `dataset_fields`, or phantoms rendered in memory.
     classes : tuple of str
         Names of `records.CellClass`, in the order of the logits; without `other` no false proposal is kept.
-    um_per_px, modality
+    um_per_px, assay, modality
         Of the images.
     split, source
         Noted in the samples.
@@ -181,7 +191,7 @@ def cell_samples(
     ]
     n_cells = 0
     for field in fields:
-        candidates = find_candidates(field.image, um_per_px, modality)
+        candidates = find_candidates(field.image, um_per_px, assay=assay, modality=modality)
         x, y = label_field(candidates, field.cells, classes, settings, rng)
         n_cells += len(field.cells)
         parts.append(Samples(x, y, np.full(len(y), field.group), split, source, classes))
@@ -209,7 +219,8 @@ def dataset_cell_samples(
         dataset_fields(dataset, split),
         classes,
         um_per_px=dataset.info.scale.um_per_px,
-        modality=dataset.info.modality,
+        assay=dataset.info.assay or "adherent",
+        modality=dataset.modality,
         split=split,
         source=dataset.folder.name,
         settings=settings,
@@ -257,8 +268,7 @@ def field_samples(
 
 def field_input(image: NDArray[np.uint8], um_per_px: float) -> NDArray[np.uint8]:
     """Return a gray field as the (1, 28, 28) input of the field model, made as `assess` makes it."""
-    pyramid = build_pyramid(image, um_per_px)
-    return shrink_field(flatten(pyramid.working, pyramid.um_per_px))
+    return shrink_field(flatten(build_pyramid(image, um_per_px)))
 
 
 def field_label(dataset: Dataset, entry: Entry) -> str:

@@ -13,9 +13,9 @@ from device.analysis.flatten import flatten
 from device.analysis.ood import is_odd_field
 from device.analysis.paper.chain import segment_as_the_paper
 from device.analysis.proposals import propose
-from device.analysis.pyramid import WORKING_UM_PER_PX, Pyramid, build_pyramid
+from device.analysis.pyramid import WORKING_UM_PER_PX, Pyramid, build_pyramid, halve
 from device.analysis.quality import QualityLimits, is_usable_scale, measure_quality, unreadable_quality
-from device.analysis.segmentation import find_foreground, other_regions, regions
+from device.analysis.segmentation import Regions, find_foreground, grow_regions
 from device.records import (
     NO_LABELS,
     Assay,
@@ -36,8 +36,10 @@ Observe = Callable[[str, NDArray[np.generic] | None], None]
 
 REACH_UM: dict[Assay, float] = {"adherent": 32.0, "suspension": 14.0}
 """No region reaches farther from its center, um: half a spread cell, a swollen cell in a chamber."""
+MERGE_LIVE_UM: dict[Assay, float] = {"adherent": 12.0, "suspension": 0.0}
+"""Living cells closer than this are one, um: spread cells are wide, and their flanks look like cells."""
 _AS_PRINTED = (CellClass.DEAD,)  # the paper as printed: whatever is counted is a dead cell
-_NOTHING = Count((), 0, NO_LABELS, tally_cells((), None, 0.0))
+_NOTHING = Count((), 0, NO_LABELS, 1.0, tally_cells((), None, 0.0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,6 +96,8 @@ class AnalysisSettings:
     """A cell is dead when p(dead | cell) reaches it, 0 to 1."""
     merge_um: float = 8.0
     """Of accepted centers that are closer the one with the best score stays, um, 0 to 50."""
+    exact: bool = False
+    """True for the reference without shortcuts of speed; method `paper` then works at full resolution."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; all faults at once."""
@@ -156,14 +160,18 @@ def assess(
         pyramid = build_pyramid(image, WORKING_UM_PER_PX)
         quality = measure_quality(pyramid, scale, settings.limits)
         return _to_reading(frame, quality, _NOTHING, classify, settings)
-    pyramid = build_pyramid(image, scale.um_per_px)
+    pyramid = build_pyramid(image, scale.um_per_px, shrink=frame.shrink, exact=settings.exact)
     watch("pyramid", pyramid.working)
-    relative = flatten(pyramid.working, pyramid.um_per_px)
+    relative = flatten(pyramid)
     watch("flatten", relative)
     quality = measure_quality(pyramid, scale, settings.limits, relative=relative)
     watch("quality", None)
+    counted_in = pyramid
     if settings.method == "paper" or classify is None:  # _check_model lets None pass for the paper only
-        count, odd = _count_as_the_paper(pyramid, relative, scale, classify, settings, watch)
+        if settings.exact:
+            um_per_px = scale.um_per_px * frame.shrink
+            counted_in = replace(pyramid, working=image, um_per_px=um_per_px, zoom=float(frame.shrink))
+        count, odd = _count_as_the_paper(counted_in, pyramid, relative, scale, classify, settings, observe)
     else:
         count, odd = _count_hybrid(pyramid, relative, scale, classify, settings, watch)
     if count.tally.n_cells < settings.limits.cells_min:
@@ -177,7 +185,7 @@ def assess(
         watch("field", None)
     field_model = None if classify_field is None else classify_field.id
     reading = _to_reading(frame, quality, count, classify, settings)
-    return replace(reading, p_toxic=p_toxic, field_model=field_model, zoom=pyramid.zoom)
+    return replace(reading, p_toxic=p_toxic, field_model=field_model)
 
 
 def refuse(
@@ -189,14 +197,18 @@ def refuse(
 
 def _count_hybrid(
     pyramid: Pyramid,
-    relative: NDArray[np.float32],
+    relative: NDArray[np.uint8],
     scale: Scale,
     classify: CellClassifier,
     settings: AnalysisSettings,
     watch: Observe,
 ) -> tuple[Count, NDArray[np.bool_] | None]:
-    um_per_px = pyramid.um_per_px
-    proposals = propose(relative, settings.modality, um_per_px=um_per_px)
+    coarse, coarse_um = halve(relative), 2 * pyramid.um_per_px
+    foreground = find_foreground(coarse, coarse_um, assay=settings.assay, modality=settings.modality)
+    watch("foreground", foreground)
+    proposals = propose(
+        coarse, foreground, assay=settings.assay, modality=settings.modality, um_per_px=coarse_um
+    )
     watch("proposals", None)
     crops = cut_crops(relative, proposals.centers)
     watch("crops", None)
@@ -208,36 +220,43 @@ def _count_hybrid(
         classify.classes,
         accept_min=settings.accept_min,
         dead_min=settings.dead_min,
-        merge_px=settings.merge_um / um_per_px,
+        merge_px=settings.merge_um / pyramid.um_per_px,
+        merge_live_px=MERGE_LIVE_UM[settings.assay] / pyramid.um_per_px,
     )
-    faint = settings.modality == "brightfield" and settings.assay == "adherent"
-    foreground = find_foreground(relative, um_per_px, faint=faint)
-    watch("foreground", foreground)
-    labels = regions(foreground, judged.centers, um_per_px=um_per_px, reach_um=REACH_UM[settings.assay])
-    count = count_cells(judged, labels, other_regions(foreground, labels, rejected), pyramid, scale)
+    seeds, others = (0.5 * centers - np.float32(0.25) for centers in (judged.centers, rejected))
+    reach_um = REACH_UM[settings.assay]
+    regions = grow_regions(foreground, seeds, others, um_per_px=coarse_um, reach_um=reach_um)
+    count = count_cells(judged, regions, pyramid, scale)
     watch("regions", count.labels)
     return count, None if judgment.odd is None else judgment.odd[judged.candidates]
 
 
 def _count_as_the_paper(
+    counted_in: Pyramid,
     pyramid: Pyramid,
-    relative: NDArray[np.float32],
+    relative: NDArray[np.uint8],
     scale: Scale,
     classify: CellClassifier | None,
     settings: AnalysisSettings,
-    watch: Observe,
+    observe: Observe | None,
 ) -> tuple[Count, NDArray[np.bool_] | None]:
-    labels, centers = segment_as_the_paper(pyramid.working, pyramid.um_per_px, observe=watch)
+    labels, centers = segment_as_the_paper(
+        counted_in.working, counted_in.um_per_px, exact=settings.exact, observe=observe
+    )
     odd = None
     if classify is None:
         ones = np.ones((len(centers), 1), np.float32)
         judged = judge_cells(centers, ones, _AS_PRINTED, dead_min=0)
     else:
-        judgment = _classify(classify, cut_crops(relative, centers))
+        places = centers if counted_in is pyramid else pyramid.from_frame(counted_in.to_frame(centers))
+        judgment = _classify(classify, cut_crops(relative, places))
         judged = judge_cells(centers, judgment.probabilities, classify.classes, dead_min=settings.dead_min)
         odd = judgment.odd
-        watch("classify", None)
-    return count_cells(judged, labels, np.zeros_like(labels), pyramid, scale), odd
+        if observe is not None:
+            observe("classify", None)
+    areas = np.bincount(labels.ravel(), minlength=len(centers) + 1)[1:]
+    found = Regions(labels.astype(np.uint16), counted_in.um_per_px, 0, areas, centers)
+    return count_cells(judged, found, counted_in, scale), odd
 
 
 def _classify(classify: CellClassifier, crops: NDArray[np.uint8]) -> Judgment:
@@ -276,7 +295,7 @@ def _to_reading(
     settings: AnalysisSettings,
 ) -> Reading:
     tally, n_dead = count.tally, sum(cell.label == "dead" for cell in count.cells)
-    height_px, width_px = (*frame.image.shape, 0, 0)[:2]
+    height_px, width_px = frame.size
     return Reading(
         source=frame.source,
         sequence=frame.sequence,
@@ -302,4 +321,5 @@ def _to_reading(
         cell_model=None if classify is None else classify.id,
         field_model=None,
         labels=count.labels,
+        zoom=count.zoom,
     )

@@ -1,12 +1,13 @@
 """From classified candidates to counted cells: each accepted center with its watershed region."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device.analysis.pyramid import Pyramid
+from device.analysis.segmentation import Regions
 from device.records import DEAD_CLASSES, Cell, CellClass, Reading, Scale, Tally
 
 
@@ -31,7 +32,9 @@ class Count:
     cells: tuple[Cell, ...]
     n_other: int
     labels: NDArray[np.uint16]
-    """(H, W) regions at working scale, cells first; read-only."""
+    """(H, W) regions, cells first; read-only."""
+    zoom: float
+    """Pixels of the frame per pixel of `labels`."""
     tally: Tally
 
 
@@ -43,6 +46,7 @@ def accept_cells(
     accept_min: float,
     dead_min: float,
     merge_px: float,
+    merge_live_px: float,
 ) -> tuple[Judged, NDArray[np.float32]]:
     """Return the candidates that are cells, and those that are not.
 
@@ -54,13 +58,13 @@ def accept_cells(
         Of each of the C `classes`, `other` among them, 0 to 1.
     accept_min, dead_min : float
         A candidate is a cell from 1 - p(other) = `accept_min` on, a cell dead from p(dead) = `dead_min` on.
-    merge_px : float
-        Of cells that are closer the surest stays, among equals the strongest candidate.
+    merge_px, merge_live_px : float
+        Of cells that are closer, or of living ones, the surest stays, among equals the strongest candidate.
 
     Returns
     -------
     cells : Judged
-        Surest first, no two closer than `merge_px`.
+        Surest first, no two closer than `merge_px`, no two living ones than `merge_live_px`.
     others : (L, 2) ndarray of float32
         Centers of candidates that are no cell; those merged into a cell are in neither.
     """
@@ -68,9 +72,11 @@ def accept_cells(
     is_cell = p_cell >= accept_min
     order = np.nonzero(is_cell)[0]
     order = order[np.argsort(-p_cell[order], kind="stable")]
-    kept = order[_apart(centers[order], merge_px)]
-    judged = judge_cells(centers[kept], probabilities[kept], classes, dead_min=dead_min)
-    return replace(judged, candidates=kept), centers[~is_cell]
+    judged = judge_cells(centers[order], probabilities[order], classes, dead_min=dead_min)
+    alive = np.array([kind is CellClass.LIVE for kind in judged.classes], bool)
+    kept = _apart(judged.centers, alive, merge_px, merge_live_px)
+    names = tuple(judged.classes[k] for k in kept.tolist())
+    return Judged(judged.centers[kept], names, judged.p_dead[kept], order[kept]), centers[~is_cell]
 
 
 def judge_cells(
@@ -95,21 +101,18 @@ def judge_cells(
     return Judged(centers, names, p_dead.astype(np.float32), np.arange(len(centers)))
 
 
-def count_cells(
-    judged: Judged, labels: NDArray[np.int32], others: NDArray[np.int32], pyramid: Pyramid, scale: Scale
-) -> Count:
+def count_cells(judged: Judged, regions: Regions, pyramid: Pyramid, scale: Scale) -> Count:
     """Return cells, regions and tally of one field, with one label for each cell and each other region.
 
-    Cell k has the region k + 1 of the (H, W) `labels` at working scale; `others` are regions that are no
-    cells, from 1, where `labels` is 0. An assumed `scale` makes areas null.
+    Cell k has the region k + 1 of `regions`. An assumed `scale` makes areas null.
     """
-    n_cells, n_other = len(judged.classes), int(others.max(initial=0))
-    sizes = np.bincount(labels.ravel(), minlength=n_cells + 1)
+    labels = regions.labels
     left_out = {*labels[-1].tolist(), *labels[:, -1].tolist()}
     at_edge = left_out | {*labels[0].tolist(), *labels[:, 0].tolist()}
-    um2_per_px = pyramid.um_per_px**2
+    um2_per_px = regions.um_per_px**2
     known = scale.source != "assumed"
     places = pyramid.to_frame(judged.centers).tolist()
+    areas = regions.areas_px.tolist()
     cells = tuple(
         Cell(
             region=k + 1,
@@ -118,17 +121,16 @@ def count_cells(
             label="dead" if judged.classes[k] in DEAD_CLASSES else "live",
             cell_class=judged.classes[k],
             p_dead=float(judged.p_dead[k]),
-            area_um2=float(sizes[k + 1] * um2_per_px) if known else None,
+            area_um2=areas[k] * um2_per_px if known else None,
             touches_edge=k + 1 in at_edge,
             counted=k + 1 not in left_out,
         )
         for k, (row, col) in enumerate(places)
     )
     area_mm2 = labels.size * um2_per_px / 1e6 if known else None
-    live_px = sum(int(sizes[cell.region]) for cell in cells if cell.label == "live")
-    joined = np.where(others > 0, others + n_cells, labels).astype(np.uint16)
-    joined.flags.writeable = False
-    return Count(cells, n_other, joined, tally_cells(cells, area_mm2, live_px / labels.size))
+    live_px = sum(areas[cell.region - 1] for cell in cells if cell.label == "live")
+    zoom = pyramid.zoom * regions.um_per_px / pyramid.um_per_px
+    return Count(cells, regions.n_other, labels, zoom, tally_cells(cells, area_mm2, live_px / labels.size))
 
 
 def tally_cells(cells: Sequence[Cell], area_mm2: float | None, confluence: float) -> Tally:
@@ -149,12 +151,15 @@ def labels_in_frame(reading: Reading) -> NDArray[np.uint16]:
     return np.ascontiguousarray(reading.labels[rows[:, None], cols[None, :]])
 
 
-def _apart(centers: NDArray[np.float32], merge_px: float) -> NDArray[np.intp]:
-    """Return the indices of centers that no earlier kept one is closer to than `merge_px`."""
+def _apart(
+    centers: NDArray[np.float32], alive: NDArray[np.bool_], merge_px: float, merge_live_px: float
+) -> NDArray[np.intp]:
+    """Return the indices of centers that no earlier kept one is too close to."""
     free = np.ones(len(centers), bool)
     kept = []
     for index in range(len(centers)):
         if free[index]:
             kept.append(index)
-            free &= np.square(centers - centers[index]).sum(axis=1) >= merge_px**2
+            reach = np.where(alive & alive[index], max(merge_px, merge_live_px), merge_px)
+            free &= np.square(centers - centers[index]).sum(axis=1) >= reach**2
     return np.array(kept, np.intp)

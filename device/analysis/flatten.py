@@ -4,42 +4,42 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-BACKGROUND_STEP_UM = 5.2
-"""Side of a background pixel, um: 8 px at the working scale."""
+from device.analysis.pyramid import Pyramid, halve
+
+GAIN = 127.0
+"""Gray levels per unit of relative contrast r = I / background - 1."""
+MIDDLE = 128
+"""Gray level of the background: r = 0."""
+BACKGROUND_HALVINGS = 3
+"""The background is estimated on every eighth pixel of the working image: one every 5.2 um."""
 BACKGROUND_WINDOW_UM = 78.0
 """Width of the median window, um: wider than the cells, narrower than the shading."""
 BACKGROUND_BLUR_UM = 15.6
 """Sigma of the Gaussian that smooths the median, um."""
 
 
-def flatten(working: NDArray[np.uint8], um_per_px: float) -> NDArray[np.float32]:
-    """Return the (H, W) relative contrast r = I / background - 1 of the `working` image.
+def flatten(pyramid: Pyramid) -> NDArray[np.uint8]:
+    """Return the (H, W) relative gray of the working image: clip(round(128 + 127 r), 0, 255).
 
-    0 is background, -1 black, +1 twice as bright as the background. A flat or black image gives zeros. The
-    median survives cells that cover less than half of its window.
+    r = I / background - 1 is the relative contrast: 128 is background, 1 black, 255 twice the background and
+    more. A flat or black image gives 128 everywhere. The median survives cells that cover less than half of
+    its window.
     """
-    background = estimate_background(working, um_per_px)
-    np.maximum(background, 1, out=background)
-    relative = cv2.divide(working, background, dtype=cv2.CV_32F)
-    relative -= 1
-    if not working.any():
-        relative[:] = 0
-    return np.asarray(relative, np.float32)
+    working = pyramid.working
+    background = cv2.resize(estimate_coarse_background(pyramid), working.shape[::-1])
+    # 127 I / background + 1 = 128 + 127 r, in one pass over bytes
+    relative = cv2.divide(working, np.maximum(background, 1), scale=GAIN, dtype=cv2.CV_8U)
+    relative = cv2.add(relative, np.ones_like(relative)) if working.any() else np.full_like(working, MIDDLE)
+    relative.flags.writeable = False
+    return np.asarray(relative, np.uint8)
 
 
-def estimate_background(working: NDArray[np.uint8], um_per_px: float) -> NDArray[np.float32]:
-    """Return the (H, W) gray level that the image would have without cells, 0 to 255."""
-    rows, cols = working.shape
-    small = estimate_coarse_background(working, um_per_px)
-    return np.asarray(cv2.resize(small, (cols, rows), interpolation=cv2.INTER_LINEAR), np.float32)
-
-
-def estimate_coarse_background(working: NDArray[np.uint8], um_per_px: float) -> NDArray[np.float32]:
-    """Return the background with one pixel every 5.2 um, gray levels 0 to 255."""
-    rows, cols = working.shape
-    step = max(1, round(BACKGROUND_STEP_UM / um_per_px))
-    small_size = (max(1, cols // step), max(1, rows // step))
-    small = cv2.resize(working, small_size, interpolation=cv2.INTER_AREA)
-    window = 2 * max(1, round((BACKGROUND_WINDOW_UM / (step * um_per_px) - 1) / 2)) + 1
+def estimate_coarse_background(pyramid: Pyramid) -> NDArray[np.float32]:
+    """Return the gray level that the image would have without cells, one float32 in 0 to 255 every 5.2 um."""
+    small = pyramid.working
+    for _ in range(BACKGROUND_HALVINGS):
+        small = halve(small)
+    step_um = pyramid.um_per_px * 2**BACKGROUND_HALVINGS
+    window = 2 * max(1, round((BACKGROUND_WINDOW_UM / step_um - 1) / 2)) + 1
     smooth = cv2.medianBlur(small, window).astype(np.float32)
-    return np.asarray(cv2.GaussianBlur(smooth, (0, 0), BACKGROUND_BLUR_UM / (step * um_per_px)), np.float32)
+    return np.asarray(cv2.GaussianBlur(smooth, (0, 0), BACKGROUND_BLUR_UM / step_um), np.float32)

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from device.analysis.pyramid import WORKING_UM_PER_PX
-from device.records import Modality
+from device.analysis.flatten import GAIN
+from device.records import Assay, Modality
 
 SEPARATION_UM = 4.0
 """Closer candidates are one, um: a third of a dead cell."""
@@ -15,16 +15,19 @@ MAX_PROPOSALS = 1500
 """The strongest are kept: a bound on the time of one field."""
 RADII_UM = (2.75, 5.0)
 """Radii at which the symmetry filter weighs edges most, um; together they reach from 1 to 10 um."""
-
-
-SYMMETRY_MIN = 0.2
-"""Least symmetry of a candidate, 0 to 2."""
-# Chosen on ldc training tiles and rendered fields inside the training ranges: recall >= 0.99
+BODY_SIGMA_PX = 1.0
+"""Smoothing of the distance map whose maxima are the middles of bodies, px of the coarse image."""
+# Chosen on ldc training tiles and rendered fields inside the training ranges: recall 0.99
 _SENSITIVITY: dict[Modality, dict[str, float]] = {
     "phase": {"gradient_sigma_um": 1.0, "gradient_half_per_um": 0.077},
     # living cells are nearly invisible at focus
     "brightfield": {"gradient_sigma_um": 1.3, "gradient_half_per_um": 0.0154},
 }
+SYMMETRY_MIN: dict[Assay, dict[Modality, float]] = {
+    "suspension": {"phase": 0.3, "brightfield": 0.3},
+    "adherent": {"phase": 0.25, "brightfield": 0.2},
+}
+"""Least symmetry of a candidate, 0 to 2: spread cells are less round."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,45 +35,83 @@ class Proposals:
     """Candidate centers, strongest first; arrays are read-only."""
 
     centers: NDArray[np.float32]
-    """(K, 2) rows and columns at working scale, whole pixels."""
+    """(K, 2) rows and columns at working scale, twice as fine as what was searched."""
     strength: NDArray[np.float32]
     """(K,) how circular the surroundings are, > 0; comparable within one field only."""
 
 
 def propose(
-    relative: NDArray[np.float32],
-    modality: Modality,
+    coarse: NDArray[np.uint8],
+    foreground: NDArray[np.uint8],
     *,
-    um_per_px: float = WORKING_UM_PER_PX,
+    assay: Assay,
+    modality: Modality,
+    um_per_px: float,
     limit: int = MAX_PROPOSALS,
 ) -> Proposals:
-    """Return candidate centers of dead and live cells: the `limit` highest peaks of `measure_symmetry`.
+    """Return candidate centers of dead and live cells.
 
-    `relative` is the (H, W) relative contrast at `um_per_px`, not modified; a flat one gives none. Living
-    cells of brightfield ask for more sensitivity.
+    Parameters
+    ----------
+    coarse : (H, W) ndarray of uint8
+        Relative gray at half the working scale, where a dead cell still has 10 px; not modified. A flat one
+        gives none.
+    foreground : (H, W) ndarray of uint8
+        Its mask from `find_foreground`.
+    assay, modality
+        Living cells of brightfield ask for more sensitivity, spread ones for a second sign.
+    um_per_px : float
+        Of `coarse`.
+    limit : int
+        The highest peaks of `measure_symmetry` are kept; then, in layers, the middles of bodies: maxima of
+        the foreground's distance map where no peak is near.
+
+    Notes
+    -----
+    Peaks are placed between the pixels by the parabola through their neighbors.
     """
-    symmetry = measure_symmetry(relative, um_per_px=um_per_px, **_SENSITIVITY[modality])
+    symmetry = measure_symmetry(coarse, um_per_px=um_per_px, **_SENSITIVITY[modality])
     reach = max(1, round(SEPARATION_UM / um_per_px))
     footprint = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    highest = symmetry >= cv2.dilate(symmetry, footprint)
-    rows, cols = np.nonzero(highest & (symmetry > SYMMETRY_MIN))
+    least = SYMMETRY_MIN[assay][modality]
+    highest = symmetry >= np.maximum(cv2.dilate(symmetry, footprint), least)
+    rows, cols = np.nonzero(highest)
     strength = symmetry[rows, cols]
-    order = np.argsort(-strength, kind="stable")[:limit]
-    centers = np.stack([rows[order], cols[order]], axis=1).astype(np.float32)
-    strength = strength[order].astype(np.float32)
+    order = np.argsort(-strength, kind="stable")
+    rows, cols, strength = rows[order], cols[order], strength[order].astype(np.float32)
+    padded = np.pad(symmetry, 1, mode="edge")
+    down = _offset(padded[rows, cols + 1], strength, padded[rows + 2, cols + 1])
+    right = _offset(padded[rows + 1, cols], strength, padded[rows + 1, cols + 2])
+    centers = np.stack([rows + down, cols + right], axis=1)
+    if assay == "adherent":
+        near = cv2.dilate(highest.view(np.uint8), footprint) > 0
+        middles = [place for place in _find_bodies(foreground, footprint) if not near[place]]
+        centers = np.concatenate([centers, np.array(middles).reshape(-1, 2)])
+        strength = np.concatenate([strength, np.full(len(middles), least, np.float32)])
+    centers = np.clip(2 * centers[:limit] + 0.5, 0, 2 * np.array(coarse.shape) - 1).astype(np.float32)
+    strength = strength[:limit]
     centers.flags.writeable = strength.flags.writeable = False
     return Proposals(centers, strength)
 
 
+def _find_bodies(foreground: NDArray[np.uint8], footprint: NDArray[np.uint8]) -> list[tuple[int, int]]:
+    """Return the maxima of the smoothed distance map; a level ridge has one, its middle."""
+    distance = cv2.distanceTransform(foreground, cv2.DIST_L2, 3)
+    smooth = cv2.GaussianBlur(distance, (0, 0), BODY_SIGMA_PX)
+    tops = (smooth >= np.maximum(cv2.dilate(smooth, footprint), 1)).view(np.uint8)
+    middles = np.rint(cv2.connectedComponentsWithStats(tops, ltype=cv2.CV_16U)[3][1:]).astype(int)
+    return [(row, col) for col, row in middles.tolist()]
+
+
 def measure_symmetry(
-    relative: NDArray[np.float32], *, um_per_px: float, gradient_sigma_um: float, gradient_half_per_um: float
+    relative: NDArray[np.uint8], *, um_per_px: float, gradient_sigma_um: float, gradient_half_per_um: float
 ) -> NDArray[np.float32]:
     """Return how far the edges around each pixel lie on circles about it.
 
     Parameters
     ----------
-    relative : (H, W) ndarray of float32
-        Relative contrast; not modified.
+    relative : (H, W) ndarray of uint8
+        Relative gray; not modified.
     um_per_px : float
         Its scale, um/px.
     gradient_sigma_um : float
@@ -92,22 +133,15 @@ def measure_symmetry(
     thin ring of a ghost count alike. It takes the place of the voting of fast radial symmetry, with two
     blurs a radius.
     """
-    smooth = cv2.GaussianBlur(relative, (0, 0), gradient_sigma_um / um_per_px)
-    down = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)
-    right = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8)
+    smooth = cv2.GaussianBlur(relative.astype(np.float32), (0, 0), gradient_sigma_um / um_per_px)
+    down = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / (8 * GAIN))
+    right = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / (8 * GAIN))
     strength = cv2.magnitude(down, right)
     weight = strength * (strength + gradient_half_per_um * um_per_px)
     np.maximum(weight, 1e-12, out=weight)
     cosine, sine = (right * right - down * down) / weight, 2 * right * down / weight
     # r^2 exp(-r^2 / 2 sigma^2) is largest at sqrt(2) sigma
-    inner_px, outer_px = (radius / np.sqrt(2) / um_per_px for radius in RADII_UM)
-    inner = _circularity(cosine, sine, inner_px)
-    rows, cols = relative.shape
-    # the outer radius is smooth enough for half the resolution
-    half_size = (max(1, cols // 2), max(1, rows // 2))
-    cosine, sine = (cv2.resize(part, half_size, interpolation=cv2.INTER_AREA) for part in (cosine, sine))
-    outer = _circularity(cosine, sine, outer_px / 2)
-    outer = cv2.resize(outer, (cols, rows), interpolation=cv2.INTER_LINEAR)
+    inner, outer = (_circularity(cosine, sine, radius / np.sqrt(2) / um_per_px) for radius in RADII_UM)
     symmetry: NDArray[np.float32] = np.maximum(inner, outer)
     return symmetry
 
@@ -121,3 +155,11 @@ def _circularity(
     symmetry = cv2.Sobel(cosine, cv2.CV_32F, 2, 0) - cv2.Sobel(cosine, cv2.CV_32F, 0, 2)
     symmetry += 2 * cv2.Sobel(sine, cv2.CV_32F, 1, 1)
     return np.asarray(symmetry * np.float32(sigma_px**2 / 4), np.float32)
+
+
+def _offset(
+    before: NDArray[np.float32], peak: NDArray[np.float32], after: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return where between -0.5 and 0.5 px the parabola through three neighbors has its top."""
+    curvature = np.maximum(2 * peak - before - after, 1e-6)
+    return np.asarray(np.clip((after - before) / (2 * curvature), -0.5, 0.5), np.float32)

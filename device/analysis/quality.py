@@ -94,7 +94,7 @@ def measure_quality(
     scale: Scale | None,
     limits: QualityLimits,
     *,
-    relative: NDArray[np.float32] | None = None,
+    relative: NDArray[np.uint8] | None = None,
 ) -> Quality:
     """Return what the gate measured in one field and whether it passes: refused by every check that fails.
 
@@ -106,7 +106,7 @@ def measure_quality(
         Of the frame. Without a usable one the field is refused, and what depends on it is not measured.
     limits : QualityLimits
         With the focus reference of the modality.
-    relative : (H, W) ndarray of float32, optional
+    relative : (H, W) ndarray of uint8, optional
         `flatten` of the working image, where the caller has it.
 
     Notes
@@ -117,8 +117,7 @@ def measure_quality(
     light, texture = measure_light(pyramid), Texture()
     usable = is_usable_scale(scale)
     if usable and not light.flat:
-        relative = flatten(pyramid.working, pyramid.um_per_px) if relative is None else relative
-        texture = measure_texture(relative, pyramid.um_per_px)
+        texture = measure_texture(flatten(pyramid) if relative is None else relative, pyramid.um_per_px)
     measured = {**asdict(light), **asdict(texture), "foreign": light.foreign if usable else None}
     del measured["flat"]
     checks = (

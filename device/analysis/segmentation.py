@@ -1,21 +1,26 @@
 """Foreground of cells and the watershed regions that accepted centers grow in it."""
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
+
+from device.analysis.flatten import GAIN, MIDDLE
+from device.records import Assay, Modality
 
 ACTIVITY_SIGMA_UM = 1.3
 """Sigma of the window in which contrast and gradient are averaged, um."""
-GRADIENT_WEIGHT = 4.0
-"""Weight of the squared gradient (per px at working scale) beside the squared contrast."""
+GRADIENT_WEIGHT_UM2 = 1.69
+"""Weight of the squared gradient (per um) beside the squared contrast, um2."""
 ACTIVITY_MIN = 0.02
 """Activity below which nothing is foreground, relative contrast."""
-NOISE_FACTOR = 1.6
+NOISE_FACTOR = 1.9
 """Foreground is at least this many times as active as the quietest 5 % of the field."""
-FAINT_FACTOR = 1.9
+FAINT_FACTOR = 2.3
 """Where faint cells are sought, what is this many times as active is foreground, whatever Otsu says: in
 brightfield round cells are so much stronger than spread ones that his threshold would lose the latter."""
-SHRINK_UM = 1.6
+SHRINK_UM = 2.2
 """The averaging widens cells by about this, um; the mask is eroded by it."""
 OPENING_UM = 1.3
 """Radius of the opening, um: grid lines and specks are thinner than cells."""
@@ -23,114 +28,174 @@ SEED_UM = 1.6
 """Radius of the disk that a center seeds; it is the region of a center without foreground, um."""
 HOLE_MAX_UM2 = 60.0
 """Smaller holes of the foreground are filled, um2."""
-_LOG_LOW, _LOG_HIGH = np.log(1e-3), np.log(4.0)
+_LEVELS_PER_E = 30.0  # steps of the logarithmic activity per factor e: 255 levels reach from 1e-3 to 5
+_LOG_LOW = np.log(1e-3)
 
 
-def find_foreground(relative: NDArray[np.float32], um_per_px: float, *, faint: bool) -> NDArray[np.bool_]:
-    """Return the (H, W) mask of cells or other things in the relative contrast; a flat image has none.
+@dataclass(frozen=True, slots=True, eq=False)
+class Regions:
+    """What the centers of a field grew into."""
 
-    `faint` seeks cells that are much fainter than others as well: spread cells in brightfield.
+    labels: NDArray[np.uint16]
+    """(H, W) region k + 1 of center k, then one region for each other thing, 0 = background."""
+    um_per_px: float
+    """Scale of `labels`."""
+    n_other: int
+    areas_px: NDArray[np.int64]
+    """(K,) pixels of the region of each center, > 0."""
+    centroids: NDArray[np.float32]
+    """(K, 2) mean row and column of each."""
+
+
+def find_foreground(
+    coarse: NDArray[np.uint8], um_per_px: float, *, assay: Assay, modality: Modality
+) -> NDArray[np.uint8]:
+    """Return the (H, W) mask, 0 or 1, of cells or other things in the relative gray; a flat image has none.
+
+    `coarse` is at half the working scale, `um_per_px`. Spread cells in brightfield are sought although they
+    are much fainter than others.
 
     Notes
     -----
-    The square root of the local mean of r^2 + 4 |grad r|^2 is split by Otsu's threshold on a logarithmic
+    The square root of the local mean of r^2 + w |grad r|^2 is split by Otsu's threshold on a logarithmic
     scale: spread cells differ from the background by texture rather than by level.
     """
-    activity = _measure_activity(relative, um_per_px)
+    faint = assay == "adherent" and modality == "brightfield"
+    activity = _measure_activity(coarse, um_per_px)
     mask = (activity > _activity_threshold(activity, faint=faint)).astype(np.uint8)
     mask = _fill_holes(mask, HOLE_MAX_UM2 / um_per_px**2)
     # erosion by the widening and the opening's radius, dilation by the latter: an opening that also shrinks
     mask = cv2.erode(mask, _disk((SHRINK_UM + OPENING_UM) / um_per_px), borderType=cv2.BORDER_REPLICATE)
-    mask = cv2.dilate(mask, _disk(OPENING_UM / um_per_px))
-    foreground: NDArray[np.bool_] = mask.astype(bool)
-    return foreground
+    return np.asarray(cv2.dilate(mask, _disk(OPENING_UM / um_per_px)), np.uint8)
 
 
-def regions(
-    mask: NDArray[np.bool_], centers: NDArray[np.float32], *, um_per_px: float, reach_um: float
-) -> NDArray[np.int32]:
-    """Return one (H, W) region for each of (K, 2) centers: label k + 1 belongs to `centers[k]`.
+def grow_regions(
+    foreground: NDArray[np.uint8],
+    centers: NDArray[np.float32],
+    others: NDArray[np.float32],
+    *,
+    um_per_px: float,
+    reach_um: float,
+) -> Regions:
+    """Return one region for each of (K, 2) centers, and the components that hold one of `others` instead.
 
-    Each center has one, at least the part of a small disk that no other center claims, and none reaches
-    farther than `reach_um`. No two centers may stand in the same pixel of the foreground `mask`.
+    Parameters
+    ----------
+    foreground : (H, W) ndarray of uint8
+        0 or 1, at half the working scale; not modified.
+    centers : (K, 2) ndarray of float32
+        Rows and columns of accepted cells in it, no two in one pixel. Each gets a region, at least the part
+        of a small disk that no other center claims, which reaches no farther than `reach_um`.
+    others : (L, 2) ndarray of float32
+        Of candidates that are no cell: a component of the foreground that holds some and no center is one
+        other thing.
+    um_per_px, reach_um : float
 
     Notes
     -----
-    `cv2.watershed` orders by the color difference of neighbors, not by level: an inverted distance map lets
-    the background eat the cells. The two-level mask it is given here makes it a geodesic split of touching
-    cells. It also marks the border of the image as a ridge, hence the padding.
+    Components are labeled once. Those with one center are its region; only the bounding boxes of those with
+    several are given to `cv2.watershed`. It orders by the color difference of neighbors, not by level: an
+    inverted distance map lets the background eat the cells. The two-level picture it is given here makes it
+    a geodesic split of touching cells. It also marks the border of the image as a ridge, hence the padding.
     """
-    rows, cols = mask.shape
-    if len(centers) == 0:
-        return np.zeros((rows, cols), np.int32)
-    seeds = _draw_seeds((rows, cols), centers, SEED_UM / um_per_px)
-    away = cv2.distanceTransform((seeds == 0).astype(np.uint8), cv2.DIST_L2, 3)
-    domain = (mask & (away <= (reach_um - SEED_UM) / um_per_px)) | (seeds > 0)
-    seeds, domain = np.pad(seeds, 1), np.pad(domain, 1)
-    background = len(centers) + 1
-    markers = np.where(domain, seeds, background).astype(np.int32)
-    picture = cv2.cvtColor(domain.astype(np.uint8) * 255, cv2.COLOR_GRAY2BGR)
-    cv2.watershed(picture, markers)
-    ridges = (markers < 0) & domain
-    markers[(markers < 0) | (markers == background)] = 0
-    # ridges run along the rim of each region too; a pixel of the foreground there belongs to its neighbor
-    beside = cv2.dilate(markers.astype(np.uint16), np.ones((3, 3), np.uint8))
-    grown = np.where(seeds > 0, seeds, np.where(ridges, beside, markers))
-    return np.ascontiguousarray(grown[1:-1, 1:-1], np.int32)
+    n_cells = len(centers)
+    padded = cv2.copyMakeBorder(foreground, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    places = np.rint(centers).astype(np.intp).reshape(-1, 2) + 1
+    seeds = _draw_disks(padded.shape, places, SEED_UM / um_per_px, np.uint16)
+    domain = padded | (seeds > 0).view(np.uint8)
+    n, components, stats, _ = cv2.connectedComponentsWithStats(domain, ltype=cv2.CV_16U)
+    owner = components[places[:, 0], places[:, 1]]
+    held = np.bincount(owner, minlength=n)
+    rest = np.rint(others).astype(np.intp).reshape(-1, 2) + 1
+    strange = np.zeros(n, bool)
+    strange[components[rest[:, 0], rest[:, 1]]] = True
+    strange &= held == 0
+    strange[0] = False
+    n_other = int(strange.sum())
+    name = np.zeros(n, np.uint16)
+    name[owner] = np.arange(1, n_cells + 1)
+    name[strange] = n_cells + 1 + np.arange(n_other)
+    labels = name[components]
+    picture = cv2.cvtColor(domain * 255, cv2.COLOR_GRAY2BGR)
+    for component in np.flatnonzero(held > 1).tolist():
+        left, top, width, height = (stats[component, :4] + np.array([-1, -1, 2, 2])).tolist()
+        box = np.s_[top : top + height, left : left + width]
+        inside = components[box] == component
+        markers = np.where(inside, seeds[box], n_cells + 1).astype(np.int32)
+        cv2.watershed(picture[box], markers)
+        markers[markers > n_cells] = 0
+        # a ridge runs between regions and along the rim of each: its pixels belong to a neighbor
+        beside = cv2.dilate(np.maximum(markers, 0).astype(np.uint16), np.ones((3, 3), np.uint8))
+        np.copyto(labels[box], np.where(markers < 0, beside, markers).astype(np.uint16), where=inside)
+    near = _draw_disks(padded.shape, places, reach_um / um_per_px, np.uint8)
+    labels = cv2.bitwise_and(labels, labels, mask=near | (labels > n_cells).view(np.uint8))
+    np.copyto(labels, seeds, where=seeds > 0)
+    labels = np.ascontiguousarray(labels[1:-1, 1:-1])
+    labels.flags.writeable = False
+    areas = np.bincount(labels.ravel(), minlength=n_cells + 1)[1 : n_cells + 1]
+    return Regions(labels, um_per_px, n_other, areas, _find_centroids(labels, centers))
 
 
-def other_regions(
-    mask: NDArray[np.bool_], labels: NDArray[np.int32], others: NDArray[np.float32]
-) -> NDArray[np.int32]:
-    """Return the components of `mask` that hold some of the centers `others` and nothing of `labels`, from 1.
-
-    `mask` and `labels` are (H, W), `others` is (L, 2) rows and columns in them.
-    """
-    _, components = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
-    wanted = np.zeros(int(components.max(initial=0)) + 1, bool)
-    places = np.rint(others).astype(np.intp).reshape(-1, 2)
-    wanted[components[places[:, 0], places[:, 1]]] = True
-    wanted[components[labels > 0]] = False
-    wanted[0] = False
-    names = np.cumsum(wanted, dtype=np.int32) * wanted
-    return np.ascontiguousarray(names[components], np.int32)
+def _draw_disks(
+    shape: tuple[int, ...], places: NDArray[np.intp], radius_px: float, dtype: DTypeLike
+) -> NDArray[np.unsignedinteger]:
+    """Return disks around the places: label k + 1, each keeping its own pixel, or 1 where bytes are asked."""
+    drawn = np.zeros(shape, dtype)
+    names = np.arange(1, len(places) + 1) if drawn.dtype != np.uint8 else np.ones(len(places), np.uint8)
+    for name, (row, col) in zip(names.tolist(), places.tolist(), strict=True):
+        cv2.circle(drawn, (col, row), max(1, round(radius_px)), name, cv2.FILLED)
+    drawn[places[:, 0], places[:, 1]] = names
+    drawn[[0, -1]] = drawn[:, [0, -1]] = 0  # the padding stays background
+    return drawn
 
 
-def _measure_activity(relative: NDArray[np.float32], um_per_px: float) -> NDArray[np.float32]:
-    down = cv2.Sobel(relative, cv2.CV_32F, 0, 1, scale=1 / 8)
-    right = cv2.Sobel(relative, cv2.CV_32F, 1, 0, scale=1 / 8)
-    energy = relative * relative + GRADIENT_WEIGHT * (down * down + right * right)
+def _find_centroids(labels: NDArray[np.uint16], centers: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mean row and column of the regions of `centers`, from every other row and column."""
+    rows, cols = np.nonzero(labels[::2, ::2])
+    owner = labels[2 * rows, 2 * cols]
+    counted = owner <= len(centers)
+    rows, cols, owner = rows[counted], cols[counted], owner[counted]
+    size = np.bincount(owner, minlength=len(centers) + 1)[1:]
+    sums = [np.bincount(owner, place, len(centers) + 1)[1:] for place in (rows, cols)]
+    means = 2 * np.stack(sums, axis=1) / np.maximum(size, 1)[:, None]
+    return np.where(size[:, None] > 0, means, centers).astype(np.float32)
+
+
+def _measure_activity(relative: NDArray[np.uint8], um_per_px: float) -> NDArray[np.float32]:
+    contrast = relative.astype(np.float32)
+    contrast -= MIDDLE
+    contrast /= GAIN
+    down = cv2.Sobel(contrast, cv2.CV_32F, 0, 1, scale=1 / 8)
+    right = cv2.Sobel(contrast, cv2.CV_32F, 1, 0, scale=1 / 8)
+    energy = contrast * contrast + GRADIENT_WEIGHT_UM2 / um_per_px**2 * (down * down + right * right)
     blurred: NDArray[np.float32] = cv2.GaussianBlur(energy, (0, 0), ACTIVITY_SIGMA_UM / um_per_px)
     return np.sqrt(blurred)
 
 
 def _activity_threshold(activity: NDArray[np.float32], *, faint: bool) -> float:
-    activity = activity[::2, ::2]  # it is blurred: every other pixel tells the same
-    level = (np.log(np.maximum(activity, 1e-3)) - _LOG_LOW) / (_LOG_HIGH - _LOG_LOW)
-    otsu, _ = cv2.threshold(np.clip(255 * level, 0, 255).astype(np.uint8), 0, 255, cv2.THRESH_OTSU)
-    split = np.exp(_LOG_LOW + otsu / 255 * (_LOG_HIGH - _LOG_LOW))
-    quiet = float(np.percentile(activity, 5))
+    level = _LEVELS_PER_E * (np.log(np.maximum(activity, 1e-3)) - _LOG_LOW)
+    level = np.minimum(level, 255).astype(np.uint8)
+    otsu, _ = cv2.threshold(level, 0, 255, cv2.THRESH_OTSU)
+    below = np.cumsum(np.bincount(level.ravel(), minlength=256))
+    quiet = _activity_of(int(np.searchsorted(below, 0.05 * below[-1])))
+    split = _activity_of(otsu + 1)
     if faint:
         split = min(split, FAINT_FACTOR * quiet)
-    return float(max(split, ACTIVITY_MIN, NOISE_FACTOR * quiet))
+    return max(split, ACTIVITY_MIN, NOISE_FACTOR * quiet)
+
+
+def _activity_of(level: float) -> float:
+    return float(np.exp(_LOG_LOW + level / _LEVELS_PER_E))
 
 
 def _fill_holes(mask: NDArray[np.uint8], largest_px: float) -> NDArray[np.uint8]:
     """Return `mask` without holes smaller than a cell; a ring of cells keeps its clearing."""
-    n_holes, holes, stats, _ = cv2.connectedComponentsWithStats(1 - mask, connectivity=4)
-    small = stats[:, cv2.CC_STAT_AREA] < largest_px
+    n_holes, holes, stats, _ = cv2.connectedComponentsWithStats(1 - mask, connectivity=4, ltype=cv2.CV_16U)
+    corners = np.concatenate([stats[:, :2], stats[:, :2] + stats[:, 2:4]], axis=1)
+    inside = (corners[:, :2] > 0).all(axis=1) & (corners[:, 2:] < mask.shape[::-1]).all(axis=1)
+    small = inside & (stats[:, cv2.CC_STAT_AREA] < largest_px)
     small[0] = False
     return mask | small[holes].astype(np.uint8) if n_holes > 1 else mask
-
-
-def _draw_seeds(shape: tuple[int, int], centers: NDArray[np.float32], radius_px: float) -> NDArray[np.int32]:
-    """Return disks of label k + 1 around the centers; each keeps its center pixel whatever overlaps."""
-    drawn = np.zeros(shape, np.int32)
-    places = np.rint(centers).astype(np.intp)
-    for label, (row, col) in enumerate(places.tolist(), start=1):
-        cv2.circle(drawn, (col, row), max(1, round(radius_px)), label, cv2.FILLED)
-    drawn[places[:, 0], places[:, 1]] = np.arange(1, len(centers) + 1)
-    return drawn
 
 
 def _disk(radius_px: float) -> NDArray[np.uint8]:

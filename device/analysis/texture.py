@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from device.analysis.flatten import GAIN, MIDDLE
+
 _TILE_PX = 256
 """Up to four tiles of this side are measured: what they say holds for the field, in a third of the time."""
 _FOCUS_SIGMA_UM = 0.5
@@ -34,8 +36,8 @@ class Texture:
     anisotropy: float | None = None
 
 
-def measure_texture(relative: NDArray[np.float32], um_per_px: float) -> Texture:
-    """Return contrast, focus, noise and anisotropy of the (H, W) relative contrast at working scale.
+def measure_texture(relative: NDArray[np.uint8], um_per_px: float) -> Texture:
+    """Return contrast, focus, noise and anisotropy of the (H, W) relative gray at working scale.
 
     All are None without contrast; slope and anisotropy also where a side has under 32 or 256 px.
 
@@ -70,14 +72,15 @@ def measure_texture(relative: NDArray[np.float32], um_per_px: float) -> Texture:
     )
 
 
-def _cut_tiles(relative: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Return one tile, or the middles of halves or quarters of a larger field."""
+def _cut_tiles(relative: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    """Return one tile, or the middles of halves or quarters of a larger field, in relative contrast."""
     places = []
     for side in relative.shape:
         count, length = min(2, max(1, round(side / _TILE_PX))), min(side, _TILE_PX)
         starts = [round((side - length) * (2 * i + 1) / (2 * count)) for i in range(count)]
         places.append([slice(start, start + length) for start in starts])
-    return [np.ascontiguousarray(relative[rows, cols]) for rows in places[0] for cols in places[1]]
+    tiles = [relative[rows, cols] for rows in places[0] for cols in places[1]]
+    return [(tile.astype(np.float32) - np.float32(MIDDLE)) / np.float32(GAIN) for tile in tiles]
 
 
 def _sum_squares(arrays: Sequence[NDArray[np.float32]]) -> float:

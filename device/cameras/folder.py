@@ -8,7 +8,7 @@ from pathlib import Path
 
 from device.cameras import LostFrame, Setup
 from device.errors import CameraError, ImageError
-from device.images import list_images, read_gray
+from device.images import list_images, read_reduced
 from device.plates import Plate, find_fields
 from device.records import Frame, Reason
 
@@ -68,7 +68,8 @@ class FolderCamera:
         now = datetime.now(UTC)
         source = str(file.relative_to(self._settings.path)) if file != self._settings.path else file.name
         try:
-            image = read_gray(file)
+            um_per_px = None if self._scale is None else self._scale.um_per_px
+            image, full_size = read_reduced(file, um_per_px)
         except ImageError as error:
             return LostFrame(Reason.UNREADABLE_IMAGE, str(error), now, source, sequence, well, number)
-        return Frame(image, now, source, sequence, self._scale, well, number)
+        return Frame(image, now, source, sequence, self._scale, well, number, full_size=full_size)

@@ -14,7 +14,7 @@ from device.analysis.counting import labels_in_frame
 from device.analysis.overlay import draw_overlay, stage_picture
 from device.cli.fields import FieldFile, FieldResult
 from device.errors import ConfigError, ImageError
-from device.images import list_images, write_png
+from device.images import list_images, read_gray, write_png
 from device.messages import payload
 from device.plates import write_table
 from device.records import Quality, Reading
@@ -116,7 +116,8 @@ class Pictures:
     def keep(self, path: Path, image: NDArray[np.uint8], reading: Reading) -> None:
         """Write the overlay and the mask of one field."""
         if self._overlay is not None:
-            _write(self._overlay / f"{self._names[path]}.png", draw_overlay(image, reading))
+            whole = image if image.shape == (reading.height_px, reading.width_px) else read_gray(path)
+            _write(self._overlay / f"{self._names[path]}.png", draw_overlay(whole, reading))
         if self._masks is not None:
             _write(self._masks / f"{self._names[path]}.png", labels_in_frame(reading))
 

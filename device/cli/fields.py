@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,14 +18,14 @@ from device.analysis.assess import AnalysisSettings, CellClassifier, assess
 from device.analysis.quality import limits_for
 from device.classifier import open_cell_classifier
 from device.errors import ConfigError, ImageError, ModelError
-from device.images import read_gray
+from device.images import read_reduced
 from device.model_card import Bundle, fit_faults, settings_from_card
 from device.models import DEFAULT_NAMES, default_bundle, find_bundle, list_bundles
 from device.plates import DATASET_FILE, DatasetInfo, read_dataset_info, scale_of
 from device.records import Assay, CellClass, Frame, Modality, Reading, Scale
 
 Keep = Callable[[Path, NDArray[np.uint8], Reading], None]
-"""Called with the file, its image and its reading, to write pictures; from a worker's thread."""
+"""Called with the file, its image as decoded and its reading, to write pictures; from a worker's thread."""
 See = Callable[[Path, str, NDArray[np.generic]], None]
 """Called with the file, a stage's name and its picture; from a worker's thread."""
 
@@ -100,14 +100,15 @@ class FieldReader:
                 see(file.path, stage, picture)
             last = time.perf_counter()  # the writing of pictures takes no part
 
+        scale, simulated = self._places.get(file.path.parent, (None, False))
         try:
-            image = read_gray(file.path)
+            um_per_px = None if scale is None or self.settings.exact else scale.um_per_px
+            image, full_size = read_reduced(file.path, um_per_px)
         except ImageError as error:
             return FieldResult(file, None, str(error))
         observe("read", None)
-        scale, simulated = self._places.get(file.path.parent, (None, False))
-        taken_at = datetime.now(UTC)
-        frame = Frame(image, taken_at, str(file.path), number, scale, file.well, file.field, simulated)
+        place = (file.well, file.field, simulated, full_size)
+        frame = Frame(image, datetime.now(UTC), str(file.path), number, scale, *place)
         classify = self._free.get()
         try:
             reading = assess(frame, classify, self.settings, observe=observe)
@@ -184,7 +185,7 @@ def _settings_and_bundle(
             raise ConfigError(
                 f"method paper without a model does not know the images; expected {' and '.join(missing)}"
             )
-        return AnalysisSettings(assay, modality, "paper", limits_for(assay)), None
+        return AnalysisSettings(assay, modality, "paper", limits_for(assay), exact=args.exact), None
     bundle = find_bundle(args.model) if args.model is not None else _bundle_for(assay, modality)
     faults = fit_faults(bundle.card, assay=assay, modality=modality)
     if bundle.card.kind != "cell":
@@ -193,7 +194,7 @@ def _settings_and_bundle(
         faults.append(f"model {bundle.name} does not know {CellClass.OTHER}; expected --method paper with it")
     if faults:
         raise ModelError("; ".join(faults))
-    return settings_from_card(bundle.card, method=args.method), bundle
+    return replace(settings_from_card(bundle.card, method=args.method), exact=args.exact), bundle
 
 
 def _bundle_for(assay: Assay | None, modality: Modality | None) -> Bundle:

@@ -33,6 +33,11 @@ def add_analysis_options(parser: argparse.ArgumentParser) -> None:
         help="paper: the paper's watershed chain; without --model every region counts as dead, as printed",
     )
     parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="without shortcuts of speed: slow, the reference for the quick way",
+    )
+    parser.add_argument(
         "--workers", type=positive_whole, default=1, metavar="N", help="images read side by side (default: 1)"
     )
 

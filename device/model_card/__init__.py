@@ -106,7 +106,7 @@ class Card:
     input_px: int
     """Side of the square input, pixels: 28."""
     preprocessing: str
-    """Identity of the way from image to uint8 input: `relative/1`."""
+    """Identity of the way from image to uint8 input: `relative/2`."""
     input: Quantization
     """Of the real input (u8 - 128) / 128, -1 to 1."""
     logits: Quantization

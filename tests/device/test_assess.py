@@ -276,6 +276,49 @@ def test_regions_of_the_paper_are_live_or_dead_by_any_model(classify):
     assert seen[3:9] == ["gradient", "filled", "opened", "clusters", "segmented", "cells"]
 
 
+@pytest.mark.parametrize("method", ["hybrid", "paper"])
+@pytest.mark.parametrize("um_per_px", [0.65, 0.4, 0.1625])
+def test_the_quick_way_counts_what_the_exact_one_counts(method, um_per_px):
+    zoom = 0.65 / um_per_px
+    image = np.full((round(300 * zoom), round(400 * zoom)), 128, np.uint8)
+    for row, col in [(50, 50), (50, 69), (120, 200), (250, 300), (262, 314), (200, 100)]:
+        cv2.circle(image, (round(col * zoom), round(row * zoom)), round(9.5 * zoom), 200, cv2.FILLED)
+    image = cv2.GaussianBlur(image, (0, 0), 0.8 * zoom)
+    classify = None if method == "paper" else CLASSIFY
+    quick, exact = (
+        assess(
+            frame_of(image, Scale(um_per_px, "measured")),
+            classify,
+            AnalysisSettings("adherent", "phase", method, exact=exact),
+        )
+        for exact in (False, True)
+    )
+    assert len(quick.cells) == len(exact.cells) == 6
+    assert_consistent(exact)
+    if method == "paper":
+        assert exact.labels.shape == image.shape
+        assert exact.zoom == 1
+    places = [np.array([(cell.row, cell.col) for cell in reading.cells]) for reading in (quick, exact)]
+    nearest = np.linalg.norm(places[0][:, None] - places[1][None], axis=2).min(axis=1)
+    assert nearest.max() < 3 * zoom
+
+
+def test_a_frame_decoded_at_a_quarter_is_read_in_pixels_of_its_file(phantom):
+    image = cv2.resize(phantom.image, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+    scale = Scale(0.1625, "measured")
+    quarter = cv2.resize(image, (400, 300), interpolation=cv2.INTER_AREA)
+    whole = assess(frame_of(image, scale), CLASSIFY, ADHERENT)
+    reduced = assess(frame_of(quarter, scale, full_size=image.shape), CLASSIFY, ADHERENT)
+    assert (reduced.height_px, reduced.width_px) == image.shape
+    assert reduced.zoom == whole.zoom == 4
+    assert reduced.quality.um_per_px == 0.1625
+    assert abs(len(reduced.cells) - len(whole.cells)) <= 1
+    places = [np.array([(cell.row, cell.col) for cell in reading.cells]) for reading in (reduced, whole)]
+    nearest = np.linalg.norm(places[0][:, None] - places[1][None], axis=2).min(axis=1)
+    assert np.median(nearest) <= 4
+    assert_consistent(reduced)
+
+
 def test_a_model_without_the_class_other_is_refused_for_the_hybrid(phantom):
     with pytest.raises(
         ValueError, match="two knows live, dead; method hybrid expected a model with the class other"

@@ -96,6 +96,14 @@ def test_a_damaged_file_is_a_lost_frame_and_the_next_follows(tmp_path):
     assert "f1.png" in frames[1].detail
 
 
+def test_a_fine_jpeg_comes_at_a_part_of_its_size_and_says_so(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.jpg"), np.full((300, 402), 90, np.uint8))
+    (frame,) = folder.open_camera(folder.Settings(tmp_path), Setup(Scale(0.2, "measured"))).frames()
+    assert frame.image.shape == (150, 201)
+    assert frame.size == frame.full_size == (300, 402)
+    assert frame.shrink == 2
+
+
 def test_files_of_a_plate_carry_their_well_and_field(tmp_path):
     for well in ("A1", "B1"):
         (tmp_path / well).mkdir()

@@ -79,6 +79,22 @@ def test_workers_change_nothing_but_the_time(folder, capsys):
     assert alone == together
 
 
+def test_a_fine_jpeg_is_decoded_in_part_and_written_in_pixels_of_the_file(tmp_path, capsys):
+    file, out = tmp_path / "fine.jpg", tmp_path / "seen"
+    image = cv2.resize(draw_field(), (1203, 961), interpolation=cv2.INTER_CUBIC)
+    cv2.imwrite(str(file), cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    options = ["--um-per-px", "0.1625", "--overlay", out, "--masks", tmp_path / "masks"]
+    _, (quick,) = count(capsys, file, *options)
+    _, (exact,) = count(capsys, file, *options, "--exact")
+    assert (quick["height_px"], quick["width_px"]) == (961, 1203)
+    assert len(quick["cells"]) == pytest.approx(len(exact["cells"]), abs=1)
+    for written in (out, tmp_path / "masks"):
+        assert read_gray(written / "fine.png").shape == (961, 1203)
+    places = [np.array([(cell["row"], cell["col"]) for cell in line["cells"]]) for line in (quick, exact)]
+    nearest = np.linalg.norm(places[0][:, None] - places[1][None], axis=2).min(axis=1)
+    assert np.median(nearest) < 8
+
+
 def test_a_file_that_cannot_be_read_gets_its_line_and_exit_1(folder, capsys):
     (folder / "cut.png").write_bytes((folder / "f1.png").read_bytes()[:500])
     code, lines = count(capsys, folder, folder / "missing.png", *SCALE)

@@ -5,12 +5,13 @@ import pytest
 
 from device.analysis.counting import accept_cells, count_cells, judge_cells, labels_in_frame
 from device.analysis.pyramid import build_pyramid
+from device.analysis.segmentation import Regions
 from device.records import Cell, CellClass, Outcome, Quality, Reading, Scale, Tally
 
 LIVE, DEAD, OTHER = CellClass.LIVE, CellClass.DEAD, CellClass.OTHER
 CHAMBER = (LIVE, DEAD, OTHER)
 ADHERENT = (LIVE, CellClass.ROUNDED, CellClass.LYSED, OTHER)
-LIMITS = {"accept_min": 0.5, "dead_min": 0.5, "merge_px": 8.0}
+LIMITS = {"accept_min": 0.5, "dead_min": 0.5, "merge_px": 8.0, "merge_live_px": 0.0}
 
 
 def centers_of(*places):
@@ -41,6 +42,15 @@ def test_of_equally_sure_candidates_the_stronger_first_one_stays():
     assert cells.centers.tolist() == [[5, 5], [5, 15]]
 
 
+def test_living_cells_keep_a_larger_distance_among_themselves():
+    centers = centers_of((5, 5), (5, 15), (5, 25))
+    living, dead = (0.9, 0.05, 0.05), (0.05, 0.85, 0.1)
+    cells, others = accept(centers, [living, living, dead], merge_live_px=12.0)
+    assert cells.centers.tolist() == [[5, 5], [5, 25]]
+    assert cells.classes == (LIVE, DEAD)
+    assert len(others) == 0
+
+
 def test_the_finer_class_is_the_likeliest_on_the_side_that_won():
     probabilities = np.array([(0.4, 0.35, 0.25, 0), (0.5, 0.1, 0.35, 0.05), (0.1, 0.5, 0.4, 0)], np.float32)
     cells = judge_cells(centers_of((1, 1), (2, 2), (3, 3)), probabilities, ADHERENT, dead_min=0.5)
@@ -54,15 +64,17 @@ def test_a_region_that_is_surely_other_counts_as_live_for_the_paper_and_breaks_n
 
 
 def count_squares(squares, *, classes, others=(), source="measured", shape=(40, 60), um_per_px=0.65):
-    labels, rest = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-    for target, areas in ((labels, squares), (rest, others)):
-        for number, (top, left) in enumerate(areas, start=1):
-            target[top : top + 5, left : left + 5] = number
+    labels = np.zeros(shape, np.uint16)
+    for number, (top, left) in enumerate([*squares, *others], start=1):
+        labels[top : top + 5, left : left + 5] = number
+    labels.flags.writeable = False
     centers = centers_of(*((top + 2, left + 2) for top, left in squares))
     one_hot = np.array([[kind is name for name in ADHERENT] for kind in classes], np.float32).reshape(-1, 4)
     judged = judge_cells(centers, one_hot, ADHERENT, dead_min=0.5)
     pyramid = build_pyramid(np.zeros(shape, np.uint8), um_per_px)
-    return count_cells(judged, labels, rest, pyramid, Scale(um_per_px, source))
+    areas = np.full(len(squares), 25)
+    regions = Regions(labels, um_per_px, len(others), areas, centers)
+    return count_cells(judged, regions, pyramid, Scale(um_per_px, source))
 
 
 def test_every_cell_and_every_other_region_has_one_label():

@@ -1,30 +1,26 @@
 import numpy as np
 import pytest
 
-from device.analysis.crops import CROP_PX, cut_crops, shrink_field, to_model_gray
+from device.analysis.crops import CROP_PX, OUTSIDE, cut_crops, shrink_field
 
 
 @pytest.fixture
 def relative():
-    return np.random.default_rng(3).normal(0, 0.2, (60, 90)).astype(np.float32)
-
-
-def test_background_is_128_black_is_1_and_twice_the_background_is_255():
-    relative = np.array([[0, -1, 1, 5, -0.5]], np.float32)
-    assert to_model_gray(relative).tolist() == [[128, 1, 255, 255, 64]]
+    return np.random.default_rng(3).integers(60, 200, (60, 90)).astype(np.uint8)
 
 
 def test_an_inner_crop_is_the_plain_cut_around_its_center(relative):
     crop = cut_crops(relative, np.array([[30.5, 40.5]]))[0]
-    assert np.array_equal(crop, to_model_gray(relative)[17:45, 27:55])
+    assert np.array_equal(crop, relative[17:45, 27:55])
 
 
 @pytest.mark.parametrize("center", [(0, 0), (59, 89), (-5, 200), (0.4, 88.6)])
-def test_crops_at_the_border_reflect_the_image(relative, center):
+def test_crops_at_the_border_show_where_the_image_ends(relative, center):
     crop = cut_crops(relative, np.array([center]))[0]
-    padded = np.pad(to_model_gray(relative), 28, mode="reflect")
+    padded = np.pad(relative, 28, constant_values=OUTSIDE)
     row, col = np.floor(np.clip(center, 0, [59, 89]) - np.array(13.0)).astype(int) + 28
     assert np.array_equal(crop, padded[row : row + 28, col : col + 28])
+    assert (crop == OUTSIDE).any()
 
 
 def test_no_centers_give_no_crops(relative):
@@ -32,9 +28,9 @@ def test_no_centers_give_no_crops(relative):
 
 
 def test_a_one_pixel_image_has_crops():
-    crops = cut_crops(np.zeros((1, 1), np.float32), np.array([[0, 0]]))
+    crops = cut_crops(np.full((1, 1), 128, np.uint8), np.array([[0, 0]]))
     assert crops.shape == (1, 28, 28)
-    assert (crops == 128).all()
+    assert (crops > OUTSIDE).sum() == 1
 
 
 def test_cropping_leaves_its_input_alone(relative):
@@ -44,5 +40,6 @@ def test_cropping_leaves_its_input_alone(relative):
 
 
 def test_the_whole_field_is_squeezed_to_28_by_28_by_area():
-    relative = np.kron(np.eye(28), np.ones((4, 8))).astype(np.float32)
-    assert np.array_equal(shrink_field(relative)[0], to_model_gray(np.eye(28, dtype=np.float32)))
+    pattern = np.where(np.eye(28), 200, 100)
+    relative = np.kron(pattern, np.ones((4, 8))).astype(np.uint8)
+    assert np.array_equal(shrink_field(relative)[0], pattern)

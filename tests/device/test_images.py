@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from device.errors import ImageError
-from device.images import list_images, read_gray, write_png
+from device.images import list_images, read_gray, read_reduced, write_png
 
 FORMATS = ["png", "tif", "jpg", "bmp"]
 
@@ -110,6 +110,37 @@ def test_a_one_pixel_image_is_an_image(tmp_path):
 def test_float_pixels_are_refused(tmp_path):
     with pytest.raises(ImageError, match="float32; expected 8 or 16 bit"):
         read_gray(save(tmp_path / "a.tif", np.zeros((4, 4), np.float32)))
+
+
+@pytest.mark.parametrize(
+    ("um_per_px", "shrink"),
+    [(None, 1), (0.65, 1), (0.4, 1), (0.325, 2), (0.2, 2), (0.1625, 4), (0.08, 8), (0.02, 8)],
+)
+def test_a_jpeg_is_decoded_no_finer_than_the_working_scale(tmp_path, um_per_px, shrink):
+    rows, cols = 601, 803
+    smooth = np.add.outer(np.arange(rows) // 8, np.arange(cols) // 8).astype(np.uint8)
+    path = save(tmp_path / "a.jpg", cv2.merge([smooth, smooth, smooth]))
+    image, full_size = read_reduced(path, um_per_px)
+    assert image.shape == (-(-rows // shrink), -(-cols // shrink))
+    assert full_size == (None if shrink == 1 else (rows, cols))
+    # pixel k of the reduced image is the mean of those from k * shrink on
+    half = shrink // 2
+    assert np.abs(image[5:70, 5:90].astype(int) - smooth[half::shrink, half::shrink][5:70, 5:90]).max() <= 4
+
+
+def test_other_files_and_small_ones_are_decoded_whole(tmp_path, gray):
+    for name in ("a.png", "a.tif", "a.bmp", "a.jpg"):
+        image, full_size = read_reduced(save(tmp_path / name, gray), 0.1)
+        assert (image.shape, full_size) == (gray.shape, None)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_cut_jpeg_is_refused_at_any_scale(tmp_path, share):
+    path = save(tmp_path / "a.jpg", np.random.default_rng(1).integers(0, 256, (600, 800)).astype(np.uint8))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(ImageError, match="cut off"):
+        read_reduced(path, 0.1)
 
 
 def test_a_png_is_written_whole_and_leaves_nothing_else(tmp_path, gray):

@@ -57,7 +57,7 @@ def test_all_faults_come_at_once():
         ({"classes": ["live", "asleep"]}, "class 'asleep' is unknown"),
         ({"kind": "field"}, "class 'live' is unknown; expected non_toxic, toxic"),
         ({"input_px": 32}, "input_px is 32; expected 28"),
-        ({"preprocessing": "raw/1"}, "preprocessing is 'raw/1'; expected 'relative/1'"),
+        ({"preprocessing": "raw/1"}, "preprocessing is 'raw/1'; expected 'relative/2'"),
         ({"thresholds": {"p_max": 0.5}}, "threshold 'p_max' is unknown; expected accept_min, dead_min"),
         ({"thresholds": {"accept_min": 1.5}}, "thresholds.accept_min is 1.5; expected 0 to 1"),
         ({"logits": {"scale": 0.1, "zero_point": 200}}, "logits.zero_point is 200"),

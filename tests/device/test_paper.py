@@ -4,12 +4,12 @@ import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from device.analysis.paper.chain import PaperSettings, find_centroids, segment_as_the_paper
+from device.analysis.paper.chain import PaperSettings, segment_as_the_paper
+from device.analysis.paper.clusters import find_centroids, split_clusters
 from device.analysis.paper.gradient import differentiate, magnitude, orientation
-from device.analysis.paper.morphology import dilate, disk, erode, fill_holes, opening, reconstruct, top_hat
+from device.analysis.paper.morphology import dilate, disk, erode, fill_holes, opening, top_hat
 from device.analysis.paper.otsu import (
     between_class_variance,
     class_probabilities,
@@ -93,27 +93,15 @@ def test_equation_6_background_is_4_connected_because_foreground_is_8_connected(
     assert fill_holes(drawn(".#.", "#.#", ".#.")).tolist() == drawn(".#.", "###", ".#.").tolist()
 
 
-def fill_by_flood(image):
-    """Flood the background from outside, the other way to fill holes."""
-    canvas = np.pad(image.astype(np.uint8), 1)
-    cv2.floodFill(canvas, None, (0, 0), 2, flags=4)
-    return (canvas != 2)[1:-1, 1:-1]
-
-
 @given(MASK)
 @settings(deadline=None)
-def test_equation_6_by_reconstruction_equals_the_flood_from_outside(image):
-    assert np.array_equal(fill_holes(image), fill_by_flood(image))
-
-
-@given(MASK, st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=50)
-def test_reconstruction_is_repeated_dilation_inside_the_mask(mask, seed):
-    marker = mask & (np.random.default_rng(seed).random(mask.shape) < 0.2)
+def test_equation_6_is_the_reconstruction_of_its_marker(image):
+    marker = ~image
+    marker[1:-1, 1:-1] = False
     grown, cross = marker.astype(np.uint8), disk(1)
-    for _ in range(mask.size):
-        grown = np.minimum(dilate(grown, cross), mask.astype(np.uint8))
-    assert np.array_equal(reconstruct(marker, mask), grown.astype(bool))
+    for _ in range(image.size):
+        grown = np.minimum(dilate(grown, cross), (~image).astype(np.uint8))
+    assert np.array_equal(fill_holes(image), ~grown.astype(bool))
 
 
 def test_equation_7_an_opening_removes_noise_and_keeps_the_cell():
@@ -214,6 +202,52 @@ def test_raw_maxima_split_cells_that_h_maxima_keep_whole():
     distance = distance_to_background(wavy)
     assert find_markers(distance, 2.5).max() == 1
     assert find_markers(distance, 0.0).max() >= 4
+
+
+def test_a_component_lower_than_the_depth_is_still_a_cell():
+    assert find_markers(distance_to_background(drawn("......", ".####.", "......")), 5.0).max() == 1
+
+
+def blobs(seed, shape=(180, 240)):
+    """Return an opened random mask: rounded lumps of all sizes, many cut by the border."""
+    noise = cv2.GaussianBlur(np.random.default_rng(seed).normal(0, 1, shape), (0, 0), 4 + seed)
+    return opening((noise > 0.02).astype(np.uint8), disk(3)).astype(bool)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("depth_px", [0.3, 0.75, 3.0])
+def test_splitting_clusters_alone_equals_the_watershed_of_the_whole_frame(seed, depth_px):
+    mask = blobs(seed)
+    whole, (labels, centers) = split(mask, depth_px), split_clusters(mask, depth_px)
+    assert labels.max() == whole.max() > 5
+    assert np.array_equal(labels > 0, whole > 0)
+    pairs = np.unique(np.stack([labels[mask], whole[mask]]), axis=1)
+    assert len(set(pairs[0])) == len(set(pairs[1])) == pairs.shape[1], "the same regions in another order"
+    assert centers == pytest.approx(find_centroids(labels), abs=1e-3)
+
+
+def test_cells_cut_by_the_border_are_split_as_in_the_whole_frame():
+    mask = round_cells([(0, 30), (0, 52), (60, 159), (119, 0), (80, 80)], 13, inside=255, outside=0) > 127
+    labels, _ = split_clusters(mask, 0.75)
+    assert labels.max() == split(mask).max() == 5
+    assert labels[0, 30] != labels[0, 52]
+
+
+@pytest.mark.parametrize("mask", [np.zeros((20, 30), bool), np.ones((20, 30), bool)])
+def test_an_empty_and_a_full_mask_have_no_cell_and_one(mask):
+    labels, centers = split_clusters(mask, 0.75)
+    assert labels.max() == len(centers) == int(mask.any())
+
+
+@pytest.mark.parametrize("um_per_px", [0.65, 0.2])
+def test_the_shortcuts_change_no_count(um_per_px):
+    zoom = UM_PER_PX / um_per_px
+    centers = [(round(row * zoom), round(col * zoom)) for row, col in CENTERS]
+    image = round_cells(centers, round(9 * zoom), (round(120 * zoom), round(160 * zoom)))
+    quick, exact = (segment_as_the_paper(image, um_per_px, exact=exact) for exact in (False, True))
+    assert quick[0].max() == exact[0].max() == 5
+    distance = np.linalg.norm(quick[1][:, None] - exact[1][None], axis=2)
+    assert distance.min(axis=1).max() < 1
 
 
 CENTERS = [(30, 30), (30, 47), (80, 40), (70, 120), (30, 100)]

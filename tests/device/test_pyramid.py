@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -21,6 +22,34 @@ def test_twice_the_working_resolution_is_one_exact_halving():
     working = build_pyramid(image, 0.325).working
     means = image.reshape(4, 2, 5, 2).astype(int).mean(axis=(1, 3))
     assert np.abs(working - means).max() <= 0.5
+
+
+@pytest.mark.parametrize("um_per_px", [0.1, 0.1625, 0.31, 0.5])
+def test_exact_takes_area_means_of_the_frame_in_one_step(um_per_px):
+    image = noise(480, 640)
+    quick, exact = (build_pyramid(image, um_per_px, exact=exact) for exact in (False, True))
+    assert exact.um_per_px == pytest.approx(quick.um_per_px)
+    assert exact.working.shape == pytest.approx(np.array(quick.working.shape), abs=1)
+    assert exact.working is exact.levels[1]
+    if um_per_px == 0.1625:
+        means = image.reshape(120, 4, 160, 4).mean(axis=(1, 3))
+        assert np.abs(exact.working - means).max() <= 0.5
+
+
+@pytest.mark.parametrize(("um_per_px", "shrink"), [(0.1625, 4), (0.1, 4), (0.2, 2)])
+def test_a_frame_decoded_at_a_part_of_its_size_has_the_same_pyramid_below(um_per_px, shrink):
+    image = noise(480, 640)
+    part = cv2.resize(image, (640 // shrink, 480 // shrink), interpolation=cv2.INTER_AREA)
+    whole, reduced = build_pyramid(image, um_per_px), build_pyramid(part, um_per_px, shrink=shrink)
+    assert reduced.zoom == pytest.approx(whole.zoom)
+    assert reduced.um_per_px == pytest.approx(whole.um_per_px)
+    assert np.abs(reduced.working.astype(int) - whole.working).max() <= 2
+
+
+def test_from_frame_undoes_to_frame():
+    pyramid = build_pyramid(noise(480, 640), 0.2)
+    places = np.array([[3.0, 4.5], [100.25, 7.0]])
+    assert pyramid.from_frame(pyramid.to_frame(places)) == pytest.approx(places)
 
 
 def test_an_odd_last_row_is_dropped_by_a_halving():

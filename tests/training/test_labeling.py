@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from device.analysis.pyramid import build_pyramid
 from training.dataset import TrueCell
 from training.labeling import LabeledField, LabelSettings, cell_samples, class_of, match_candidates
 
@@ -29,10 +30,19 @@ def test_true_labels_fall_into_the_classes_that_a_model_knows(label, classes, ex
 
 def test_candidates_get_the_cell_they_lie_on_and_other_where_clear():
     cells = (TrueCell("live", 10, 10, 29, 29), TrueCell("dead", 50, 10, 69, 29))
-    centers = np.array([[19.5, 19.5], [19.5, 60], [19.5, 27], [60, 60]], np.float32)
-    assert match_candidates(centers, cells, 1.0, LabelSettings()).tolist() == [0, 1, -2, -1]
-    assert match_candidates((centers + 0.5) / 2 - 0.5, cells, 2.0, LabelSettings()).tolist() == [0, 1, -2, -1]
-    assert match_candidates(centers, (), 1.0, LabelSettings()).tolist() == [-1, -1, -1, -1]
+    centers = np.array([[19.5, 19.5], [19.5, 60], [19.5, 26], [60, 60]], np.float32)
+    fine, finer = (build_pyramid(np.zeros((80, 80), np.uint8), um) for um in (0.65, 0.325))
+    settings = LabelSettings()
+    assert match_candidates(centers, cells, fine, settings).tolist() == [0, 1, -2, -1]
+    assert match_candidates((centers + 0.5) / 2 - 0.5, cells, finer, settings).tolist() == [0, 1, -2, -1]
+    assert match_candidates(centers, (), fine, settings).tolist() == [-1, -1, -1, -1]
+
+
+def test_the_flank_of_a_wide_cell_is_other():
+    cells = (TrueCell("live", 0, 0, 79, 79),)
+    centers = np.array([[39.5, 39.5], [39.5, 46], [39.5, 49], [39.5, 60]], np.float32)
+    fine = build_pyramid(np.zeros((80, 80), np.uint8), 0.65)
+    assert match_candidates(centers, cells, fine, LabelSettings()).tolist() == [0, 0, -2, -1]
 
 
 def blobs():
@@ -48,7 +58,11 @@ def blobs():
 
 
 def make(settings=None, **options):
-    arguments = {"um_per_px": 0.65, "modality": "phase", "split": "train", "source": "drawn"} | options
+    arguments = (
+        {"um_per_px": 0.65, "assay": "adherent", "modality": "phase"}
+        | {"split": "train", "source": "drawn"}
+        | options
+    )
     return cell_samples([blobs()], THREE, settings=settings, **arguments)
 
 

@@ -27,7 +27,12 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("--modality", choices=("phase", "brightfield"), help="how they were made (csv)")
     parser.add_argument("--assay", choices=("adherent", "suspension"), help="what they show (csv)")
-    parser.add_argument("--seed", type=int, default=0, help="of the splits, where SRC has none (default 0)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the splits, where SRC has none; for sets in 5 folds the one that is test (default 0)",
+    )
     parser.set_defaults(run=run_import)
     parser = actions.add_parser(
         "check",

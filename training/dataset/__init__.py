@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from device.errors import ConfigError
 from device.plates import DatasetInfo, read_dataset_info, write_dataset_info
 from device.records import Assay, Modality
+from training.dataset.masks import mask_circles, mask_path, read_mask
 
 MANIFEST = "manifest.csv"
 CELLS = "cells.csv"
@@ -65,6 +66,12 @@ class TrueCell:
         return (self.xmax - self.xmin + self.ymax - self.ymin + 2) / 4
 
 
+def circle_cell(label: str, row: float, col: float, radius_px: float) -> TrueCell:
+    """Return a cell as the box around a circle."""
+    reach = radius_px - 0.5  # bounds are inclusive: the pixel itself adds a half
+    return TrueCell(label, col - reach, row - reach, col + reach, row + reach)
+
+
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """A dataset folder as its tables describe it; images stay on disk."""
@@ -73,7 +80,17 @@ class Dataset:
     info: DatasetInfo
     entries: tuple[Entry, ...]
     cells: dict[str, tuple[TrueCell, ...]]
-    """True cells by file; empty where the dataset has no `cells.csv`."""
+    """True cells by file, from `cells.csv`, else from masks (then with empty labels); none without both."""
+
+    @property
+    def modality(self) -> Modality:
+        """How the images were made; ConfigError for those that no station sees."""
+        if self.info.modality is None:
+            raise ConfigError(
+                f"{self.folder} holds images of no modality that a station sees; expected phase or "
+                "brightfield; only the watershed is measured on it (tools/make-accuracy)"
+            )
+        return self.info.modality
 
     def in_split(self, split: str) -> tuple[Entry, ...]:
         """Return the images of one split (`all` for every one), in the order of the manifest."""
@@ -118,7 +135,7 @@ class ImportOptions:
     assay: Assay | None = None
     """Where the source does not say it."""
     seed: int = 0
-    """Of the splits where the source has none."""
+    """Of the splits where the source has none; for sets in 5 folds, the fold that is test, mod 5."""
 
 
 def join_samples(parts: Iterable[Samples]) -> Samples:
@@ -184,7 +201,7 @@ def list_importers() -> list[str]:
 
 
 def read_dataset(folder: Path) -> Dataset:
-    """Return the dataset that a folder holds; images are not opened.
+    """Return the dataset that a folder holds; images are not opened, masks where no cell is listed.
 
     Raises
     ------
@@ -201,6 +218,12 @@ def read_dataset(folder: Path) -> Dataset:
         faults += error.faults
     if faults or info is None:
         raise ConfigError(faults)
+    for entry in entries:
+        mask = mask_path(folder, entry.file)
+        if entry.file not in cells and mask.is_file():
+            cells[entry.file] = tuple(
+                circle_cell("", row, col, radius) for row, col, radius, _ in mask_circles(read_mask(mask))
+            )
     return Dataset(folder, info, tuple(entries), cells)
 
 

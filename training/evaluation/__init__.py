@@ -14,6 +14,7 @@ from training.evaluation.detection import (
     match_cells,
     match_classes,
     match_gate_um,
+    match_regions,
     pool_matches,
 )
 from training.evaluation.resampling import group_bootstrap, share_wilson
@@ -31,6 +32,7 @@ __all__ = [
     "match_cells",
     "match_classes",
     "match_gate_um",
+    "match_regions",
     "pool_matches",
     "share_wilson",
 ]

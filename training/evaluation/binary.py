@@ -75,7 +75,7 @@ def binary_scores(
         sensitivity=sensitivity,
         specificity=specificity,
         f1_dead=2 * tp / (tp + fp + n_dead) if tp + fp + n_dead else None,
-        auc=_auc(p, dead) if both else None,
+        auc=rank_auc(p, dead) if both else None,
         nll=float(-np.log(np.maximum(truth, _FLOOR)).mean()),
         brier=float(np.square(p - dead).mean()),
         ece=expected_calibration_error(p, dead),
@@ -102,9 +102,12 @@ def expected_calibration_error(
     return float(sum(len(part) * abs(p[part].mean() - is_dead[part].mean()) for part in parts) / len(p))
 
 
-def _auc(p: NDArray[np.float64], dead: NDArray[np.bool_]) -> float:
-    """Share of dead-live pairs in the right order, ties half (Mann-Whitney)."""
-    _, inverse, counts = np.unique(p, return_inverse=True, return_counts=True)
+def rank_auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
+    """Return the share of positive-negative pairs in the right order, ties half (Mann-Whitney).
+
+    (N,) `scores` and (N,) truth with both classes in it.
+    """
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    n_dead = int(dead.sum())
-    return float((ranks[dead].sum() - n_dead * (n_dead + 1) / 2) / (n_dead * (len(p) - n_dead)))
+    n = int(positive.sum())
+    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(scores) - n)))

@@ -75,9 +75,11 @@ def _run(name: str, inputs: list[Any], options: Any) -> Any:  # noqa: ANN401
         return None  # they compute the batch size for RESHAPE, which needs none here
     if name == "CONV_2D":
         kernel = tf.transpose(inputs[1], (1, 2, 3, 0))
-        return tf.nn.conv2d(inputs[0], kernel, strides=1, padding="SAME") + inputs[2]
+        sums = tf.nn.conv2d(inputs[0], kernel, strides=options.strideH, padding="SAME") + inputs[2]
+        return _activate(sums, options.fusedActivationFunction)
     if name == "FULLY_CONNECTED":
-        return tf.matmul(inputs[0], inputs[1], transpose_b=True) + inputs[2]
+        sums = tf.matmul(inputs[0], inputs[1], transpose_b=True) + inputs[2]
+        return _activate(sums, options.fusedActivationFunction)
     if name == "LEAKY_RELU":
         return tf.nn.leaky_relu(inputs[0], options.alpha)
     if name == "MAX_POOL_2D":
@@ -85,3 +87,12 @@ def _run(name: str, inputs: list[Any], options: Any) -> Any:  # noqa: ANN401
     if name == "RESHAPE":
         return tf.reshape(inputs[0], (len(inputs[0]), -1))
     raise ModelError(f"operator {name} is unknown to the float twin; give the run with --run")
+
+
+def _activate(sums: Any, activation: int) -> Any:  # noqa: ANN401
+    """Return what an operator's fused activation makes of its sums: 0 is none, 1 ReLU."""
+    import tensorflow as tf
+
+    if activation not in (0, 1):
+        raise ModelError(f"activation {activation} is unknown to the float twin; give the run with --run")
+    return tf.nn.relu(sums) if activation else sums

@@ -32,6 +32,18 @@ class RenderSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class BlendSettings:
+    """Rounded cells blended into the real fields of a healthy culture; each field: meaning, range."""
+
+    copies: int = 2
+    """Blended copies of each real field beside the field itself, >= 0."""
+    rounded: tuple[int, int] = (5, 40)
+    """Fewest and most cells blended into a copy."""
+    seed: int = 1
+    """Of cells and places."""
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """All that makes a bundle, except the images themselves."""
 
@@ -42,12 +54,14 @@ class Recipe:
     modality: Modality
     classes: tuple[str, ...]
     source: str
-    """`rendered`, or the kind of dataset (`ldc`) whose folder `tools/make-models` is given."""
+    """`rendered`, or the kind of dataset (`ldc`) whose folder `tools/make-models` is given; rendered fields
+    join its images where the recipe has a table `render`."""
     limits: tuple[str, ...] = ()
     attribution: tuple[str, ...] = ()
     fit: FitSettings = field(default_factory=FitSettings)
     label: LabelSettings = field(default_factory=LabelSettings)
-    render: RenderSettings = field(default_factory=RenderSettings)
+    render: RenderSettings | None = None
+    blend: BlendSettings | None = None
     id: RecipeId | None = None
     """Name and hash of its file; None for one made from a command line."""
 
@@ -74,9 +88,11 @@ def read_recipe(name: str) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path.name} is no TOML ({error}); expected a recipe") from error
     faults: list[str] = []
-    tables = {"fit": FitSettings, "label": LabelSettings, "render": RenderSettings}
+    tables = {"fit": FitSettings, "label": LabelSettings, "render": RenderSettings, "blend": BlendSettings}
     chosen: dict[str, Any] = {
-        key: _settings(kind, document.pop(key, {}), key, faults) for key, kind in tables.items()
+        key: _settings(kind, document.pop(key), key, faults)
+        for key, kind in tables.items()
+        if key in document
     }
     known = {item.name for item in fields(Recipe)} - {"id", "name", *tables}
     faults += [f"unknown key {key}; remove it" for key in document if key not in known]
@@ -89,6 +105,8 @@ def read_recipe(name: str) -> Recipe:
     ):
         if key in document and document[key] not in allowed:
             faults.append(f"{key} is {document[key]!r}; expected {' or '.join(allowed)}")
+    if document.get("source") == "rendered" and "render" not in chosen:
+        faults.append("source is rendered but there is no table render; add it")
     if faults:
         raise ConfigError([f"{path.name}: {fault}" for fault in faults])
     lists: dict[str, Any] = {k: tuple(document.pop(k, ())) for k in ("classes", "limits", "attribution")}

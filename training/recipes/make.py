@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from device.analysis.phantom import Phantom, render_field, vary, vary_culture
@@ -18,11 +17,12 @@ from device.analysis.quality import FocusReference, QualityLimits, measure_quali
 from device.errors import ConfigError
 from device.model_card import DataSource
 from device.records import Assay, CellClass, Modality, Scale
-from training.dataset import FIELD_LABELS, MANIFEST, Dataset, Samples, TrueCell
+from training.dataset import FIELD_LABELS, MANIFEST, Dataset, Samples, TrueCell, join_samples
+from training.dataset.blend import blend_rounded
 from training.fitting import FitSettings, Fitted, fit_network
 from training.labeling import LabeledField, cell_samples, dataset_fields, field_samples
 from training.provenance import Run, RunSamples, file_sha256, tool_versions, write_run
-from training.recipes import Recipe, RenderSettings
+from training.recipes import BlendSettings, Recipe, RenderSettings
 
 Progress = Callable[[str], None]
 N_REPRESENTATIVE = 300
@@ -77,7 +77,7 @@ def improvise(
         kind=kind,
         scope=f"{kind} model fitted to {dataset.folder.name}; research use only",
         assay=assay,
-        modality=dataset.info.modality,
+        modality=dataset.modality,
         classes=FIELD_LABELS if kind == "field" else names,
         source=dataset.folder.name,
         limits=("made on a command line and judged by nobody yet",),
@@ -87,38 +87,68 @@ def improvise(
 
 
 def prepare(recipe: Recipe, dataset: Dataset | None, progress: Progress) -> Material:
-    """Return the samples of a recipe, rendered or from a dataset folder.
+    """Return the samples of a recipe: from a dataset folder, blended, rendered.
 
     Raises
     ------
     ConfigError
         If the recipe needs a dataset and there is none, or the dataset does not fit it.
     """
-    if dataset is None:
-        return _prepare_rendered(recipe, progress)
-    if dataset.info.modality != recipe.modality:
+    if dataset is None and recipe.source != "rendered":
         raise ConfigError(
-            f"{dataset.folder} holds {dataset.info.modality} images; expected {recipe.modality} "
+            f"recipe {recipe.name} needs a {recipe.source} dataset; expected --source DIR "
+            f"(make one with `nanotox-train data import {recipe.source} SRC --out DIR`)"
+        )
+    if dataset is not None and dataset.modality != recipe.modality:
+        raise ConfigError(
+            f"{dataset.folder} holds {dataset.modality} images; expected {recipe.modality} "
             f"by recipe {recipe.name}"
         )
-    parts = {}
-    for split in ("train", "val"):
+    if recipe.kind == "field" and dataset is not None:
+        train, val = (field_samples(dataset, split) for split in ("train", "val"))
+        scale = dataset.info.scale
+        sharp = measure_reference(dataset_fields(dataset, "train"), scale)
+        return Material(train, val, scale, (describe_source(dataset, len(train)),), sharp)
+    parts: dict[str, list[Samples]] = {"train": [], "val": []}
+    sources: tuple[DataSource, ...] = ()
+    sharp, scale = None, RENDERED_SCALE
+    for split, several in parts.items():
+        for name, fields, scale in recipe_fields(recipe, dataset, split, progress):
+            several.append(_cells(recipe, fields, scale.um_per_px, split, name))
+            if split == "train":
+                sources += (_describe(recipe, dataset, name, fields, len(several[-1])),)
+                sharp = measure_reference(fields, scale) or sharp
+    # where both are there, the card's focus is that of the rendered fields: it is the scale of the last ones
+    scale = dataset.info.scale if dataset is not None else scale
+    return Material(join_samples(parts["train"]), join_samples(parts["val"]), scale, sources, sharp)
+
+
+def recipe_fields(
+    recipe: Recipe, dataset: Dataset | None, split: str, progress: Progress
+) -> Iterator[tuple[str, list[LabeledField], Scale]]:
+    """Yield name, fields and scale of each source of a recipe: real (with blended copies), then rendered."""
+    if dataset is not None:
         progress(f"reading {dataset.folder.name}, {split}")
-        if recipe.kind == "field":
-            parts[split] = field_samples(dataset, split)
-        else:
-            parts[split] = _cells(
-                recipe,
-                dataset_fields(dataset, split),
-                dataset.info.scale.um_per_px,
-                split,
-                dataset.folder.name,
-            )
-    reference = measure_reference(
-        (field.image for field in dataset_fields(dataset, "train")), dataset.info.scale
-    )
-    sources = (describe_source(dataset, len(parts["train"])),)
-    return Material(parts["train"], parts["val"], dataset.info.scale, sources, reference)
+        fields = list(dataset_fields(dataset, split))
+        if recipe.blend is not None:
+            fields += list(blended_fields(fields, recipe.blend, dataset.info.scale.um_per_px))
+        yield dataset.folder.name, fields, dataset.info.scale
+    if recipe.render is not None:
+        progress(f"rendering fields, {split}")
+        drawn = rendered_fields(recipe.render, recipe.modality, split)
+        yield "rendered", list(tqdm(drawn, disable=None)), RENDERED_SCALE
+
+
+def blended_fields(
+    fields: Iterable[LabeledField], blend: BlendSettings, um_per_px: float
+) -> Iterator[LabeledField]:
+    """Yield the blended copies of real fields, each with other rounded cells in it."""
+    for index, field in enumerate(fields):
+        for copy in range(blend.copies):
+            rng = np.random.default_rng((blend.seed, index, copy))
+            n = int(rng.integers(blend.rounded[0], blend.rounded[1] + 1))
+            image, rounded = blend_rounded(field.image, rng, n, um_per_px, outside=False, avoid=field.cells)
+            yield LabeledField(image, field.cells + rounded, field.group)
 
 
 def fit_recipe(recipe: Recipe, material: Material, out: Path, progress: Progress) -> Fitted:
@@ -188,10 +218,10 @@ def representative(train: Samples, seed: int) -> Samples:
     )
 
 
-def measure_reference(images: Iterable[NDArray[np.uint8]], scale: Scale) -> FocusReference | None:
+def measure_reference(fields: Iterable[LabeledField], scale: Scale) -> FocusReference | None:
     """Return the focus that the station's gate measures over fields that pass it, None where none does."""
     limits = QualityLimits()
-    measured = [measure_quality(build_pyramid(image, scale.um_per_px), scale, limits) for image in images]
+    measured = [measure_quality(build_pyramid(f.image, scale.um_per_px), scale, limits) for f in fields]
     usable = [quality for quality in measured if quality.passed and quality.focus_slope is not None]
     return reference_from(usable) if usable else None
 
@@ -234,28 +264,14 @@ def describe_source(dataset: Dataset, n: int) -> DataSource:
     return DataSource(dataset.folder.name, sha256, dataset.info.origin, dataset.info.licence, n)
 
 
-def _prepare_rendered(recipe: Recipe, progress: Progress) -> Material:
-    if recipe.source != "rendered":
-        raise ConfigError(
-            f"recipe {recipe.name} needs a {recipe.source} dataset; expected --source DIR "
-            f"(make one with `nanotox-train data import {recipe.source} SRC --out DIR`)"
-        )
-    scale = RENDERED_SCALE
-    parts = {}
-    fields = {}
-    for split in ("train", "val"):
-        progress(f"rendering fields, {split}")
-        fields[split] = list(tqdm(rendered_fields(recipe.render, recipe.modality, split), disable=None))
-        parts[split] = _cells(recipe, fields[split], scale.um_per_px, split, "rendered")
-    reference = measure_reference((field.image for field in fields["train"]), scale)
-    settings = json.dumps(asdict(recipe.render), sort_keys=True).encode()
-    sha256 = hashlib.sha256(
-        settings + b"".join(field.image.tobytes() for field in fields["train"])
-    ).hexdigest()
-    source = DataSource(
-        "rendered", sha256, "rendered by device.analysis.phantom", "Apache-2.0", len(parts["train"])
-    )
-    return Material(parts["train"], parts["val"], scale, (source,), reference)
+def _describe(
+    recipe: Recipe, dataset: Dataset | None, name: str, fields: Iterable[LabeledField], n: int
+) -> DataSource:
+    if dataset is not None and name == dataset.folder.name:
+        return describe_source(dataset, n)
+    settings = json.dumps(asdict(recipe)["render"], sort_keys=True).encode()
+    sha256 = hashlib.sha256(settings + b"".join(field.image.tobytes() for field in fields)).hexdigest()
+    return DataSource(name, sha256, "rendered by device.analysis.phantom", "Apache-2.0", n)
 
 
 def _cells(
@@ -265,6 +281,7 @@ def _cells(
         fields,
         recipe.classes,
         um_per_px=um_per_px,
+        assay=recipe.assay,
         modality=recipe.modality,
         split=split,
         source=source,

@@ -198,7 +198,7 @@ def _counted_cells(
     um_per_px = dataset.info.scale.um_per_px
     x, y, group = [np.zeros((0, CROP_PX, CROP_PX), np.uint8)], [], []
     for field_, result in zip(fields, results, strict=True):
-        candidates = find_candidates(field_.image, um_per_px, recipe.modality)
+        candidates = find_candidates(field_.image, um_per_px, assay=recipe.assay, modality=recipe.modality)
         told = [cell for cell in field_.cells if cell.label]
         for true, found in result.matches[ANY].pairs:
             cell = result.reading.cells[found]
@@ -235,6 +235,7 @@ def _judge(
             fields,
             recipe.classes,
             um_per_px=dataset.info.scale.um_per_px,
+            assay=recipe.assay,
             modality=recipe.modality,
             split="val",
             source=dataset.folder.name,

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from device.classifier import open_cell_classifier
 from device.errors import ModelError
 from device.model_card import Bundle, Metric, settings_from_card
@@ -12,14 +14,16 @@ from device.records import CellClass, Method, Scale
 from training.dataset import Dataset, read_dataset
 from training.export.acceptance import ANY, StationScores, read_fields, score_station
 from training.export.bundle import export_run
-from training.labeling import LabeledField, dataset_fields
+from training.labeling import LabeledField
 from training.recipes import Recipe
-from training.recipes.make import RENDERED_SCALE, fit_recipe, prepare, rendered_fields
+from training.recipes.make import fit_recipe, prepare, recipe_fields
 
 Progress = Callable[[str], None]
-ACCEPT_MIN = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+ACCEPT_MIN = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 """Thresholds tried on validation fields: a candidate is a cell when 1 - p(other) reaches it. High ones pay:
 training draws classes equally often, while most candidates of a field are `other`."""
+DEAD_MIN = (0.3, 0.4, 0.6, 0.7)
+"""Beside one half: a cell is dead when p(dead | cell) reaches it."""
 
 
 def make_bundle(recipe: Recipe, source: Path | None, run: Path, models: Path, progress: Progress) -> Bundle:
@@ -60,15 +64,16 @@ def finish_bundle(
         raise ModelError(
             f"{recipe.name} does not pass the parity gate: {bundle.card.parity}; change its recipe"
         )
-    if dataset is None:
-        fields = list(rendered_fields(recipe.render, recipe.modality, "val"))
-        data, scale = f"synthetic: rendered by recipe {recipe.name}, val", RENDERED_SCALE
-    else:
-        fields = list(dataset_fields(dataset, "val"))
-        data, scale = f"real: {dataset.folder.name}, val (the threshold was chosen on it)", dataset.info.scale
-    thresholds, scores = choose_threshold(bundle, fields, scale, progress)
+    several = list(recipe_fields(recipe, dataset, "val", progress))
+    thresholds, scores = choose_thresholds(bundle, several, progress)
     thresholds = {**bundle.card.thresholds, **thresholds}
-    card = replace(bundle.card, thresholds=thresholds, metrics=station_metrics(scores, data))
+    metrics: dict[str, Metric] = {}
+    for (name, _, _), found in zip(several, scores, strict=True):
+        kind = "synthetic" if name == "rendered" else "semi-synthetic" if recipe.blend else "real"
+        suffix = "_rendered" if name == "rendered" and len(several) > 1 else ""
+        data = f"{kind}: {name}, val (thresholds were chosen on it)"
+        metrics |= {f"{key}{suffix}": value for key, value in station_metrics(found, data).items()}
+    card = replace(bundle.card, thresholds=thresholds, metrics=metrics)
     write_bundle(folder, card=card, model=bundle.model, golden=bundle.golden)
     bundle = find_bundle(folder)
     list_as_trusted(models / TRUST_FILE, bundle)
@@ -76,22 +81,30 @@ def finish_bundle(
     return bundle
 
 
-def choose_threshold(
-    bundle: Bundle, fields: list[LabeledField], scale: Scale, progress: Progress
-) -> tuple[dict[str, float], StationScores]:
-    """Return the threshold with the best mean F1 over the path of the station, and its scores."""
+def choose_thresholds(
+    bundle: Bundle, several: list[tuple[str, list[LabeledField], Scale]], progress: Progress
+) -> tuple[dict[str, float], list[StationScores]]:
+    """Return the thresholds with the best mean F1 over the path of the station, and the scores of each set.
+
+    First `accept_min` is chosen with `dead_min` at one half, then `dead_min`.
+    """
     method: Method = "hybrid" if CellClass.OTHER in bundle.card.classes else "paper"
-    classify, best = open_cell_classifier(bundle), None
-    for accept_min in ACCEPT_MIN if method == "hybrid" else (None,):
-        thresholds = {} if accept_min is None else {"accept_min": accept_min}
+    classify = open_cell_classifier(bundle)
+
+    def score(thresholds: dict[str, float]) -> tuple[float, dict[str, float], list[StationScores]]:
         settings = settings_from_card(replace(bundle.card, thresholds=thresholds), method=method)
-        scores = score_station(read_fields(fields, classify, settings, scale))
-        f1 = [scores.detection[name].f1 or 0.0 for name in ("live", "dead")]
-        progress(f"accept_min {accept_min}: F1 live {f1[0]:.3f}, dead {f1[1]:.3f}")
-        if best is None or sum(f1) > best[0]:
-            best = (sum(f1), thresholds, scores)
-    assert best is not None  # noqa: S101  both tuples of thresholds hold something
-    return best[1], best[2]
+        scores = [score_station(read_fields(fields, classify, settings, um)) for _, fields, um in several]
+        f1 = [found.detection[name].f1 or 0.0 for found in scores for name in ("live", "dead")]
+        said = ", ".join(f"{value:.3f}" for value in f1)
+        progress(f"{thresholds}: F1 live, dead {said}")
+        return float(np.mean(f1)), thresholds, scores
+
+    # of equals the first: a stable choice
+    steps = [{"accept_min": value} for value in ACCEPT_MIN] if method == "hybrid" else [{}]
+    best = max((score(thresholds) for thresholds in steps), key=lambda found: found[0])
+    others = [score(best[1] | {"dead_min": value}) for value in DEAD_MIN]
+    _, thresholds, scores = max([best, *others], key=lambda found: found[0])
+    return thresholds, scores
 
 
 def station_metrics(scores: StationScores, data: str) -> dict[str, Metric]:

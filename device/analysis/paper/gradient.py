@@ -22,7 +22,7 @@ def differentiate(image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArra
 
 def magnitude(down: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the length of the gradient, the root of the sum of squares (equation 2, as printed)."""
-    return np.hypot(down, right)
+    return np.asarray(cv2.magnitude(down, right), np.float32)
 
 
 def orientation(down: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:

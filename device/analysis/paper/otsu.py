@@ -1,5 +1,6 @@
 """Otsu's threshold: equations 8 to 10."""
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,7 +12,9 @@ _LEVELS = np.arange(256.0)
 def gray_probabilities(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return the (256,) share P(i) of pixels at each gray level of a gray image, else raise ValueError."""
     check_gray(image)
-    return np.bincount(image.ravel(), minlength=256) / image.size
+    counts = cv2.calcHist([image], [0], None, [256], [0, 256])  # (256, 1) in OpenCV 4, (256,) in 5
+    shares: NDArray[np.float64] = counts.ravel().astype(np.float64) / image.size
+    return shares
 
 
 def class_probabilities(shares: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

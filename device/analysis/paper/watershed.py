@@ -45,7 +45,8 @@ def find_markers(distance: NDArray[np.float32], depth_px: float) -> NDArray[np.i
     """
     levels = np.minimum(np.rint(distance * _STEPS_PER_PX), 65535).astype(np.uint16)
     lowered = cv2.subtract(levels, np.full_like(levels, max(1, round(depth_px * _STEPS_PER_PX))))
-    smooth = _reconstruct_gray(lowered, levels)
+    # the highest maximum of a component has no pass to a higher one: it is a marker however low it is
+    smooth = _reconstruct_gray(cv2.max(lowered, cv2.min(levels, np.ones_like(levels))), levels)
     below = _reconstruct_gray(cv2.subtract(smooth, np.ones_like(smooth)), smooth)
     peaks = (smooth > below).astype(np.uint8)
     return np.asarray(cv2.connectedComponents(peaks, connectivity=8, ltype=cv2.CV_32S)[1], np.int32)
@@ -65,18 +66,20 @@ def flood(distance: NDArray[np.float32], markers: NDArray[np.int32]) -> NDArray[
     labels = markers.astype(np.uint16)
     whole_px = np.ceil(distance).astype(np.uint16)
     for level in range(int(whole_px.max(initial=0)), 0, -1):
-        inside = whole_px >= level
-        while True:
-            grown = np.where(inside & (labels == 0), cv2.dilate(labels, _CROSS), labels)
-            if np.array_equal(grown, labels):
+        free = (whole_px >= level) & (labels == 0)
+        n_free = np.count_nonzero(free)
+        while n_free:
+            labels = cv2.copyTo(cv2.dilate(labels, _CROSS), free.view(np.uint8), labels)
+            free &= labels == 0
+            n_before, n_free = n_free, np.count_nonzero(free)
+            if n_free == n_before:
                 break
-            labels = grown
     return labels.astype(np.int32)
 
 
 def _reconstruct_gray(marker: NDArray[np.uint16], mask: NDArray[np.uint16]) -> NDArray[np.uint16]:
     while True:
-        grown = np.minimum(cv2.dilate(marker, _SQUARE), mask)
+        grown = np.asarray(cv2.min(cv2.dilate(marker, _SQUARE), mask), np.uint16)
         if np.array_equal(grown, marker):
-            return np.asarray(grown, np.uint16)
+            return grown
         marker = grown

@@ -75,7 +75,7 @@ def render_field(
     matter = draw_matter(canvas, dish, culture)
     sites = place_cells(dish, **counts, culture=culture)
     areas = [draw_cell(canvas, site, index, culture, draw) for index, site in enumerate(sites, start=1)]
-    image = expose(illuminate(_light(canvas, size, modality, optics), optics, draw), optics, draw)
+    image = expose(illuminate(light_on_sensor(canvas, size, modality, optics), optics, draw), optics, draw)
     labels, cells = read_truth(canvas, sites, areas)
     live = [cell.region for cell in cells if cell.cell_class is CellClass.LIVE]
     parameters = {
@@ -93,7 +93,10 @@ def render_field(
     return Phantom(image, labels, (*cells, *true_matter(matter, size, um_per_px)), parameters, seed)
 
 
-def _light(canvas: Canvas, size: tuple[int, int], modality: Modality, optics: Optics) -> NDArray[np.float32]:
+def light_on_sensor(
+    canvas: Canvas, size: tuple[int, int], modality: Modality, optics: Optics
+) -> NDArray[np.float32]:
+    """Return the light of a drawn dish on a sensor of `size` (rows, columns), 1 where it is empty."""
     path = canvas.live + canvas.others
     light = intensity(path, canvas.absorbance, canvas.um_per_px, modality=modality, optics=optics)
     light = np.ascontiguousarray(light[canvas.view])

@@ -1,0 +1,35 @@
+"""The station's own network: a sixteenth of the work of the paper's Table 2 for a crop, fit for int8."""
+
+import keras
+from keras import layers
+
+FILTERS = (8, 16, 32)
+N_FEATURES = 32
+
+
+def build(n_classes: int) -> keras.Model:
+    """Return the untrained network.
+
+    Parameters
+    ----------
+    n_classes : int
+        Logits, > 1.
+
+    Returns
+    -------
+    keras.Model
+        Outputs `logits` (N, n_classes) and `features` (N, 32). No softmax: it stays in float on the host.
+
+    Notes
+    -----
+    0.48 M multiplications a crop against 7.7 M. The first convolution walks in steps of two: at 0.65 um/px
+    neighboring pixels of a 10x objective say nearly the same. ReLU costs nothing in an int8 convolution.
+    """
+    image = keras.Input((28, 28, 1), name="crop")
+    x = layers.Conv2D(FILTERS[0], 3, strides=2, padding="same", activation="relu")(image)
+    for filters in FILTERS[1:]:
+        x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+        x = layers.MaxPooling2D(2, padding="same")(x)
+    features = layers.Dense(N_FEATURES, activation="relu", name="features")(layers.Flatten()(x))
+    logits = layers.Dense(n_classes, name="logits")(features)
+    return keras.Model(image, {"logits": logits, "features": features}, name="station")
