@@ -11,8 +11,9 @@ from importlib.metadata import version
 import numpy as np
 from numpy.typing import NDArray
 
-from device.analysis.assess import CellClassifier, FieldClassifier
+from device.analysis.assess import CellClassifier, FieldClassifier, Judgment
 from device.analysis.crops import CROP_PX
+from device.analysis.ood import find_odd
 from device.errors import ModelError
 from device.model_card import Bundle, Quantization, network_input
 from device.records import CellClass
@@ -144,12 +145,17 @@ class _Classifier:
                 "see `nanotox model list`"
             )
         self.id = bundle.id
-        self._card = bundle.card
+        self._card, self._familiar = bundle.card, bundle.familiar
         self._network = open_network(bundle, num_threads=num_threads)
 
-    def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        logits, _ = self._network.run(crops)
-        return softmax(dequantize(logits, self._network.logits), self._card.temperature)
+    def _judge(self, crops: NDArray[np.uint8]) -> Judgment:
+        logits, features = self._network.run(crops)
+        real, temperature = dequantize(logits, self._network.logits), self._card.temperature
+        odd = None
+        if self._familiar is not None:
+            real_features = dequantize(features, self._network.features)
+            odd = find_odd(real, real_features, temperature, self._familiar)
+        return Judgment(softmax(real, temperature), odd)
 
 
 class _Cells(_Classifier):
@@ -157,10 +163,13 @@ class _Cells(_Classifier):
     def classes(self) -> tuple[CellClass, ...]:
         return tuple(CellClass(name) for name in self._card.classes)
 
+    def __call__(self, crops: NDArray[np.uint8]) -> Judgment:
+        return self._judge(crops)
+
 
 class _Fields(_Classifier):
     def __call__(self, fields: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return super().__call__(fields)[:, self._card.classes.index("toxic")]
+        return self._judge(fields).probabilities[:, self._card.classes.index("toxic")]
 
 
 def open_cell_classifier(bundle: Bundle, *, num_threads: int = 1) -> CellClassifier:

@@ -9,6 +9,7 @@ import io
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -105,8 +106,9 @@ def write_bundle(folder: Path, *, card: Card, model: bytes, golden: Golden) -> s
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MODEL_FILE).write_bytes(model)
     (folder / CARD_FILE).write_text(text, encoding="utf-8")
+    arrays = {item.name: getattr(golden, item.name) for item in fields(Golden)}
     with (folder / GOLDEN_FILE).open("wb") as file:
-        np.savez_compressed(file, inputs=golden.inputs, logits=golden.logits, features=golden.features)
+        np.savez_compressed(file, **{name: array for name, array in arrays.items() if array is not None})
     sums = "".join(
         f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in BUNDLE_FILES
     )
@@ -184,7 +186,8 @@ def _read_file(path: Path) -> bytes:
 def _read_golden(content: bytes, path: Path, card: Card) -> Golden:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("inputs", "logits", "features")}
+            known = ("inputs", "logits", "features", *({"means", "whitening"} & set(file.files)))
+            arrays = {name: file[name] for name in known}
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ModelError(
             f"{path} is no archive of inputs, logits and features; export the bundle again"
@@ -194,9 +197,11 @@ def _read_golden(content: bytes, path: Path, card: Card) -> Golden:
         "inputs": ("uint8", (count, card.input_px, card.input_px)),
         "logits": ("int8", (count, len(card.classes))),
         "features": ("int8", (count, card.n_features)),
+        "means": ("float32", (len(card.classes), card.n_features)),
+        "whitening": ("float32", (card.n_features, card.n_features)),
     }
-    for name, (dtype, shape) in expected.items():
-        array = arrays[name]
+    for name, array in arrays.items():
+        dtype, shape = expected[name]
         if array.dtype != dtype or array.shape != shape:
             raise ModelError(
                 f"{path} {name} are {array.dtype} of shape {array.shape}; expected {dtype} of shape {shape}; "

@@ -157,6 +157,20 @@ class Quality:
     """Scale of the frame; null where unknown."""
     um_per_px_source: ScaleSource | None
     """How the scale is known."""
+    glare: float = 0.0
+    """Share of the field in saturated patches wider than a round cell, 0 to 1."""
+    foreign: float | None = None
+    """Share of the field under bubbles, clumps and walls, 0 to 1; null where the scale is unknown."""
+    contrast: float | None = None
+    """Root mean square of the relative contrast I / background - 1; null where the image is flat."""
+    noise: float | None = None
+    """Standard deviation of the pixel noise, relative contrast; null where the image is flat."""
+    anisotropy: float | None = None
+    """Strength of the fine structure across the directions over that in the weakest one, >= 1: motion blurs
+    along one direction. Null in fields under 256 px."""
+    odd_cells: float | None = None
+    """Share of counted cells that are like nothing the cell model was validated on, 0 to 1; null without
+    cells, or where the model cannot tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +325,8 @@ class FieldCount(_ByClass):
     confluence: float
     p_toxic: float | None = None
     """Second opinion of the field model, 0 to 1; null where none is loaded."""
+    odd: bool = False
+    """Whether it carries OOD_CELLS."""
 
 
 @dataclass(frozen=True, slots=True)

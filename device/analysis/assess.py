@@ -16,6 +16,7 @@ from device.analysis.counting import (
 )
 from device.analysis.crops import cut_crops, shrink_field
 from device.analysis.flatten import flatten
+from device.analysis.ood import is_odd_field
 from device.analysis.paper.chain import segment_as_the_paper
 from device.analysis.proposals import propose
 from device.analysis.pyramid import WORKING_UM_PER_PX, Pyramid, build_pyramid, halve
@@ -47,6 +48,16 @@ _AS_PRINTED = (CellClass.DEAD,)  # the paper as printed: whatever is counted is 
 _NOTHING = Count((), 0, NO_LABELS, 1.0, tally_cells((), None, 0.0))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Judgment:
+    """What a cell model says of K crops."""
+
+    probabilities: NDArray[np.float32]
+    """(K, C) of each of its classes; rows sum to 1."""
+    odd: NDArray[np.bool_] | None = None
+    """(K,) whether a crop is like nothing that the model was validated on; None where it cannot tell."""
+
+
 class CellClassifier(Protocol):
     """Says of each crop how probable each class is. Called once a field, by `assess`."""
 
@@ -58,8 +69,8 @@ class CellClassifier(Protocol):
     def classes(self) -> tuple[CellClass, ...]:
         """What its outputs mean, in order."""
 
-    def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return (K, len(classes)) probabilities of (K, 28, 28) crops; rows sum to 1; K may be 0."""
+    def __call__(self, crops: NDArray[np.uint8]) -> Judgment:
+        """Return what (K, 28, 28) crops are; K may be 0."""
 
 
 class FieldClassifier(Protocol):
@@ -166,11 +177,14 @@ def assess(
         if settings.exact:
             um_per_px = scale.um_per_px * frame.shrink
             counted_in = replace(pyramid, working=image, um_per_px=um_per_px, zoom=float(frame.shrink))
-        count = _count_as_the_paper(counted_in, pyramid, relative, scale, classify, settings, observe)
+        count, odd = _count_as_the_paper(counted_in, pyramid, relative, scale, classify, settings, observe)
     else:
-        count = _count_hybrid(pyramid, relative, scale, classify, settings, watch)
+        count, odd = _count_hybrid(pyramid, relative, scale, classify, settings, watch)
     if count.tally.n_cells < settings.limits.cells_min:
         quality = replace(quality, flags=(*quality.flags, Reason.TOO_FEW_CELLS))
+    if odd is not None and odd.size:
+        flags = (*quality.flags, Reason.OOD_CELLS) if is_odd_field(odd) else quality.flags
+        quality = replace(quality, flags=flags, odd_cells=float(odd.mean()))
     p_toxic = None
     if classify_field is not None and quality.passed:
         p_toxic = float(classify_field(shrink_field(relative))[0])
@@ -194,7 +208,7 @@ def _count_hybrid(
     classify: CellClassifier,
     settings: AnalysisSettings,
     watch: Observe,
-) -> Count:
+) -> tuple[Count, NDArray[np.bool_] | None]:
     coarse, coarse_um = halve(relative), 2 * pyramid.um_per_px
     foreground = find_foreground(coarse, coarse_um, assay=settings.assay, modality=settings.modality)
     watch("foreground", foreground)
@@ -204,11 +218,11 @@ def _count_hybrid(
     watch("proposals", None)
     crops = cut_crops(relative, proposals.centers)
     watch("crops", None)
-    probabilities = _classify(classify, crops)
+    judgment = _classify(classify, crops)
     watch("classify", None)
     judged, rejected = accept_cells(
         proposals.centers,
-        probabilities,
+        judgment.probabilities,
         classify.classes,
         accept_min=settings.accept_min,
         dead_min=settings.dead_min,
@@ -221,7 +235,7 @@ def _count_hybrid(
     judged = replace(judged, in_layer=settings.assay == "adherent")
     count = count_cells(judged, regions, pyramid, scale)
     watch("regions", count.labels)
-    return count
+    return count, None if judgment.odd is None else judgment.odd[judged.candidates]
 
 
 def _count_as_the_paper(
@@ -232,33 +246,38 @@ def _count_as_the_paper(
     classify: CellClassifier | None,
     settings: AnalysisSettings,
     observe: Observe | None,
-) -> Count:
+) -> tuple[Count, NDArray[np.bool_] | None]:
     labels, centers = segment_as_the_paper(
         counted_in.working, counted_in.um_per_px, exact=settings.exact, observe=observe
     )
+    odd = None
     if classify is None:
         ones = np.ones((len(centers), 1), np.float32)
         judged = judge_cells(centers, ones, _AS_PRINTED, dead_min=0)
     else:
         places = centers if counted_in is pyramid else pyramid.from_frame(counted_in.to_frame(centers))
-        probabilities = _classify(classify, cut_crops(relative, places))
-        judged = judge_cells(centers, probabilities, classify.classes, dead_min=settings.dead_min)
+        judgment = _classify(classify, cut_crops(relative, places))
+        judged = judge_cells(centers, judgment.probabilities, classify.classes, dead_min=settings.dead_min)
+        odd = judgment.odd
         if observe is not None:
             observe("classify", None)
     areas = np.bincount(labels.ravel(), minlength=len(centers) + 1)[1:]
     anchors = np.rint(centers).astype(np.intp)
     found = Regions(labels.astype(np.uint16), counted_in.um_per_px, 0, areas, centers, anchors)
-    return count_cells(judged, found, counted_in, scale)
+    return count_cells(judged, found, counted_in, scale), odd
 
 
-def _classify(classify: CellClassifier, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _classify(classify: CellClassifier, crops: NDArray[np.uint8]) -> Judgment:
     expected = (len(crops), len(classify.classes))
     if len(crops) == 0:
-        return np.zeros(expected, np.float32)
-    probabilities = np.asarray(classify(crops), np.float32)
-    if probabilities.shape != expected or not np.isfinite(probabilities).all():
-        raise ValueError(f"{classify.id.name} gave shape {probabilities.shape}; expected finite {expected}")
-    return probabilities
+        return Judgment(np.zeros(expected, np.float32))
+    judgment = classify(crops)
+    found, odd = judgment.probabilities, judgment.odd
+    if found.shape != expected or not np.isfinite(found).all():
+        raise ValueError(f"{classify.id.name} gave shape {found.shape}; expected finite {expected}")
+    if odd is not None and odd.shape != expected[:1]:
+        raise ValueError(f"{classify.id.name} gave odd of shape {odd.shape}; expected {expected[:1]}")
+    return judgment
 
 
 def _check_model(classify: CellClassifier | None, method: Method) -> None:

@@ -21,6 +21,8 @@ class Judged:
     """Class of each, never `other`."""
     p_dead: NDArray[np.float32]
     """(K,) probability that it is dead given that it is a cell, 0 to 1."""
+    candidates: NDArray[np.intp]
+    """(K,) which of the candidates each is."""
     in_layer: bool = False
     """Whether living cells spread, so that their nucleus is not their middle."""
 
@@ -76,7 +78,7 @@ def accept_cells(
     alive = np.array([kind is CellClass.LIVE for kind in judged.classes], bool)
     kept = _apart(judged.centers, alive, merge_px, merge_live_px)
     names = tuple(judged.classes[k] for k in kept.tolist())
-    return Judged(judged.centers[kept], names, judged.p_dead[kept]), centers[~is_cell]
+    return Judged(judged.centers[kept], names, judged.p_dead[kept], order[kept]), centers[~is_cell]
 
 
 def judge_cells(
@@ -98,7 +100,7 @@ def judge_cells(
         finer[choice] if is_dead else CellClass.LIVE
         for choice, is_dead in zip(likeliest.tolist(), (p_dead >= dead_min).tolist(), strict=True)
     )
-    return Judged(centers, names, p_dead.astype(np.float32))
+    return Judged(centers, names, p_dead.astype(np.float32), np.arange(len(centers)))
 
 
 def count_cells(judged: Judged, regions: Regions, pyramid: Pyramid, scale: Scale) -> Count:

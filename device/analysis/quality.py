@@ -1,26 +1,18 @@
-"""Whether a field can be read: focus, exposure, level, flatness and scale."""
+"""Whether a field can be read: what `light` and `texture` measured in it, against limits."""
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass, replace
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from device.analysis.flatten import estimate_coarse_background, flatten
+from device.analysis.flatten import flatten
+from device.analysis.light import measure_light
 from device.analysis.pyramid import COARSEST_UM_PER_PX, FINEST_UM_PER_PX, Pyramid
-from device.records import Quality, Reason, Scale
+from device.analysis.texture import Texture, measure_texture
+from device.records import Assay, Quality, Reason, Scale
 
-Focus = tuple[float | None, float | None, float | None]
-"""Laplacian, Tenengrad and slope."""
-_FOCUS_SIGMA_UM = 0.5
-_SLOPE_BAND = (0.02, 0.35)  # cycles/px at working scale: between cells and sensor noise
-_SLOPE_BINS = 16
-_SPECTRUM_PX = 512  # the middle of a larger field is enough
-_SPECTRUM_MIN_PX = 32
-_FLAT_RANGE = 2  # gray levels between the 0.1 and 99.9 percentile of an image without content
 _SLOPE_MAD_MIN = 0.1  # a handful of like fields must not make the gate pickier than the measure is exact
 
 
@@ -44,14 +36,16 @@ class QualityLimits:
 
     focus: FocusReference | None = None
     """References of the focus measures; None tests no focus."""
-    laplacian_fraction: float = 0.4
+    laplacian_fraction: float = 0.3
     """The Laplacian fails below this share of its reference, 0 to 1."""
-    tenengrad_fraction: float = 0.6
+    tenengrad_fraction: float = 0.5
     """Tenengrad fails below this share of its reference, 0 to 1; it falls with defocus more slowly."""
     slope_mads: float = 3.0
     """The slope fails when it lies more MADs than this below its reference, > 0."""
     clipped_high: float = 0.15
     """Largest share of pixels >= 254, 0 to 1; round cells alone saturate up to a tenth of a phase field."""
+    glare: float = 0.01
+    """Largest share of the field in saturated patches wider than a round cell, 0 to 1."""
     clipped_low: float = 0.005
     """Largest share of pixels <= 1, 0 to 1."""
     level_low: float = 0.1
@@ -60,21 +54,34 @@ class QualityLimits:
     """Highest median gray over 255, 0 to 1."""
     flatness: float = 0.35
     """Largest (p95 - p5) / p50 of the background, > 0."""
+    foreign: float = 0.1
+    """Largest share of the field under bubbles, clumps and walls, 0 to 1."""
+    noise: float = 0.1
+    """Largest standard deviation of the pixel noise, relative contrast, > 0: half of what a spread cell
+    shows. Not relative to the contrast of the field: healthy ones reach 0.85 of it where cells are few."""
+    anisotropy: float | None = 4.5
+    """Largest anisotropy, > 1; None tests no motion: ruled chambers and lens-shaped cells imitate it."""
     cells_min: int = 10
     """Fewer counted cells set the flag TOO_FEW_CELLS, >= 0."""
 
     def __post_init__(self) -> None:
         """Refuse limits that no field or every field would break."""
-        shares = ["laplacian_fraction", "tenengrad_fraction", "clipped_high", "clipped_low"]
-        shares += ["level_low", "level_high"]
+        shares = ["laplacian_fraction", "tenengrad_fraction", "clipped_high", "clipped_low", "glare"]
+        shares += ["level_low", "level_high", "foreign"]
+        positive = ("slope_mads", "flatness", "noise")
         below = f"less than level_high, {self.level_high}"
         checks = [(name, 0 <= getattr(self, name) <= 1, "0 to 1") for name in shares]
-        checks += [(name, getattr(self, name) > 0, "more than 0") for name in ("slope_mads", "flatness")]
+        checks += [(name, getattr(self, name) > 0, "more than 0") for name in positive]
         checks += [("level_low", self.level_low < self.level_high, below)]
         checks += [("cells_min", self.cells_min >= 0, "0 or more")]
         for name, fits, expected in checks:
             if not fits:
                 raise ValueError(f"limits.{name} is {getattr(self, name)}; expected {expected}")
+
+
+def limits_for(assay: Assay, focus: FocusReference | None = None) -> QualityLimits:
+    """Return the limits of an assay: motion is not tested in chambers."""
+    return QualityLimits(focus) if assay == "adherent" else QualityLimits(focus, anisotropy=None)
 
 
 def is_usable_scale(scale: Scale | None) -> bool:
@@ -96,7 +103,7 @@ def measure_quality(
     pyramid : Pyramid
         Of the frame; of a frame without a usable scale, built as if it were at working scale.
     scale : Scale or None
-        Of the frame. Without a usable one the field is refused and focus is not measured.
+        Of the frame. Without a usable one the field is refused, and what depends on it is not measured.
     limits : QualityLimits
         With the focus reference of the modality.
     relative : (H, W) ndarray of uint8, optional
@@ -104,48 +111,35 @@ def measure_quality(
 
     Notes
     -----
-    Focus measures are divided by the contrast variance, so that cell density does not matter; two of three
-    must fail, because fields of round cells have other spectra than fields of spread ones.
+    Two of three focus measures must fail, because fields of round cells have other spectra than fields of
+    spread ones.
     """
-    step = max(1, round(pyramid.zoom))
-    sample = pyramid.levels[0][::step, ::step]
-    below = np.cumsum(np.bincount(sample.ravel(), minlength=256))  # pixels at or below each gray level
-    darkest, brightest = np.searchsorted(below, (0.001 * below[255], 0.999 * below[255]))
-    flat = bool(brightest - darkest <= _FLAT_RANGE)
-    clipped_high, clipped_low = float((below[255] - below[253]) / below[255]), float(below[1] / below[255])
-    level = int(np.searchsorted(below, below[255] / 2)) / 255
-    coarse = estimate_coarse_background(pyramid)
-    low, middle, high = (float(value) for value in np.percentile(coarse, (5, 50, 95)))
-    focus: Focus = (None, None, None)
-    if is_usable_scale(scale) and not flat:
-        relative = flatten(pyramid) if relative is None else relative
-        focus = measure_focus(
-            (relative.astype(np.float32) - np.float32(128)) / np.float32(127), pyramid.um_per_px
-        )
-    flatness = (high - low) / middle if middle > 0 else None
+    light, texture = measure_light(pyramid), Texture()
+    usable = is_usable_scale(scale)
+    if usable and not light.flat:
+        texture = measure_texture(flatten(pyramid) if relative is None else relative, pyramid.um_per_px)
+    measured = {**asdict(light), **asdict(texture), "foreign": light.foreign if usable else None}
+    del measured["flat"]
     checks = (
         (Reason.NO_CALIBRATION, scale is None),
-        (Reason.SCALE_OUT_OF_RANGE, scale is not None and not is_usable_scale(scale)),
-        (Reason.FLAT_IMAGE, flat),
-        (Reason.OVEREXPOSED, clipped_high > limits.clipped_high),
-        (Reason.UNDEREXPOSED, clipped_low > limits.clipped_low),
-        (Reason.EXPOSURE, not limits.level_low <= level <= limits.level_high),
-        (Reason.UNEVEN_LIGHT, flatness is None or flatness > limits.flatness),
-        (Reason.BLUR, _is_blurred(focus, limits)),
+        (Reason.SCALE_OUT_OF_RANGE, scale is not None and not usable),
+        (Reason.FLAT_IMAGE, light.flat),
+        (Reason.OVEREXPOSED, light.clipped_high > limits.clipped_high or light.glare > limits.glare),
+        (Reason.UNDEREXPOSED, light.clipped_low > limits.clipped_low),
+        (Reason.EXPOSURE, not limits.level_low <= light.level <= limits.level_high),
+        (Reason.UNEVEN_LIGHT, light.flatness is None or light.flatness > limits.flatness),
+        (Reason.FOREIGN_MATTER, usable and light.foreign > limits.foreign),
+        (Reason.BLUR, _is_blurred(texture, limits)),
+        (Reason.NOISY, (texture.noise or 0.0) > limits.noise),
+        (Reason.MOTION, limits.anisotropy is not None and (texture.anisotropy or 1.0) > limits.anisotropy),
     )
     refused_by = tuple(reason for reason, fails in checks if fails)
     return replace(
-        unreadable_quality(scale, Reason.UNREADABLE_IMAGE),  # until every field below is measured
+        unreadable_quality(scale, Reason.UNREADABLE_IMAGE),  # until every field is measured
         passed=not refused_by,
         refused_by=refused_by,
         flags=(Reason.SCALE_ASSUMED,) if scale is not None and scale.source == "assumed" else (),
-        focus_laplacian=focus[0],
-        focus_tenengrad=focus[1],
-        focus_slope=focus[2],
-        clipped_high=clipped_high,
-        clipped_low=clipped_low,
-        level=level,
-        flatness=flatness,
+        **measured,
     )
 
 
@@ -167,23 +161,6 @@ def unreadable_quality(scale: Scale | None, reason: Reason) -> Quality:
     )
 
 
-def measure_focus(relative: NDArray[np.float32], um_per_px: float) -> Focus:
-    """Return Laplacian variance and Tenengrad over contrast variance, and the slope of the spectrum.
-
-    Of the (H, W) relative contrast at working scale; all lower when blurred. None without contrast, or where
-    a side under 32 px has no spectrum.
-    """
-    contrast = float(np.square(relative).mean())
-    if contrast <= 0:
-        return None, None, None
-    smooth = cv2.GaussianBlur(relative, (0, 0), _FOCUS_SIGMA_UM / um_per_px)
-    laplacian = float(cv2.Laplacian(smooth, cv2.CV_32F).var()) / contrast
-    down = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)
-    right = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8)
-    tenengrad = float((down * down + right * right).mean()) / contrast
-    return laplacian, tenengrad, _measure_slope(relative)
-
-
 def reference_from(qualities: Iterable[Quality]) -> FocusReference:
     """Return the focus reference of fields that are known to be sharp: medians, and the MAD of the slope.
 
@@ -198,41 +175,14 @@ def reference_from(qualities: Iterable[Quality]) -> FocusReference:
     return FocusReference(laplacian, tenengrad, slope, max(mad, _SLOPE_MAD_MIN))
 
 
-def _is_blurred(focus: Focus, limits: QualityLimits) -> bool:
+def _is_blurred(texture: Texture, limits: QualityLimits) -> bool:
     reference = limits.focus
     if reference is None:
         return False
-    least = (
-        limits.laplacian_fraction * reference.focus_laplacian,
-        limits.tenengrad_fraction * reference.focus_tenengrad,
-        reference.focus_slope - limits.slope_mads * reference.focus_slope_mad,
-    )
-    return sum(value is not None and value < low for value, low in zip(focus, least, strict=True)) >= 2
-
-
-def _measure_slope(relative: NDArray[np.float32]) -> float | None:
-    """Return the slope of log power over log frequency; -3 or lower when blurred."""
-    rows, cols = (min(side, _SPECTRUM_PX) for side in relative.shape)
-    if min(rows, cols) < _SPECTRUM_MIN_PX:
-        return None
-    top, left = (relative.shape[0] - rows) // 2, (relative.shape[1] - cols) // 2
-    middle = relative[top : top + rows, left : left + cols]
-    window, rings, counts = _spectrum_grid(rows, cols)
-    spectrum = cv2.dft((middle - middle.mean()) * window, flags=cv2.DFT_COMPLEX_OUTPUT)
-    power = np.square(spectrum).sum(axis=2)
-    sums = np.bincount(rings, power.ravel(), _SLOPE_BINS + 2)[1:-1]
-    used = counts > 0
-    edges = np.geomspace(*_SLOPE_BAND, _SLOPE_BINS + 1)
-    centers = np.log(np.sqrt(edges[1:] * edges[:-1]))[used]
-    levels = np.log(sums[used] / counts[used] + 1e-12)
-    offsets = centers - centers.mean()
-    return float((offsets * levels).sum() / (offsets * offsets).sum())
-
-
-@lru_cache(maxsize=4)
-def _spectrum_grid(rows: int, cols: int) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.intp]]:
-    """Return the Hann window, the frequency ring of each pixel of a spectrum, and the size of each ring."""
-    window = np.outer(np.hanning(rows), np.hanning(cols)).astype(np.float32)
-    frequency = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.fftfreq(cols)[None, :])
-    rings = np.digitize(frequency.ravel(), np.geomspace(*_SLOPE_BAND, _SLOPE_BINS + 1)).astype(np.uint8)
-    return window, rings, np.bincount(rings, minlength=_SLOPE_BINS + 2)[1:-1]
+    least = {
+        "focus_laplacian": limits.laplacian_fraction * reference.focus_laplacian,
+        "focus_tenengrad": limits.tenengrad_fraction * reference.focus_tenengrad,
+        "focus_slope": reference.focus_slope - limits.slope_mads * reference.focus_slope_mad,
+    }
+    found = [(getattr(texture, name), low) for name, low in least.items()]
+    return len([value for value, low in found if value is not None and value < low]) >= 2

@@ -186,6 +186,8 @@ def _standing(case: Case) -> list[Reason]:
         reasons.append(Reason.METHOD_UNVERIFIED)
     if case.rule.needs_controls and case.reference is None:
         reasons.append(Reason.NO_CONTROL_REFERENCE)
+    if sum(field.odd for field in evidence.fields) > len(evidence.fields) / 2:
+        reasons.append(Reason.OOD_CELLS)
     return reasons
 
 

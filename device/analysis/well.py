@@ -96,7 +96,12 @@ def gather_well(
     faults = [_refusals(reading, assay, modality, method) for reading in readings]
     accepted = [reading for reading, refusals in zip(readings, faults, strict=True) if not refusals]
     counts = [
-        FieldCount(number if r.field is None else r.field, **asdict(r.tally), p_toxic=r.p_toxic)
+        FieldCount(
+            number if r.field is None else r.field,
+            **asdict(r.tally),
+            p_toxic=r.p_toxic,
+            odd=Reason.OOD_CELLS in r.quality.flags,
+        )
         for number, r in enumerate(readings)
         if not faults[number]
     ]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.analysis.assess import AnalysisSettings, CellClassifier, assess
+from device.analysis.quality import limits_for
 from device.classifier import open_cell_classifier
 from device.errors import ConfigError, ImageError, ModelError
 from device.images import read_reduced
@@ -184,7 +185,7 @@ def _settings_and_bundle(
             raise ConfigError(
                 f"method paper without a model does not know the images; expected {' and '.join(missing)}"
             )
-        return AnalysisSettings(assay, modality, "paper", exact=args.exact), None
+        return AnalysisSettings(assay, modality, "paper", limits_for(assay), exact=args.exact), None
     bundle = find_bundle(args.model) if args.model is not None else _bundle_for(assay, modality)
     faults = fit_faults(bundle.card, assay=assay, modality=modality)
     if bundle.card.kind != "cell":

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from device.analysis.assess import AnalysisSettings
 from device.analysis.crops import CROP_PX, PREPROCESSING
+from device.analysis.ood import Familiar
 from device.analysis.pyramid import WORKING_UM_PER_PX
-from device.analysis.quality import FocusReference, QualityLimits
+from device.analysis.quality import FocusReference, limits_for
 from device.errors import ModelError
 from device.model_card.strict import parse_record
 from device.records import DEAD_CLASSES, Assay, CellClass, Method, Modality, ModelId, ScaleSource
@@ -29,9 +30,10 @@ BUNDLE_FILES = (MODEL_FILE, CARD_FILE, GOLDEN_FILE)
 FIELD_CLASSES = ("non_toxic", "toxic")
 """Classes of a field model, in the order of its logits."""
 
-THRESHOLDS = {"cell": ("accept_min", "dead_min"), "field": ("toxic_min", "non_toxic_max")}
-"""Thresholds that a card may state: of a cell model those of `AnalysisSettings`; of a field model the p_toxic
-from which, and up to which, the second opinion is toxic or non-toxic."""
+_FAMILIAR = ("energy_max", "distance_max")
+THRESHOLDS = {"cell": ("accept_min", "dead_min", *_FAMILIAR), "field": ("toxic_min", "non_toxic_max")}
+"""Thresholds that a card may state: of a cell model those of `AnalysisSettings` and of `ood.Familiar`; of a
+field model the p_toxic from which, and up to which, the second opinion is toxic or non-toxic."""
 
 Scalar = str | bool | int | float
 
@@ -114,7 +116,7 @@ class Card:
     temperature: float
     """Divides the logits before the softmax, > 0; fitted on the int8 logits of the calibration split."""
     thresholds: Mapping[str, float]
-    """Thresholds chosen on the validation split, by name (`THRESHOLDS`), 0 to 1."""
+    """Thresholds chosen on the validation split, by name (`THRESHOLDS`); 0 to 1 but for those of `ood`."""
     reference_quality: FocusReference | None
     """Focus of sharp training images, against which a field is judged; null tests no focus."""
     data: tuple[DataSource, ...]
@@ -143,6 +145,10 @@ class Golden:
     """(G, K) raw output `logits`."""
     features: NDArray[np.int8]
     """(G, D) raw output `features`."""
+    means: NDArray[np.float32] | None = None
+    """(C, D) of `ood.Familiar`; None where too few crops were there to learn from."""
+    whitening: NDArray[np.float32] | None = None
+    """(D, D) of `ood.Familiar`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,6 +163,15 @@ class Bundle:
     golden: Golden
     id: ModelId
     """`sha256` is that of SHA256SUMS and so covers model, card and golden inputs."""
+
+    @property
+    def familiar(self) -> Familiar | None:
+        """What the model was validated on; None for a bundle that does not say it."""
+        means, whitening = self.golden.means, self.golden.whitening
+        limits = [self.card.thresholds.get(key) for key in _FAMILIAR]
+        if means is None or whitening is None or limits[0] is None or limits[1] is None:
+            return None
+        return Familiar(means, whitening, limits[0], limits[1])
 
 
 def network_input(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -191,7 +206,7 @@ def card_text(card: Card) -> str:
 
 def settings_from_card(card: Card, *, method: Method = "hybrid") -> AnalysisSettings:
     """Return how to read fields with a cell model: its assay, modality, thresholds and focus reference."""
-    limits = QualityLimits(focus=card.reference_quality)
+    limits = limits_for(card.assay, card.reference_quality)
     settings = AnalysisSettings(card.assay, card.modality, method, limits)
     accept_min = card.thresholds.get("accept_min", settings.accept_min)
     dead_min = card.thresholds.get("dead_min", settings.dead_min)
@@ -230,7 +245,7 @@ def _range_faults(card: Card) -> list[str]:
     for key, value in card.thresholds.items():
         if key not in THRESHOLDS[card.kind]:
             faults.append(f"threshold {key!r} is unknown; expected {', '.join(THRESHOLDS[card.kind])}")
-        if not 0 <= value <= 1:
+        if key not in _FAMILIAR and not 0 <= value <= 1:
             faults.append(f"thresholds.{key} is {value}; expected 0 to 1")
     if len(card.classes) < 2 or len(set(card.classes)) < len(card.classes):
         faults.append(f"classes are {list(card.classes)}; expected 2 or more, each once")

@@ -4,10 +4,20 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from device.records import ModelId, Outcome, Quality, Reading, Reason, Tally
+from device.records import Frame, ModelId, Outcome, Quality, Reading, Reason, Scale, Tally
 
 START = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 MODEL = ModelId("phase-cell", "0" * 64, trusted=True)
+
+
+@pytest.fixture(scope="session")
+def make_frame():
+    """A function of an image that gives a frame of known scale."""
+
+    def make(image, um_per_px=0.65, **other):
+        return Frame(image, START, "test", 0, Scale(um_per_px, "measured"), **other)
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -15,12 +25,21 @@ def make_reading():
     """A function of live, rounded and lysed cells that gives the reading of an accepted field."""
 
     def make(
-        live=0, rounded=0, lysed=0, *, field=0, refused_by=(), source="measured", area_mm2=0.13, **other
+        live=0,
+        rounded=0,
+        lysed=0,
+        *,
+        field=0,
+        refused_by=(),
+        source="measured",
+        area_mm2=0.13,
+        odd=False,
+        **other,
     ):
         quality = Quality(
             passed=not refused_by,
             refused_by=tuple(refused_by),
-            flags=(Reason.SCALE_ASSUMED,) if source == "assumed" else (),
+            flags=(Reason.SCALE_ASSUMED,) * (source == "assumed") + (Reason.OOD_CELLS,) * odd,
             focus_laplacian=0.07,
             focus_tenengrad=6.0,
             focus_slope=-2.9,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from device.analysis.assess import AnalysisSettings, assess
+from device.analysis.assess import AnalysisSettings, Judgment, assess
 from device.analysis.counting import labels_in_frame
 from device.analysis.phantom import render_field
 from device.analysis.quality import FocusReference, QualityLimits
@@ -29,7 +29,7 @@ class BrightnessClassifier:
         middle = crops[:, 10:18, 10:18].mean(axis=(1, 2))
         dead = (middle > 160).astype(np.float32)
         live = (middle < 112).astype(np.float32)
-        return np.stack([live, dead, 1 - live - dead], axis=1)
+        return Judgment(np.stack([live, dead, 1 - live - dead], axis=1))
 
 
 class TwoClassClassifier(BrightnessClassifier):
@@ -38,7 +38,7 @@ class TwoClassClassifier(BrightnessClassifier):
 
     def __call__(self, crops):
         dead = crops[:, 10:18, 10:18].mean(axis=(1, 2)) > 128
-        return np.stack([~dead, dead], axis=1).astype(np.float32)
+        return Judgment(np.stack([~dead, dead], axis=1).astype(np.float32))
 
 
 class HalfToxic:
@@ -331,7 +331,7 @@ def test_a_model_without_the_class_other_is_refused_for_the_hybrid(phantom):
 def test_a_model_that_breaks_its_word_on_shapes_is_refused(phantom):
     class Broken(BrightnessClassifier):
         def __call__(self, crops):
-            return np.full((len(crops), 2), 0.5, np.float32)
+            return Judgment(np.full((len(crops), 2), 0.5, np.float32))
 
     with pytest.raises(ValueError, match="brightness gave shape"):
         assess(frame_of(phantom.image), Broken(), ADHERENT)

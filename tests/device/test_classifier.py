@@ -44,7 +44,9 @@ def test_probabilities_are_those_of_the_card_and_sum_to_one(bundle):
     classify = classifier.open_cell_classifier(bundle)
     assert classify.classes == (CellClass.LIVE, CellClass.DEAD, CellClass.OTHER)
     assert classify.id == bundle.id
-    probabilities = classify(bundle.golden.inputs)
+    judgment = classify(bundle.golden.inputs)
+    probabilities = judgment.probabilities
+    assert judgment.odd is None
     assert probabilities.dtype == np.float32
     assert probabilities.shape == (24, 3)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
@@ -60,7 +62,10 @@ def test_drawn_shapes_are_told_apart(bundle):
     crops[0][np.hypot(rows, cols) < 6] = 190
     crops[1][(rows / 4) ** 2 + (cols / 10) ** 2 < 1] = 92
     classify = classifier.open_cell_classifier(bundle)
-    assert [classify.classes[i] for i in classify(crops).argmax(axis=1)] == [CellClass.DEAD, CellClass.LIVE]
+    assert [classify.classes[i] for i in classify(crops).probabilities.argmax(axis=1)] == [
+        CellClass.DEAD,
+        CellClass.LIVE,
+    ]
 
 
 def test_a_crop_scores_the_same_alone_and_in_any_batch(bundle, monkeypatch):
@@ -72,12 +77,15 @@ def test_a_crop_scores_the_same_alone_and_in_any_batch(bundle, monkeypatch):
 
 
 def test_no_crops_give_no_probabilities(bundle):
-    assert classifier.open_cell_classifier(bundle)(np.zeros((0, 28, 28), np.uint8)).shape == (0, 3)
+    assert classifier.open_cell_classifier(bundle)(np.zeros((0, 28, 28), np.uint8)).probabilities.shape == (
+        0,
+        3,
+    )
 
 
 def test_black_and_white_crops_stay_finite(bundle):
     crops = np.stack([np.zeros((28, 28), np.uint8), np.full((28, 28), 255, np.uint8)])
-    assert np.isfinite(classifier.open_cell_classifier(bundle)(crops)).all()
+    assert np.isfinite(classifier.open_cell_classifier(bundle)(crops).probabilities).all()
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (1, 27, 28), (1, 28, 28, 1)])
@@ -147,7 +155,7 @@ def test_a_field_model_gives_the_probability_of_toxic(bundle):
     fields = with_card(bundle, kind="field", classes=("non_toxic", "toxic", "unused"))
     p_toxic = classifier.open_field_classifier(fields)(bundle.golden.inputs)
     np.testing.assert_array_equal(
-        p_toxic, classifier.open_cell_classifier(bundle)(bundle.golden.inputs)[:, 1]
+        p_toxic, classifier.open_cell_classifier(bundle)(bundle.golden.inputs).probabilities[:, 1]
     )
 
 

@@ -148,7 +148,13 @@ def test_a_living_cell_of_a_layer_stands_between_its_nucleus_and_the_middle_of_i
     labels = np.zeros((40, 60), np.uint16)
     labels[10:15, 10:31] = 1
     labels[30:35, 10:31] = 2
-    judged = Judged(centers_of((12, 12), (32, 12)), (LIVE, DEAD), np.array([0, 1], np.float32), in_layer=True)
+    judged = Judged(
+        centers_of((12, 12), (32, 12)),
+        (LIVE, DEAD),
+        np.array([0, 1], np.float32),
+        np.arange(2),
+        in_layer=True,
+    )
     middles = centers_of((12, 20), (32, 20))
     regions = Regions(labels, 0.65, 0, np.array([105, 105]), middles, np.array([[12, 12], [32, 12]]))
     count = count_cells(
@@ -161,7 +167,7 @@ def test_a_place_outside_its_own_region_gives_way_to_the_anchor():
     labels = np.zeros((40, 60), np.uint16)
     labels[5:35, 10:14] = labels[5:9, 10:40] = 1  # a hook: its middle lies outside
     rows, cols = np.nonzero(labels)
-    judged = Judged(centers_of((30, 12)), (LIVE,), np.array([0], np.float32), in_layer=True)
+    judged = Judged(centers_of((30, 12)), (LIVE,), np.array([0], np.float32), np.arange(1), in_layer=True)
     middle = centers_of((rows.mean(), cols.mean()))
     regions = Regions(labels, 0.65, 0, np.array([len(rows)]), middle, np.array([[30, 12]]))
     count = count_cells(

@@ -5,9 +5,9 @@ import cv2
 import numpy as np
 import pytest
 
-from device.analysis.phantom import render_field
+from device.analysis.phantom import Culture, render_field
 from device.analysis.pyramid import build_pyramid
-from device.analysis.quality import FocusReference, QualityLimits, measure_quality, reference_from
+from device.analysis.quality import FocusReference, QualityLimits, limits_for, measure_quality, reference_from
 from device.records import Reason, Scale
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -92,6 +92,93 @@ def test_focus_does_not_depend_on_the_brightness_of_the_lamp():
 )
 def test_bad_light_is_refused_with_its_reason(change, reason):
     assert reason in measure(change(field())).refused_by
+
+
+def move(image, length):
+    """Blur along a slanted line of 1.7 lengths, then add the noise that the sensor adds after it."""
+    kernel = np.zeros((2 * length + 1,) * 2, np.float32)
+    cv2.line(kernel, (length // 2, length // 3), (3 * length // 2, 5 * length // 3), 1, 1, cv2.LINE_AA)
+    return make_noisy(cv2.filter2D(image, -1, kernel / kernel.sum()), 1.5)
+
+
+def make_noisy(image, sigma):
+    noise = np.random.default_rng(1).normal(0, sigma, image.shape)
+    return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
+
+
+def large_field(modality, seed, **culture):
+    return render_field(
+        modality=modality, seed=seed, n_cells=60, dead_fraction=seed % 5 / 4, culture=Culture(**culture)
+    )
+
+
+@pytest.mark.parametrize("modality", ["phase", "brightfield"])
+@pytest.mark.parametrize("length", [6, 10])
+def test_a_field_that_moved_is_refused_and_one_that_stood_still_is_not(modality, length):
+    for seed in range(4):
+        image = large_field(modality, seed).image
+        assert measure(image).passed
+        assert Reason.MOTION in measure(move(image, length)).refused_by
+        assert measure(move(image, length), limits_for("suspension")).passed
+
+
+def test_a_grid_line_is_no_motion_and_a_small_field_tells_none():
+    image = large_field("phase", 1).image.copy()
+    image[200:206], image[:, 300:304] = 30, 30
+    assert measure(image).passed
+    assert measure(field()).anisotropy is None
+
+
+@pytest.mark.parametrize("modality", ["phase", "brightfield"])
+def test_noise_is_measured_in_units_of_the_background_and_refused(modality):
+    image = large_field(modality, 2).image
+    before = measure(image)
+    for sigma in (8.0, 30.0):
+        quality = measure(make_noisy(image, sigma))
+        added = sigma / (255 * before.level)
+        assert quality.noise == pytest.approx(np.hypot(before.noise, added), rel=0.15)
+        assert (Reason.NOISY in quality.refused_by) is (sigma > 20)
+
+
+def test_an_empty_field_is_not_noisy_or_uneven():
+    image = make_noisy(np.full((480, 640), 100, np.uint8), 3)
+    assert measure(image).refused_by == ()
+
+
+def test_noise_does_not_make_a_blurred_field_sharp(references):
+    for modality in ("phase", "brightfield"):
+        image = make_noisy(blur(field(modality, 20), 5), 3)
+        assert measure(image, limits_of(references[modality])).refused_by == (Reason.BLUR,)
+
+
+@pytest.mark.parametrize("modality", ["phase", "brightfield"])
+def test_a_large_bubble_is_foreign_matter_and_cells_are_none(modality):
+    for seed in range(3):
+        assert measure(large_field(modality, seed).image).foreign < 0.02
+    found = [large_field(modality, seed, bubbles=2, bubble_radius_um=110.0) for seed in range(6)]
+    rows, cols = np.mgrid[:480, :640]
+    for phantom in found:
+        inside = [
+            np.hypot(rows - b.row, cols - b.col) < b.radius_um / 0.65
+            for b in phantom.objects
+            if b.kind == "bubble"
+        ]
+        share, quality = np.any(inside, axis=0).mean(), measure(phantom.image)
+        assert (Reason.FOREIGN_MATTER in quality.refused_by) is (quality.foreign > 0.1)
+        assert quality.foreign > 0.1 or share < 0.18
+
+
+def test_saturated_round_cells_are_no_glare_and_a_saturated_patch_is():
+    image = render_field(modality="phase", seed=3, n_cells=90, dead_fraction=1.0).image
+    bright = brighten(image, 1.6)
+    quality = measure(bright)
+    assert quality.clipped_high > 0.02
+    assert quality.glare == 0
+    assert quality.passed
+    bright = bright.copy()
+    bright[100:180, 200:280] = 255
+    assert measure(bright).glare == pytest.approx(80 * 80 / image.size, rel=0.2)
+    assert Reason.OVEREXPOSED in measure(bright).refused_by
 
 
 @pytest.mark.parametrize("um_per_px", [1.31, 0.01, 0.0, -0.65, float("nan"), float("inf")])

@@ -107,6 +107,7 @@ TRUTH = [
     ("impossible probability", {"p_toxic": float("nan")}, INVALID, Reason.ANALYSIS_FAILED),
     ("invalid reading", {"outcome": INVALID, "reasons": (Reason.DRIFT,)}, INVALID, Reason.DRIFT),
     ("published scale", {"source": "published"}, NON_TOXIC, None),
+    ("odd cells", {"odd": True}, INCONCLUSIVE, Reason.OOD_CELLS),
     ("field model agrees", {"p_toxic": 0.05}, NON_TOXIC, None),
     ("field model is unsure", {"p_toxic": 0.5}, NON_TOXIC, None),
 ]
@@ -125,6 +126,7 @@ def test_a_healthy_well_is_non_toxic_only_if_nothing_speaks_against_it(
     ("what", "seen", "outcome"),
     [
         ("untrusted model", {"cell_model": None}, TOXIC),
+        ("odd cells", {"odd": True}, TOXIC),
         ("assumed scale", {"source": "assumed"}, TOXIC),
         ("field model says non-toxic", {"p_toxic": 0.05}, INCONCLUSIVE),
         ("field model is unsure", {"p_toxic": 0.5}, TOXIC),
@@ -496,3 +498,12 @@ def test_exactly_one_function_constructs_non_toxic():
         for name in _constructs_non_toxic(ast.parse(path.read_text("utf-8")))
     ]
     assert found == [("analysis/verdict.py", "_non_toxic")]
+
+
+@pytest.mark.parametrize(("n_odd", "outcome"), [(5, NON_TOXIC), (6, INCONCLUSIVE)])
+def test_a_majority_of_odd_fields_rules_out_non_toxic(readings, reference, n_odd, outcome):
+    healthy, odd = readings(*SHARES["healthy"]), readings(*SHARES["healthy"], odd=True)
+    verdict = judge(odd[:n_odd] + healthy[n_odd:], reference)
+    assert verdict.outcome is outcome
+    assert (Reason.OOD_CELLS in verdict.reasons) is (outcome is INCONCLUSIVE)
+    assert recompute(verdict) == verdict

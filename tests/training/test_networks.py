@@ -152,7 +152,7 @@ def test_the_station_loads_what_was_exported(bundle):
     assert loaded.card.input.zero_point == 0
     assert loaded.card.attribution == ("drawn; Apache-2.0",)
     assert not loaded.id.trusted
-    p = open_cell_classifier(loaded)(disks(6).x)
+    p = open_cell_classifier(loaded)(disks(6).x).probabilities
     assert p.argmax(axis=1).tolist() == [0, 1, 0, 1, 0, 1]
     assert len(loaded.golden.inputs) <= 64
 

@@ -1,7 +1,7 @@
 """Writes a run as the bundle that a station loads, and measures it through the station's own classifier."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,9 @@ from device.classifier import Int8Network, dequantize, open_network, runtime_nam
 from device.errors import ConfigError
 from device.model_card import Bundle, Card, Golden, Scalar
 from device.models import find_bundle, write_bundle
+from device.records import CellClass
 from training.export.convert import convert_int8
+from training.export.familiar import learn_familiar
 from training.export.parity import Parity, measure_parity
 from training.export.twin import twin_logits
 from training.fitting import fit_temperature, predict_logits
@@ -56,11 +58,24 @@ def export_run(
     model = convert_int8(network, samples.representative)
     int8 = Int8Network(model)
     x, y = _check_samples(samples)
-    logits = int8_logits(int8, x)
+    raw_logits, raw_features = int8.run(x)
+    logits = dequantize(raw_logits, int8.logits)
     temperature = fit_temperature(logits, y) if len(samples.val_y) >= CALIBRATION_MIN else run.temperature
     parity = measure_parity(predict_logits(network, x), logits, y, temperature)
-    card = _make_card(run, name or out.resolve().name, int8, temperature, parity)
-    write_bundle(out, card=card, model=model, golden=_make_golden(int8, samples))
+    familiar = None
+    if run.kind == "cell":
+        other = run.classes.index(CellClass.OTHER) if CellClass.OTHER in run.classes else None
+        features = dequantize(raw_features, int8.features)
+        familiar = learn_familiar(logits, features, y, temperature, other)
+    card, golden = (
+        _make_card(run, name or out.resolve().name, int8, temperature, parity),
+        _make_golden(int8, samples),
+    )
+    if familiar is not None:
+        limits = {"energy_max": familiar.energy_max, "distance_max": familiar.distance_max}
+        card = replace(card, thresholds=limits)
+        golden = replace(golden, means=familiar.means, whitening=familiar.whitening)
+    write_bundle(out, card=card, model=model, golden=golden)
     bundle = find_bundle(out.resolve())
     open_network(bundle)  # as the station opens it: card and golden outputs compared
     progress(describe_parity(parity))

@@ -66,6 +66,7 @@ def finish_bundle(
         )
     several = list(recipe_fields(recipe, dataset, "val", progress))
     thresholds, scores = choose_thresholds(bundle, several, progress)
+    thresholds = {**bundle.card.thresholds, **thresholds}
     metrics: dict[str, Metric] = {}
     for (name, _, _), found in zip(several, scores, strict=True):
         kind = "synthetic" if name == "rendered" else "semi-synthetic" if recipe.blend else "real"
