@@ -277,8 +277,8 @@ class Reading:
     labels: NDArray[np.uint16] = dataclass_field(
         default_factory=lambda: NO_LABELS, metadata={"payload": False}
     )
-    """Regions at working scale, 0 = background; not part of the payload (`counting.labels_in_frame` gives
-    them in pixels of the frame)."""
+    """Regions, 0 = background, at half the working scale (method `paper`: at working scale); not part of the
+    payload (`counting.labels_in_frame` gives them in pixels of the frame)."""
     glimpse: NDArray[np.uint8] = dataclass_field(
         default_factory=lambda: NO_GLIMPSE, metadata={"payload": False}
     )

@@ -34,6 +34,23 @@ def test_ci_runs_the_tests_and_nothing_else() -> None:
     assert commands == ["set -euo pipefail", 'exec "$(dirname "$0")/../tools/test"']
 
 
+def test_the_benchmark_runs_and_overwrites_nothing_when_quick(tmp_path: Path) -> None:
+    document = ROOT / "docs" / "benchmarks.md"
+    before = document.read_bytes()
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "bench", "--quick"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = [line.split(" | ") for line in done.stdout.splitlines()[2:]]
+    assert rows[0][1] == "`paper`, counting only"
+    assert rows[1][1] == "OpenCV"
+    assert all((row[4], row[5]) == ("50", "1.000 |") for row in rows), done.stdout
+    assert document.read_bytes() == before
+
+
 def test_help_works_from_any_folder_and_unknown_options_are_refused(tmp_path: Path) -> None:
     done = subprocess.run(
         [ROOT / "tools" / "test", "--help"], cwd=tmp_path, capture_output=True, text=True, check=True

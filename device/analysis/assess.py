@@ -7,7 +7,13 @@ from typing import Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from device.analysis.counting import Count, accept_cells, count_cells, judge_cells, tally_cells
+from device.analysis.counting import (
+    Count,
+    accept_cells,
+    count_cells,
+    judge_cells,
+    tally_cells,
+)
 from device.analysis.crops import cut_crops, shrink_field
 from device.analysis.flatten import flatten
 from device.analysis.ood import is_odd_field
@@ -37,7 +43,7 @@ Observe = Callable[[str, NDArray[np.generic] | None], None]
 
 REACH_UM: dict[Assay, float] = {"adherent": 32.0, "suspension": 14.0}
 """No region reaches farther from its center, um: half a spread cell, a swollen cell in a chamber."""
-MERGE_LIVE_UM: dict[Assay, float] = {"adherent": 12.0, "suspension": 0.0}
+MERGE_LIVE_UM: dict[Assay, float] = {"adherent": 13.0, "suspension": 0.0}
 """Living cells closer than this are one, um: spread cells are wide, and their flanks look like cells."""
 _AS_PRINTED = (CellClass.DEAD,)  # the paper as printed: whatever is counted is a dead cell
 _NOTHING = Count((), 0, NO_LABELS, 1.0, tally_cells((), None, 0.0))
@@ -227,6 +233,7 @@ def _count_hybrid(
     seeds, others = (0.5 * centers - np.float32(0.25) for centers in (judged.centers, rejected))
     reach_um = REACH_UM[settings.assay]
     regions = grow_regions(foreground, seeds, others, um_per_px=coarse_um, reach_um=reach_um)
+    judged = replace(judged, in_layer=settings.assay == "adherent")
     count = count_cells(judged, regions, pyramid, scale)
     watch("regions", count.labels)
     return count, None if judgment.odd is None else judgment.odd[judged.candidates]
@@ -256,7 +263,8 @@ def _count_as_the_paper(
         if observe is not None:
             observe("classify", None)
     areas = np.bincount(labels.ravel(), minlength=len(centers) + 1)[1:]
-    found = Regions(labels.astype(np.uint16), counted_in.um_per_px, 0, areas, centers)
+    anchors = np.rint(centers).astype(np.intp)
+    found = Regions(labels.astype(np.uint16), counted_in.um_per_px, 0, areas, centers, anchors)
     return count_cells(judged, found, counted_in, scale), odd
 
 

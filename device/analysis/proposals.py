@@ -25,7 +25,7 @@ _SENSITIVITY: dict[Modality, dict[str, float]] = {
 }
 SYMMETRY_MIN: dict[Assay, dict[Modality, float]] = {
     "suspension": {"phase": 0.3, "brightfield": 0.3},
-    "adherent": {"phase": 0.25, "brightfield": 0.2},
+    "adherent": {"phase": 0.2, "brightfield": 0.2},
 }
 """Least symmetry of a candidate, 0 to 2: spread cells are less round."""
 

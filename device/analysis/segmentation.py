@@ -45,6 +45,8 @@ class Regions:
     """(K,) pixels of the region of each center, > 0."""
     centroids: NDArray[np.float32]
     """(K, 2) mean row and column of each."""
+    anchors: NDArray[np.intp]
+    """(K, 2) a pixel of each: that of its center."""
 
 
 def find_foreground(
@@ -133,7 +135,7 @@ def grow_regions(
     labels = np.ascontiguousarray(labels[1:-1, 1:-1])
     labels.flags.writeable = False
     areas = np.bincount(labels.ravel(), minlength=n_cells + 1)[1 : n_cells + 1]
-    return Regions(labels, um_per_px, n_other, areas, _find_centroids(labels, centers))
+    return Regions(labels, um_per_px, n_other, areas, _find_centroids(labels, centers), places - 1)
 
 
 def _draw_disks(

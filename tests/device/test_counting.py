@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from device.analysis.counting import accept_cells, count_cells, judge_cells, labels_in_frame
+from device.analysis.counting import Judged, accept_cells, count_cells, judge_cells, labels_in_frame
 from device.analysis.pyramid import build_pyramid
 from device.analysis.segmentation import Regions
 from device.records import Cell, CellClass, Outcome, Quality, Reading, Scale, Tally
@@ -73,7 +73,7 @@ def count_squares(squares, *, classes, others=(), source="measured", shape=(40, 
     judged = judge_cells(centers, one_hot, ADHERENT, dead_min=0.5)
     pyramid = build_pyramid(np.zeros(shape, np.uint8), um_per_px)
     areas = np.full(len(squares), 25)
-    regions = Regions(labels, um_per_px, len(others), areas, centers)
+    regions = Regions(labels, um_per_px, len(others), areas, centers, np.rint(centers).astype(int))
     return count_cells(judged, regions, pyramid, Scale(um_per_px, source))
 
 
@@ -142,3 +142,35 @@ def test_masks_in_the_frame_have_its_size_and_every_label_in_its_place(zoom):
 
 def test_a_reading_without_regions_has_empty_masks():
     assert not labels_in_frame(reading_with(np.zeros((0, 0)), 30, 40, 1.0)).any()
+
+
+def test_a_living_cell_of_a_layer_stands_between_its_nucleus_and_the_middle_of_its_body():
+    labels = np.zeros((40, 60), np.uint16)
+    labels[10:15, 10:31] = 1
+    labels[30:35, 10:31] = 2
+    judged = Judged(
+        centers_of((12, 12), (32, 12)),
+        (LIVE, DEAD),
+        np.array([0, 1], np.float32),
+        np.arange(2),
+        in_layer=True,
+    )
+    middles = centers_of((12, 20), (32, 20))
+    regions = Regions(labels, 0.65, 0, np.array([105, 105]), middles, np.array([[12, 12], [32, 12]]))
+    count = count_cells(
+        judged, regions, build_pyramid(labels.astype(np.uint8), 0.65), Scale(0.65, "measured")
+    )
+    assert [(cell.row, cell.col) for cell in count.cells] == [(12, 16), (32, 12)]
+
+
+def test_a_place_outside_its_own_region_gives_way_to_the_anchor():
+    labels = np.zeros((40, 60), np.uint16)
+    labels[5:35, 10:14] = labels[5:9, 10:40] = 1  # a hook: its middle lies outside
+    rows, cols = np.nonzero(labels)
+    judged = Judged(centers_of((30, 12)), (LIVE,), np.array([0], np.float32), np.arange(1), in_layer=True)
+    middle = centers_of((rows.mean(), cols.mean()))
+    regions = Regions(labels, 0.65, 0, np.array([len(rows)]), middle, np.array([[30, 12]]))
+    count = count_cells(
+        judged, regions, build_pyramid(labels.astype(np.uint8), 0.65), Scale(0.65, "measured")
+    )
+    assert (count.cells[0].row, count.cells[0].col) == (30, 12)

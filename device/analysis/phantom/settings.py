@@ -34,7 +34,7 @@ class _Ranged:
 class Optics(_Ranged):
     """A microscope and its camera. The defaults are a 10x objective on a good day."""
 
-    defocus_um: float = _number(0.0, (-100.0, 100.0), (-10.0, 10.0), brightfield=(7.0, 16.0))
+    defocus_um: float = _number(0.0, (-100.0, 100.0), (-13.0, 13.0), brightfield=(6.0, 15.0))
     """Distance of the cells from focus, um; brightfield needs some to show live cells."""
     condenser_aperture: float = _number(0.12, (0.0, 0.3), (0.06, 0.15), brightfield=(0.05, 0.12))
     """Spread of the illumination (numerical aperture): what makes defocus blur."""
