@@ -238,6 +238,8 @@ class ModelId:
 
 NO_LABELS: NDArray[np.uint16] = np.zeros((0, 0), np.uint16)
 NO_LABELS.flags.writeable = False
+NO_GLIMPSE: NDArray[np.uint8] = np.zeros((0, 0), np.uint8)
+NO_GLIMPSE.flags.writeable = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -277,6 +279,10 @@ class Reading:
     )
     """Regions, 0 = background, at half the working scale (method `paper`: at working scale); not part of the
     payload (`counting.labels_in_frame` gives them in pixels of the frame)."""
+    glimpse: NDArray[np.uint8] = dataclass_field(
+        default_factory=lambda: NO_GLIMPSE, metadata={"payload": False}
+    )
+    """Middle of the field at a quarter of the working scale, to know it again; not part of the payload."""
     zoom: float = dataclass_field(default=1.0, metadata={"payload": False})
     """Pixels of the frame per pixel of `labels`; not part of the payload."""
 

@@ -21,6 +21,7 @@ from device.analysis.paper.chain import segment_as_the_paper
 from device.analysis.proposals import propose
 from device.analysis.pyramid import WORKING_UM_PER_PX, Pyramid, build_pyramid, halve
 from device.analysis.quality import QualityLimits, is_usable_scale, measure_quality, unreadable_quality
+from device.analysis.repeats import cut_glimpse
 from device.analysis.segmentation import Regions, find_foreground, grow_regions
 from device.records import (
     NO_LABELS,
@@ -191,7 +192,7 @@ def assess(
         watch("field", None)
     field_model = None if classify_field is None else classify_field.id
     reading = _to_reading(frame, quality, count, classify, settings)
-    return replace(reading, p_toxic=p_toxic, field_model=field_model)
+    return replace(reading, p_toxic=p_toxic, field_model=field_model, glimpse=cut_glimpse(relative))
 
 
 def refuse(

@@ -13,6 +13,7 @@ from device.analysis.plate import judge_controls, judge_sample
 from device.analysis.verdict import Stage, judge_well
 from device.analysis.well import HEALTHY, Evidence, gather_well, pool_reference
 from device.records import (
+    NO_GLIMPSE,
     Assay,
     Method,
     Modality,
@@ -87,17 +88,19 @@ def add(state: PlateState, reading: Reading) -> tuple[PlateState, Verdict | None
     """Return the state with `reading` in its well, and the provisional verdict of that well.
 
     A refused reading is counted but never enters the numbers of its well; one that `state` holds already
-    (same source, sequence number and time) changes nothing. No verdict where the well is not on the plate.
+    (same source, sequence number and time) changes nothing, nor does a live view that stays where it is. No
+    verdict where the well is not on the plate.
     """
     name = LIVE_WELL if state.rolling else reading.well
     index = next((i for i, well in enumerate(state.wells) if well.well == name), None)
     if index is None:
         return state, None
     before = state.readings[index]
-    if (reading.source, reading.sequence, reading.taken_at) not in {
+    again = state.rolling and reading.quality.refused_by == (Reason.DUPLICATE_FIELD,)
+    if not again and (reading.source, reading.sequence, reading.taken_at) not in {
         (known.source, known.sequence, known.taken_at) for known in before
     }:
-        slim = replace(reading, cells=(), labels=reading.labels[:0, :0])
+        slim = replace(reading, cells=(), labels=reading.labels[:0, :0], glimpse=NO_GLIMPSE)
         kept = (*before, slim)[-LIVE_FIELDS:] if state.rolling else (*before, slim)
         state = replace(state, readings=(*state.readings[:index], kept, *state.readings[index + 1 :]))
     return state, provisional(state, state.wells[index].well)

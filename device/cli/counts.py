@@ -19,7 +19,7 @@ from device.messages import payload
 from device.plates import write_table
 from device.records import Quality, Reading
 
-_OTHERS = {"source", "sequence", "taken_at", "well", "field", "tally", "labels", "zoom"}
+_OTHERS = {"source", "sequence", "taken_at", "well", "field", "tally", "labels", "glimpse", "zoom"}
 READING_KEYS = tuple(item.name for item in fields(Reading) if item.name not in _OTHERS)
 """Fields of `records.Reading` in a JSON line, null where a file could not be read."""
 _RESULT = ("file", "outcome", "reasons", "n_live", "n_dead", "n_other", "affected", "p_toxic")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from device.analysis.assess import AnalysisSettings, CellClassifier, assess
 from device.analysis.quality import limits_for
+from device.analysis.repeats import refuse_repeat
 from device.classifier import open_cell_classifier
 from device.errors import ConfigError, ImageError, ModelError
 from device.images import read_reduced
@@ -73,7 +74,16 @@ class FieldReader:
     def read(
         self, files: Sequence[FieldFile], *, keep: Keep | None = None, see: See | None = None
     ) -> Iterator[FieldResult]:
-        """Yield the result of each file, in the order of `files`."""
+        """Yield the result of each file, in their order; a field seen again in its well is refused."""
+        before: Reading | None = None
+        for result in self._read_all(files, keep, see):
+            reading = None if result.reading is None else refuse_repeat(result.reading, before)
+            before = reading if reading is not None and reading.quality.passed else before
+            yield replace(result, reading=reading)
+
+    def _read_all(
+        self, files: Sequence[FieldFile], keep: Keep | None, see: See | None
+    ) -> Iterator[FieldResult]:
         if self._workers == 1:
             for number, file in enumerate(files):
                 yield self._read(file, number, keep, see)

@@ -21,6 +21,7 @@ import numpy as np
 from device.analysis import plate_state
 from device.analysis.assess import assess, refuse
 from device.analysis.plate_state import PlateState
+from device.analysis.repeats import refuse_repeat
 from device.cameras import LostFrame, open_camera
 from device.cameras import Setup as CameraSetup
 from device.config import Config
@@ -64,6 +65,7 @@ class Station:
         self._mutex = threading.Lock()
         self._failure: Exception | None = None
         self._known_faults: set[str] = set()
+        self._before: Reading | None = None
         self._field_model = tools.classify_field.id if tools.classify_field is not None else None
         section, camera = config.station, config.camera
         setup = CameraSetup(
@@ -185,10 +187,13 @@ class Station:
             return self._invalid(frame, frame.reason)
         tools = self._tools
         try:
-            return assess(frame, tools.classify, tools.settings, classify_field=tools.classify_field)
+            reading = assess(frame, tools.classify, tools.settings, classify_field=tools.classify_field)
         except Exception as error:  # noqa: BLE001 - one frame must not end the station; the default is invalid
             self._log_once(f"analysis of {frame.source} failed", error)
             return self._invalid(frame, Reason.ANALYSIS_FAILED)
+        reading = refuse_repeat(reading, self._before, live=self._capture.live)
+        self._before = reading if reading.quality.passed else self._before  # the last accepted field
+        return reading
 
     def _invalid(self, found: Frame | LostFrame | Reading, reason: Reason) -> Reading:
         if not isinstance(found, Frame):
