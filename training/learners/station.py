@@ -25,7 +25,7 @@ def build(n_classes: int) -> keras.Model:
     0.48 M multiplications a crop against 7.7 M. The first convolution walks in steps of two: at 0.65 um/px
     neighboring pixels of a 10x objective say nearly the same. ReLU6 costs nothing in an int8 convolution and
     bounds what each layer gives: int8 needs a range that no crop leaves and steps that are fine in it. With
-    ReLU, single probabilities moved by .11 to .24 in conversion, by the crops that the ranges were taken from.
+    ReLU single probabilities moved by .11 to .24 in conversion, by the crops that gave the ranges.
     """
     image = keras.Input((28, 28, 1), name="crop")
     x = layers.Conv2D(FILTERS[0], 3, strides=2, padding="same", activation="relu6")(image)
