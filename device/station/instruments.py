@@ -5,6 +5,7 @@ from pathlib import Path
 
 from device.analysis.assess import AnalysisSettings, CellClassifier, FieldClassifier
 from device.analysis.grading import RULES, Rule, default_rule
+from device.baseline import qc_file, read_qc, with_baseline
 from device.cameras import camera_settings
 from device.classifier import open_cell_classifier, open_field_classifier
 from device.config import Config, read_config
@@ -32,12 +33,12 @@ class Instruments:
 
 
 def open_instruments(config: Config) -> Instruments:
-    """Open models and plate as the configuration names them.
+    """Open models and plate as the configuration names them, with the baseline that the station has learned.
 
     Raises
     ------
     ConfigError
-        If the rule is unknown or plate.csv has faults.
+        If the rule is unknown, plate.csv has faults, or the baseline is damaged or of another assay.
     ModelError
         If a model is missing, damaged, or made for another assay or modality.
     """
@@ -48,6 +49,7 @@ def open_instruments(config: Config) -> Instruments:
     else:
         bundle = _find(config, model.cell_model)
     settings = settings_from_card(bundle.card, method=station.method)
+    settings = with_baseline(settings, read_qc(qc_file(config), station.assay, station.modality))
     classify = open_cell_classifier(_fitting(config, bundle), num_threads=model.threads)
     classify_field = None
     if model.field_model is not None:
