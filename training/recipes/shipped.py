@@ -19,11 +19,11 @@ from training.recipes import Recipe
 from training.recipes.make import fit_recipe, prepare, recipe_fields
 
 Progress = Callable[[str], None]
-ACCEPT_MIN = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+ACCEPT_MIN = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Thresholds tried on validation fields: a candidate is a cell when 1 - p(other) reaches it. High ones pay:
 training draws classes equally often, while most candidates of a field are `other`."""
-DEAD_MIN = (0.3, 0.4, 0.6, 0.7)
-"""Beside one half: a cell is dead when p(dead | cell) reaches it."""
+DEAD_MIN = (0.4, 0.5, 0.6, 0.7, 0.85)
+"""Tried with each: a cell is dead when p(dead | cell) reaches it."""
 
 
 def make_bundle(recipe: Recipe, source: Path | None, run: Path, models: Path, progress: Progress) -> Bundle:
@@ -84,27 +84,25 @@ def finish_bundle(
 def choose_thresholds(
     bundle: Bundle, several: list[tuple[str, list[LabeledField], Scale]], progress: Progress
 ) -> tuple[dict[str, float], list[StationScores]]:
-    """Return the thresholds with the best mean F1 over the path of the station, and the scores of each set.
-
-    First `accept_min` is chosen with `dead_min` at one half, then `dead_min`.
-    """
+    """Return the thresholds with the best mean F1 over the path of the station, and the scores of each set."""
     method: Method = "hybrid" if CellClass.OTHER in bundle.card.classes else "paper"
     classify = open_cell_classifier(bundle)
 
-    def score(thresholds: dict[str, float]) -> tuple[float, dict[str, float], list[StationScores]]:
+    def score(thresholds: dict[str, float], n_resamples: int) -> list[StationScores]:
         settings = settings_from_card(replace(bundle.card, thresholds=thresholds), method=method)
-        scores = [score_station(read_fields(fields, classify, settings, um)) for _, fields, um in several]
-        f1 = [found.detection[name].f1 or 0.0 for found in scores for name in ("live", "dead")]
-        said = ", ".join(f"{value:.3f}" for value in f1)
-        progress(f"{thresholds}: F1 live, dead {said}")
-        return float(np.mean(f1)), thresholds, scores
+        results = (read_fields(fields, classify, settings, scale) for _, fields, scale in several)
+        return [score_station(result, n_resamples=n_resamples) for result in results]
 
-    # of equals the first: a stable choice
-    steps = [{"accept_min": value} for value in ACCEPT_MIN] if method == "hybrid" else [{}]
-    best = max((score(thresholds) for thresholds in steps), key=lambda found: found[0])
-    others = [score(best[1] | {"dead_min": value}) for value in DEAD_MIN]
-    _, thresholds, scores = max([best, *others], key=lambda found: found[0])
-    return thresholds, scores
+    best, chosen = -1.0, dict[str, float]()
+    for accept_min in ACCEPT_MIN if method == "hybrid" else (None,):
+        for dead_min in DEAD_MIN:
+            thresholds = {"dead_min": dead_min} | ({} if accept_min is None else {"accept_min": accept_min})
+            found = score(thresholds, 1)
+            f1 = [scores.detection[name].f1 or 0.0 for scores in found for name in ("live", "dead")]
+            progress(f"{thresholds}: F1 live, dead {', '.join(f'{value:.3f}' for value in f1)}")
+            if np.mean(f1) > best:
+                best, chosen = float(np.mean(f1)), thresholds
+    return chosen, score(chosen, 500)
 
 
 def station_metrics(scores: StationScores, data: str) -> dict[str, Metric]:
