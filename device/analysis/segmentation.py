@@ -95,8 +95,8 @@ def grow_regions(
 
     Notes
     -----
-    Components are labeled once. Those with one center are its region; only the bounding boxes of those with
-    several are given to `cv2.watershed`. It orders by the color difference of neighbors, not by level: an
+    Components are labeled once. Those with one center are its region; only those with several are given to
+    `cv2.watershed`, all at once. It orders by the color difference of neighbors, not by level: an
     inverted distance map lets the background eat the cells. The two-level picture it is given here makes it
     a geodesic split of touching cells. It also marks the border of the image as a ridge, hence the padding.
     """
@@ -105,7 +105,7 @@ def grow_regions(
     places = np.rint(centers).astype(np.intp).reshape(-1, 2) + 1
     seeds = _draw_disks(padded.shape, places, SEED_UM / um_per_px, np.uint16)
     domain = padded | (seeds > 0).view(np.uint8)
-    n, components, stats, _ = cv2.connectedComponentsWithStats(domain, ltype=cv2.CV_16U)
+    n, components = cv2.connectedComponents(domain, ltype=cv2.CV_16U)
     owner = components[places[:, 0], places[:, 1]]
     held = np.bincount(owner, minlength=n)
     rest = np.rint(others).astype(np.intp).reshape(-1, 2) + 1
@@ -118,17 +118,8 @@ def grow_regions(
     name[owner] = np.arange(1, n_cells + 1)
     name[strange] = n_cells + 1 + np.arange(n_other)
     labels = name[components]
-    picture = cv2.cvtColor(domain * 255, cv2.COLOR_GRAY2BGR)
-    for component in np.flatnonzero(held > 1).tolist():
-        left, top, width, height = (stats[component, :4] + np.array([-1, -1, 2, 2])).tolist()
-        box = np.s_[top : top + height, left : left + width]
-        inside = components[box] == component
-        markers = np.where(inside, seeds[box], n_cells + 1).astype(np.int32)
-        cv2.watershed(picture[box], markers)
-        markers[markers > n_cells] = 0
-        # a ridge runs between regions and along the rim of each: its pixels belong to a neighbor
-        beside = cv2.dilate(np.maximum(markers, 0).astype(np.uint16), np.ones((3, 3), np.uint8))
-        np.copyto(labels[box], np.where(markers < 0, beside, markers).astype(np.uint16), where=inside)
+    if (held > 1).any():
+        _split(labels, (held > 1)[components], seeds)
     near = _draw_disks(padded.shape, places, reach_um / um_per_px, np.uint8)
     labels = cv2.bitwise_and(labels, labels, mask=near | (labels > n_cells).view(np.uint8))
     np.copyto(labels, seeds, where=seeds > 0)
@@ -136,6 +127,21 @@ def grow_regions(
     labels.flags.writeable = False
     areas = np.bincount(labels.ravel(), minlength=n_cells + 1)[1 : n_cells + 1]
     return Regions(labels, um_per_px, n_other, areas, _find_centroids(labels, centers), places - 1)
+
+
+def _split(
+    labels: NDArray[np.uint16], clusters: NDArray[np.bool_], seeds: NDArray[np.unsignedinteger]
+) -> None:
+    """Write the watershed of the mask `clusters`, grown from the seeds in it, into `labels`."""
+    left, top, width, height = cv2.boundingRect(clusters.view(np.uint8))
+    box = np.s_[top - 1 : top + height + 1, left - 1 : left + width + 1]  # clusters keep off the padding
+    inside, background = clusters[box], 1 + int(seeds.max())
+    markers = np.where(inside, seeds[box], background).astype(np.int32)
+    cv2.watershed(cv2.cvtColor(inside.astype(np.uint8) * 255, cv2.COLOR_GRAY2BGR), markers)
+    markers[markers == background] = 0
+    # a ridge runs between regions and along the rim of each: its pixels belong to a neighbor
+    beside = cv2.dilate(np.maximum(markers, 0).astype(np.uint16), np.ones((3, 3), np.uint8))
+    np.copyto(labels[box], np.where(markers < 0, beside, markers).astype(np.uint16), where=inside)
 
 
 def _draw_disks(

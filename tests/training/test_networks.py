@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from device.analysis.crops import OUTSIDE
 from device.classifier import open_cell_classifier, open_network
 from device.errors import ConfigError, ModelError
 from device.images import write_png
+from device.model_card import network_input
 from device.models import find_bundle
 from device.plates import DatasetInfo
 from device.records import Scale
@@ -85,9 +87,27 @@ def test_table_2_has_355202_parameters_with_two_classes():
     assert pools == [(14, 14, 32), (7, 7, 64), (4, 4, 128)]
 
 
+def count_multiplications(model):
+    """Return the multiplications of one crop: outputs times the inputs that each of them sums."""
+    total = 0
+    for layer in model.layers:
+        if not layer.weights:
+            continue
+        kernel = layer.weights[0].shape
+        positions = int(np.prod(layer.output.shape[1:-1]))  # 1 for a dense layer
+        total += positions * int(np.prod(kernel))
+    return total
+
+
+def test_the_stations_network_takes_at_most_a_tenth_of_table_2s_work():
+    station, table2 = (count_multiplications(open_learner(kind)(4)) for kind in ("station", "table2"))
+    assert table2 == pytest.approx(7.71e6, rel=0.01)
+    assert station <= table2 / 10
+
+
 def test_learners_are_found_by_file_and_an_unknown_one_lists_them():
-    assert list_learners() == ["table2"]
-    with pytest.raises(ConfigError, match="expected one of table2"):
+    assert list_learners() == ["station", "table2"]
+    with pytest.raises(ConfigError, match="expected one of station, table2"):
         open_learner("table3")
 
 
@@ -113,6 +133,19 @@ def test_augmentation_keeps_range_shape_and_input():
     assert changed.dtype == np.float32
     assert np.abs(changed).max() <= 1
     assert np.array_equal(x, before)
+
+
+def test_augmentation_keeps_the_border_of_the_image_a_border():
+    x = np.full((64, 28, 28), 140, np.uint8)
+    x[:, :, 20:] = OUTSIDE
+    changed = augment(x, FitSettings(contrast=0.5, brightness=0.2, noise=0.1), np.random.default_rng(0))
+    beyond = changed == network_input(np.array(OUTSIDE, np.uint8))
+    share = beyond.mean(axis=(1, 2))
+    assert (share > 0.15).all()
+    assert (share < 0.45).all()
+    # all in one strip: whole rows or whole columns
+    assert all((b.all(axis=0) | b.all(axis=1)).any() for b in beyond)
+    assert np.unique(np.round(share, 3)).size > 1  # magnified more or less
 
 
 def test_temperature_undoes_overconfidence():

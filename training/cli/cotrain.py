@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from training.recipes.paper import co_train_material
 
     dataset = read_dataset(args.folder)
-    fit = FitSettings(epochs=args.epochs, batch=32, balanced=False, seed=args.seed)
+    fit = FitSettings("table2", epochs=args.epochs, batch=32, balanced=False, seed=args.seed)
     recipe = improvise(dataset, unit=args.unit, classes=args.classes, assay=args.assay, fit=fit)
     settings = PaperSettings(
         n_labeled=args.labels,

@@ -19,7 +19,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--out", type=Path, required=True, help="run folder to write")
     add_options(parser)
     parser.add_argument(
-        "--learner", default="table2", help="kind of network (default table2); an unknown one lists them"
+        "--learner", default="station", help="kind of network (default station); an unknown one lists them"
     )
     parser.add_argument("--labels", type=int, help="use only so many labeled training samples")
     parser.add_argument("--epochs", type=int, default=20, help="default 20")

@@ -28,7 +28,9 @@ class PaperSettings:
     """GAN steps of each later round, which starts from the GAN of the round before, > 0."""
     gan: GanSettings = field(default_factory=GanSettings)
     """Of the first round."""
-    fit: FitSettings = field(default_factory=lambda: FitSettings(epochs=20, batch=32, balanced=False))
+    fit: FitSettings = field(
+        default_factory=lambda: FitSettings("table2", epochs=20, batch=32, balanced=False)
+    )
     """Of both learners and of TC."""
     validation: float = 0.2
     """Share of the real labeled images that TC is chosen on: the paper's 80/20, 0 to 1."""

@@ -90,9 +90,10 @@ def _run(name: str, inputs: list[Any], options: Any) -> Any:  # noqa: ANN401
 
 
 def _activate(sums: Any, activation: int) -> Any:  # noqa: ANN401
-    """Return what an operator's fused activation makes of its sums: 0 is none, 1 ReLU."""
+    """Return what an operator's fused activation makes of its sums: 0 is none, 1 ReLU, 3 ReLU6."""
     import tensorflow as tf
 
-    if activation not in (0, 1):
+    kinds = {0: tf.identity, 1: tf.nn.relu, 3: tf.nn.relu6}
+    if activation not in kinds:
         raise ModelError(f"activation {activation} is unknown to the float twin; give the run with --run")
-    return tf.nn.relu(sums) if activation else sums
+    return kinds[activation](sums)

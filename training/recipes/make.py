@@ -25,7 +25,7 @@ from training.provenance import Run, RunSamples, file_sha256, tool_versions, wri
 from training.recipes import BlendSettings, Recipe, RenderSettings
 
 Progress = Callable[[str], None]
-N_REPRESENTATIVE = 300
+N_REPRESENTATIVE = 500
 """Crops that the int8 ranges are measured on."""
 RENDERED_SCALE = Scale(WORKING_UM_PER_PX, "measured")
 VISIBLE_MIN = 0.5
@@ -209,7 +209,7 @@ def write_fit(
 
 
 def representative(train: Samples, seed: int) -> Samples:
-    """Return up to 300 samples, classes in balance, for the ranges of int8."""
+    """Return up to 500 samples, classes in balance, for the ranges of int8."""
     rng = np.random.default_rng(seed)
     classes = np.unique(train.y)
     share = -(-N_REPRESENTATIVE // len(classes))

@@ -51,7 +51,7 @@ SMOKE = RecipeSettings(
         max_rounds=1,
         refit_steps=2,
         gan=GanSettings(steps=6, log_every=2, grid_at=(2, 4, 6)),
-        fit=FitSettings(epochs=2, batch=32, balanced=False),
+        fit=FitSettings("table2", epochs=2, batch=32, balanced=False),
     ),
 )
 """Everything once, in a minute: its figures mean nothing."""

@@ -14,21 +14,15 @@ _MANY_PX = 2**21  # smaller masks hold fewer than 65536 components, each being a
 
 
 class _Tile(NamedTuple):
-    """A component's box in the frame, ringed by background, and its place on the sheet."""
+    """A component's box in the frame, ringed by background, and the place of that box on the sheet."""
 
     owner: int
     frame: tuple[slice, slice]
+    place: tuple[slice, slice]
     pads: tuple[int, int, int, int]
-    """Rows and columns added at top, bottom, left and right, where the frame ends."""
-    row: int
-    col: int
-
-    @property
-    def place(self) -> tuple[slice, slice]:
-        """The box without its pads on the sheet."""
-        rows, cols = self.frame
-        row, col = self.row + self.pads[0], self.col + self.pads[2]
-        return np.s_[row : row + rows.stop - rows.start, col : col + cols.stop - cols.start]
+    """Rows and columns that go on at top, bottom, left and right, where the frame ends."""
+    shift: tuple[int, int]
+    """Rows and columns from the sheet to the frame."""
 
 
 def split_clusters(mask: NDArray[np.bool_], depth_px: float) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -46,29 +40,27 @@ def split_clusters(mask: NDArray[np.bool_], depth_px: float) -> tuple[NDArray[np
     if len(owners) == 0:
         return labels, centers
     tiles, shape = _lay_out(owners, reaches, stats, mask.shape)
-    solid, sheet = np.zeros(shape, np.uint8), np.zeros(shape, np.uint16)
+    sheet = np.zeros(shape, np.uint16)
     for number, tile in enumerate(tiles, start=1):
-        own = (components[tile.frame] == tile.owner).view(np.uint8)
-        np.multiply(own, np.uint16(number), out=sheet[tile.place])
-        # the distance knows nothing beyond the frame, so what is cut by its border goes on there
-        padded = cv2.copyMakeBorder(own, *tile.pads, cv2.BORDER_REPLICATE) if any(tile.pads) else own
-        solid[tile.row : tile.row + padded.shape[0], tile.col : tile.col + padded.shape[1]] = padded
-    distance = distance_to_background(solid.view(bool)) * (sheet > 0)
+        np.multiply(components[tile.frame] == tile.owner, np.uint16(number), out=sheet[tile.place])
+    own = (sheet > 0).view(np.uint8)
+    solid = own.copy()
+    for tile in tiles:
+        if max(tile.pads) > 1:
+            _go_on_beyond_the_frame(solid, own[tile.place], tile)
+    distance = distance_to_background(solid.view(bool)) * own
     markers = find_markers(distance, depth_px)
-    parts = flood(distance, markers)
-    marked = np.flatnonzero(markers)
-    of_part = np.zeros(int(markers.max()), np.intp)
-    of_part[markers.ravel()[marked] - 1] = sheet.ravel()[marked] - 1
+    tile_of, rank = _number_in_tiles(markers, sheet)
     # the first part of a component keeps its label, the others get new ones
-    _, first = np.unique(of_part, return_index=True)
-    is_new = np.ones(len(of_part), np.int32)
-    is_new[first] = 0
-    names = np.append(np.int32(0), len(centers) + np.cumsum(is_new, dtype=np.int32))
-    names[first + 1] = [tile.owner for tile in tiles]
-    shifts = np.array([[a.start - b.start for a, b in zip(t.frame, t.place, strict=True)] for t in tiles])
-    centers = np.concatenate([centers, np.empty((is_new.sum(), 2), np.float32)])
-    centers[names[1:] - 1] = find_centroids(parts) + shifts[of_part]
-    named, own = names[parts], (sheet > 0).view(np.uint8)
+    is_new = rank > 1
+    owner_of = np.array([0, *(tile.owner for tile in tiles)])
+    names = np.where(is_new, len(centers) + np.cumsum(is_new), owner_of[tile_of])
+    table = np.zeros((len(owner_of), rank.max() + 1), np.int32)
+    table[tile_of, rank] = names
+    named = table[sheet, flood(distance, markers)]
+    shifts = np.array([tile.shift for tile in tiles])[tile_of - 1]
+    centers = np.concatenate([centers, np.empty((np.count_nonzero(is_new), 2), np.float32)])
+    centers[names - 1] = find_centroids(named)[names - 1] + shifts
     for tile in tiles:
         cv2.copyTo(named[tile.place], own[tile.place], labels[tile.frame])
     return labels, centers
@@ -86,10 +78,11 @@ def find_clusters(mask: NDArray[np.bool_], labels: NDArray[np.int32]) -> NDArray
 
 def find_centroids(labels: NDArray[np.int32]) -> NDArray[np.float32]:
     """Return the (K, 2) mean row and column of each region, in the order of their labels."""
-    owners, (n_rows, n_cols) = labels.ravel(), labels.shape
+    inside = np.flatnonzero(labels)
+    owners = labels.ravel()[inside]
+    rows = inside // labels.shape[1]
     sizes = np.maximum(np.bincount(owners)[1:], 1)
-    places = np.repeat(np.arange(float(n_rows)), n_cols), np.tile(np.arange(float(n_cols)), n_rows)
-    sums = [np.bincount(owners, place)[1:] for place in places]
+    sums = [np.bincount(owners, place)[1:] for place in (rows, inside - labels.shape[1] * rows)]
     centroids: NDArray[np.float32] = (np.stack(sums, axis=1) / sizes[:, None]).astype(np.float32)
     return centroids
 
@@ -126,21 +119,58 @@ def _lay_out(
 ) -> tuple[list[_Tile], tuple[int, int]]:
     """Return tiles in shelves, the highest first, and the shape of the sheet that holds them."""
     n_rows, n_cols = shape
+    order = np.argsort(-stats[owners, cv2.CC_STAT_HEIGHT], kind="stable")
+    boxes = np.column_stack([owners, reaches, stats[owners, :4]])[order].tolist()
     tiles, row, col, shelf, width = [], 0, 0, 0, 0
-    for k in np.argsort(-stats[owners, cv2.CC_STAT_HEIGHT], kind="stable").tolist():
-        left, top, n_across, n_down = stats[owners[k], :4].tolist()
-        rows = slice(max(top - 1, 0), min(top + n_down + 1, n_rows))
-        cols = slice(max(left - 1, 0), min(left + n_across + 1, n_cols))
-        cut = top == 0, top + n_down == n_rows, left == 0, left + n_across == n_cols
-        above, below, before, behind = (int(reaches[k]) * is_cut for is_cut in cut)
+    for owner, reach, left, top, n_across, n_down in boxes:
+        first_row, end_row = max(top - 1, 0), min(top + n_down + 1, n_rows)
+        first_col, end_col = max(left - 1, 0), min(left + n_across + 1, n_cols)
+        above, below = reach * (top == 0), reach * (top + n_down == n_rows)
+        before, behind = reach * (left == 0), reach * (left + n_across == n_cols)
         # at an even distance from its place in the frame: labels are numbered by blocks of 2x2 pixels, and
         # their order decides where two floods meet
-        above, before = above + (above + rows.start) % 2, before + (before + cols.start) % 2
-        down, across = rows.stop - rows.start + above + below, cols.stop - cols.start + before + behind
+        above += (above + first_row) % 2
+        before += (before + first_col) % 2
+        n_down, n_across = end_row - first_row, end_col - first_col
+        down, across = above + n_down + below, before + n_across + behind
         down, across = down + down % 2, across + across % 2
         if col and col + across > n_cols:
             row, col, shelf = row + shelf, 0, 0
-        tiles.append(_Tile(int(owners[k]), (rows, cols), (above, below, before, behind), row, col))
+        at_row, at_col = row + above, col + before
+        tiles.append(
+            _Tile(
+                owner,
+                (slice(first_row, end_row), slice(first_col, end_col)),
+                (slice(at_row, at_row + n_down), slice(at_col, at_col + n_across)),
+                (above, below, before, behind),
+                (first_row - at_row, first_col - at_col),
+            )
+        )
         col, shelf = col + across, max(shelf, down)
         width = max(width, col)
     return tiles, (row + shelf, width)
+
+
+def _go_on_beyond_the_frame(solid: NDArray[np.uint8], own: NDArray[np.uint8], tile: _Tile) -> None:
+    """Let a component that the border cuts go on in `solid`: the distance knows nothing beyond the frame."""
+    (rows, cols), (above, below, before, behind) = tile.place, tile.pads
+    padded = cv2.copyMakeBorder(own, *tile.pads, cv2.BORDER_REPLICATE)
+    solid[rows.start - above : rows.stop + below, cols.start - before : cols.stop + behind] = padded
+
+
+def _number_in_tiles(
+    markers: NDArray[np.int32], sheet: NDArray[np.uint16]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Renumber `markers` from 1 in each tile, in their order; return the tile and the number of each.
+
+    So the labels that `flood` spreads fit into 8 bit.
+    """
+    marked = np.flatnonzero(markers)
+    old = markers.ravel()[marked] - 1
+    tile_of = np.zeros(int(markers.max()), np.intp)
+    tile_of[old] = sheet.ravel()[marked]
+    order = np.argsort(tile_of, kind="stable")
+    rank = np.zeros(len(order), np.intp)
+    rank[order] = np.arange(len(order)) - np.searchsorted(tile_of[order], tile_of[order]) + 1
+    markers.ravel()[marked] = rank[old]
+    return tile_of, rank

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+Narrow = NDArray[np.uint8] | NDArray[np.uint16]
 _STEPS_PER_PX = 8  # levels of the distance map per pixel: its own 5x5 chamfer is no more exact
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 _SQUARE = np.ones((3, 3), np.uint8)
@@ -43,7 +44,7 @@ def find_markers(distance: NDArray[np.float32], depth_px: float) -> NDArray[np.i
     The paper does not say what its markers are. 0 takes every maximum of the distance map, which splits cells
     at each bump of their outline.
     """
-    levels = np.minimum(np.rint(distance * _STEPS_PER_PX), 65535).astype(np.uint16)
+    levels = _to_narrow(np.rint(distance * _STEPS_PER_PX))
     lowered = cv2.subtract(levels, np.full_like(levels, max(1, round(depth_px * _STEPS_PER_PX))))
     # the highest maximum of a component has no pass to a higher one: it is a marker however low it is
     smooth = _reconstruct_gray(cv2.max(lowered, cv2.min(levels, np.ones_like(levels))), levels)
@@ -63,8 +64,7 @@ def flood(distance: NDArray[np.float32], markers: NDArray[np.int32]) -> NDArray[
     section. `cv2.watershed` does not do this: it orders by color difference, not by level, and on an
     inverted distance map lets the background eat the cells.
     """
-    labels = markers.astype(np.uint16)
-    whole_px = np.ceil(distance).astype(np.uint16)
+    labels, whole_px = _to_narrow(markers), _to_narrow(np.ceil(distance))
     for level in range(int(whole_px.max(initial=0)), 0, -1):
         free = (whole_px >= level) & (labels == 0)
         n_free = np.count_nonzero(free)
@@ -77,9 +77,15 @@ def flood(distance: NDArray[np.float32], markers: NDArray[np.int32]) -> NDArray[
     return labels.astype(np.int32)
 
 
-def _reconstruct_gray(marker: NDArray[np.uint16], mask: NDArray[np.uint16]) -> NDArray[np.uint16]:
+def _reconstruct_gray(marker: Narrow, mask: Narrow) -> Narrow:
     while True:
-        grown = np.asarray(cv2.min(cv2.dilate(marker, _SQUARE), mask), np.uint16)
+        grown: Narrow = cv2.min(cv2.dilate(marker, _SQUARE), mask)
         if np.array_equal(grown, marker):
             return grown
         marker = grown
+
+
+def _to_narrow(whole: NDArray[np.integer] | NDArray[np.floating]) -> Narrow:
+    """Return whole numbers from 0 on in 8 bit where they fit, which is twice as quick, else in 16."""
+    narrow: Narrow = np.minimum(whole, 65535).astype(np.uint8 if whole.max(initial=0) < 256 else np.uint16)
+    return narrow
