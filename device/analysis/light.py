@@ -18,7 +18,7 @@ _SHADING_UM_PER_PX = 8.0  # the background is looked at here
 _WINDOW_UM = 78.0  # of the median: removes cells
 _SIGMA_UM = 15.6  # of the Gaussian that smooths the median
 _STRANGE = 0.1  # a background that differs by more from the shading is no background, relative
-_DARK = 0.35  # rims of bubbles and clumps are darker than the shading by more than this share of it
+_DARK = 0.25  # rims of bubbles and clumps are darker than the shading by more than this share of it
 _RIM_UM = 9.0  # and thicker than the rim of a cell
 _BODY_UM2 = 1000.0  # a body is larger than a cell: 36 um across
 

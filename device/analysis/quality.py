@@ -13,6 +13,7 @@ from device.analysis.pyramid import COARSEST_UM_PER_PX, FINEST_UM_PER_PX, Pyrami
 from device.analysis.texture import Texture, measure_texture
 from device.records import Assay, Quality, Reason, Scale
 
+_MOVED_AND_BLURRED = 0.6  # of the limit of the anisotropy, where one measure of focus fails
 _SLOPE_MAD_MIN = 0.1  # a handful of like fields must not make the gate pickier than the measure is exact
 
 
@@ -120,6 +121,7 @@ def measure_quality(
         texture = measure_texture(flatten(pyramid) if relative is None else relative, pyramid.um_per_px)
     measured = {**asdict(light), **asdict(texture), "foreign": light.foreign if usable else None}
     del measured["flat"]
+    n_blurred = _count_blurred(texture, limits)
     checks = (
         (Reason.NO_CALIBRATION, scale is None),
         (Reason.SCALE_OUT_OF_RANGE, scale is not None and not usable),
@@ -129,9 +131,9 @@ def measure_quality(
         (Reason.EXPOSURE, not limits.level_low <= light.level <= limits.level_high),
         (Reason.UNEVEN_LIGHT, light.flatness is None or light.flatness > limits.flatness),
         (Reason.FOREIGN_MATTER, usable and light.foreign > limits.foreign),
-        (Reason.BLUR, _is_blurred(texture, limits)),
+        (Reason.BLUR, n_blurred >= 2),
         (Reason.NOISY, (texture.noise or 0.0) > limits.noise),
-        (Reason.MOTION, limits.anisotropy is not None and (texture.anisotropy or 1.0) > limits.anisotropy),
+        (Reason.MOTION, _moved(texture, limits, n_blurred)),
     )
     refused_by = tuple(reason for reason, fails in checks if fails)
     return replace(
@@ -175,14 +177,22 @@ def reference_from(qualities: Iterable[Quality]) -> FocusReference:
     return FocusReference(laplacian, tenengrad, slope, max(mad, _SLOPE_MAD_MIN))
 
 
-def _is_blurred(texture: Texture, limits: QualityLimits) -> bool:
+def _count_blurred(texture: Texture, limits: QualityLimits) -> int:
+    """Return how many of the three focus measures fail."""
     reference = limits.focus
     if reference is None:
-        return False
+        return 0
     least = {
         "focus_laplacian": limits.laplacian_fraction * reference.focus_laplacian,
         "focus_tenengrad": limits.tenengrad_fraction * reference.focus_tenengrad,
         "focus_slope": reference.focus_slope - limits.slope_mads * reference.focus_slope_mad,
     }
     found = [(getattr(texture, name), low) for name, low in least.items()]
-    return len([value for value, low in found if value is not None and value < low]) >= 2
+    return len([value for value, low in found if value is not None and value < low])
+
+
+def _moved(texture: Texture, limits: QualityLimits, n_blurred: int) -> bool:
+    """Return whether the field moved: far motion fills the spectrum with noise but fails a focus measure."""
+    if limits.anisotropy is None or texture.anisotropy is None:
+        return False
+    return texture.anisotropy > limits.anisotropy * (_MOVED_AND_BLURRED if n_blurred else 1.0)

@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -120,6 +121,17 @@ def test_a_field_that_moved_is_refused_and_one_that_stood_still_is_not(modality,
         assert measure(image).passed
         assert Reason.MOTION in measure(move(image, length)).refused_by
         assert measure(move(image, length), limits_for("suspension")).passed
+
+
+def test_far_motion_is_told_by_less_where_a_focus_measure_fails(references):
+    image = large_field("phase", 2).image
+    reference = replace(references["phase"], focus_tenengrad=1e-9, focus_slope=-99.0)
+    far, healthy = measure(move(image, 15)), measure(image)
+    between = QualityLimits(anisotropy=far.anisotropy / 0.8)
+    assert healthy.anisotropy < 0.6 * between.anisotropy < far.anisotropy < between.anisotropy
+    assert measure(move(image, 15), between).passed
+    assert measure(move(image, 15), replace(between, focus=reference)).refused_by == (Reason.MOTION,)
+    assert measure(image, replace(between, focus=reference)).passed
 
 
 def test_a_grid_line_is_no_motion_and_a_small_field_tells_none():

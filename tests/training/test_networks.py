@@ -15,7 +15,7 @@ from device.plates import DatasetInfo
 from device.records import Scale
 from training.cli import main
 from training.dataset import Entry, Samples, TrueCell, write_dataset
-from training.export import convert
+from training.export import convert, familiar
 from training.export.parity import measure_parity
 from training.fitting import FitSettings, augment, fit_network, fit_temperature, mean_nll, predict
 from training.gan import GanSettings, generate_samples, open_gan, tile_images
@@ -188,6 +188,19 @@ def test_the_station_loads_what_was_exported(bundle):
     p = open_cell_classifier(loaded)(disks(6).x).probabilities
     assert p.argmax(axis=1).tolist() == [0, 1, 0, 1, 0, 1]
     assert len(loaded.golden.inputs) <= 64
+
+
+def test_an_exported_model_knows_its_validation_crops_and_no_checkerboard(run, bundle, tmp_path, monkeypatch):
+    assert find_bundle(bundle).familiar is None  # learned from enough crops only
+    monkeypatch.setattr(familiar, "CELLS_MIN", 10)
+    main(["export", str(run), "--out", str(tmp_path / "blobs"), "--int8"])
+    loaded = find_bundle(tmp_path / "blobs")
+    assert loaded.familiar.means.shape == (2, loaded.card.n_features)
+    classify = open_cell_classifier(loaded)
+    odd = classify(loaded.golden.inputs).odd
+    assert odd.mean() < 0.5  # training crops among them, seen through the covariance of 24 others
+    board = (np.indices((28, 28)).sum(axis=0) // 4 % 2 * 250).astype(np.uint8)
+    assert classify(board[None]).odd.all()
 
 
 def test_int8_dense_layers_are_per_tensor_and_operators_old_enough(bundle, monkeypatch):
