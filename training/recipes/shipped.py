@@ -84,7 +84,7 @@ def finish_bundle(
 def choose_thresholds(
     bundle: Bundle, several: list[tuple[str, list[LabeledField], Scale]], progress: Progress
 ) -> tuple[dict[str, float], list[StationScores]]:
-    """Return the thresholds with the best mean F1 over the path of the station, and the scores of each set."""
+    """Return the thresholds with the best mean F1 over the path of the station, and each set's scores."""
     method: Method = "hybrid" if CellClass.OTHER in bundle.card.classes else "paper"
     classify = open_cell_classifier(bundle)
 
