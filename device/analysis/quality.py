@@ -11,7 +11,7 @@ from device.analysis.flatten import flatten
 from device.analysis.light import measure_light
 from device.analysis.pyramid import COARSEST_UM_PER_PX, FINEST_UM_PER_PX, Pyramid
 from device.analysis.texture import Texture, measure_texture
-from device.records import Assay, Quality, Reason, Scale
+from device.records import Assay, Modality, Quality, Reason, Scale
 
 _MOVED_AND_BLURRED = 0.6  # of the limit of the anisotropy, where one measure of focus fails
 _SLOPE_MAD_MIN = 0.1  # a handful of like fields must not make the gate pickier than the measure is exact
@@ -80,9 +80,16 @@ class QualityLimits:
                 raise ValueError(f"limits.{name} is {getattr(self, name)}; expected {expected}")
 
 
-def limits_for(assay: Assay, focus: FocusReference | None = None) -> QualityLimits:
-    """Return the limits of an assay: motion is not tested in chambers."""
-    return QualityLimits(focus) if assay == "adherent" else QualityLimits(focus, anisotropy=None)
+def limits_for(assay: Assay, modality: Modality, focus: FocusReference | None = None) -> QualityLimits:
+    """Return the limits of an assay and modality.
+
+    In chambers motion is not tested. Spread cells are so pale in brightfield that noise looks like them: of
+    nothing but noise of 0.08 a model made 119 cells.
+    """
+    limits = QualityLimits(focus)
+    if assay == "suspension":
+        return replace(limits, anisotropy=None)
+    return replace(limits, noise=0.05) if modality == "brightfield" else limits
 
 
 def is_usable_scale(scale: Scale | None) -> bool:

@@ -195,7 +195,7 @@ def _settings_and_bundle(
             raise ConfigError(
                 f"method paper without a model does not know the images; expected {' and '.join(missing)}"
             )
-        return AnalysisSettings(assay, modality, "paper", limits_for(assay), exact=args.exact), None
+        return AnalysisSettings(assay, modality, "paper", limits_for(assay, modality), exact=args.exact), None
     bundle = find_bundle(args.model) if args.model is not None else _bundle_for(assay, modality)
     faults = fit_faults(bundle.card, assay=assay, modality=modality)
     if bundle.card.kind != "cell":

@@ -206,7 +206,7 @@ def card_text(card: Card) -> str:
 
 def settings_from_card(card: Card, *, method: Method = "hybrid") -> AnalysisSettings:
     """Return how to read fields with a cell model: its assay, modality, thresholds and focus reference."""
-    limits = limits_for(card.assay, card.reference_quality)
+    limits = limits_for(card.assay, card.modality, card.reference_quality)
     settings = AnalysisSettings(card.assay, card.modality, method, limits)
     accept_min = card.thresholds.get("accept_min", settings.accept_min)
     dead_min = card.thresholds.get("dead_min", settings.dead_min)

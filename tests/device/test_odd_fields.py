@@ -58,6 +58,18 @@ def test_an_empty_dish_has_no_cells(read):
     assert reading.affected is None
 
 
+@pytest.mark.parametrize(
+    ("name", "sigma"), [("phase-cell", 9.0), ("brightfield-cell", 4.5), ("chamber-cell", 9.0)]
+)
+def test_as_much_noise_as_the_gate_lets_pass_is_no_culture(make_frame, name, sigma):
+    bundle = find_bundle(name)
+    noise = np.random.default_rng(3).normal(100, sigma, (480, 640))
+    frame = make_frame(np.clip(noise, 0, 255).astype(np.uint8))
+    reading = assess(frame, open_cell_classifier(bundle), settings_from_card(bundle.card))
+    assert reading.quality.passed
+    assert Reason.TOO_FEW_CELLS in reading.quality.flags
+
+
 def test_a_ruled_chamber_without_cells_has_none(read):
     assert_is_no_culture(read(drawn(grid=True)))
 

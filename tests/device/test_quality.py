@@ -120,7 +120,7 @@ def test_a_field_that_moved_is_refused_and_one_that_stood_still_is_not(modality,
         image = large_field(modality, seed).image
         assert measure(image).passed
         assert Reason.MOTION in measure(move(image, length)).refused_by
-        assert measure(move(image, length), limits_for("suspension")).passed
+        assert measure(move(image, length), limits_for("suspension", modality)).passed
 
 
 def test_far_motion_is_told_by_less_where_a_focus_measure_fails(references):
@@ -150,6 +150,15 @@ def test_noise_is_measured_in_units_of_the_background_and_refused(modality):
         added = sigma / (255 * before.level)
         assert quality.noise == pytest.approx(np.hypot(before.noise, added), rel=0.15)
         assert (Reason.NOISY in quality.refused_by) is (sigma > 20)
+
+
+def test_limits_depend_on_assay_and_modality():
+    image = make_noisy(np.full((480, 640), 100, np.uint8), 7)
+    assert measure(image, limits_for("adherent", "phase")).passed
+    assert measure(image, limits_for("adherent", "brightfield")).refused_by == (Reason.NOISY,)
+    assert limits_for("suspension", "brightfield").anisotropy is None
+    reference = FocusReference(1, 1, -2, 0.1)
+    assert limits_for("adherent", "phase", reference).focus is reference
 
 
 def test_an_empty_field_is_not_noisy_or_uneven():
