@@ -5,7 +5,7 @@ from keras import layers
 
 FILTERS = (8, 16, 32)
 N_FEATURES = 32
-STEP_NOISE = 0.02
+STEP_NOISE = 0.035
 """Standard deviation of the noise on activations of 0 to 6 in training."""
 
 
