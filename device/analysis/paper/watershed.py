@@ -53,10 +53,14 @@ def find_markers(distance: NDArray[np.float32], depth_px: float) -> NDArray[np.i
     return np.asarray(cv2.connectedComponents(peaks, connectivity=8, ltype=cv2.CV_32S)[1], np.int32)
 
 
-def flood(distance: NDArray[np.float32], markers: NDArray[np.int32]) -> NDArray[np.int32]:
+def flood(
+    distance: NDArray[np.float32], markers: NDArray[np.int32], *, quick: bool = False
+) -> NDArray[np.int32]:
     """Return the watershed of -distance: foreground pixels with the label of the marker they fall to.
 
-    Regions of the (M, N) map in px have no ridges between them; `markers` are fewer than 65536.
+    Regions of the (M, N) map in px have no ridges between them; `markers` are fewer than 65536. `quick` grows
+    by one pixel a section and fills the rest in the last: a third of the cost, and up to an eighth of the
+    pixels of lumpy clusters go to a neighbor.
 
     Notes
     -----
@@ -72,7 +76,7 @@ def flood(distance: NDArray[np.float32], markers: NDArray[np.int32]) -> NDArray[
             labels = cv2.copyTo(cv2.dilate(labels, _CROSS), free.view(np.uint8), labels)
             free &= labels == 0
             n_before, n_free = n_free, np.count_nonzero(free)
-            if n_free == n_before:
+            if n_free == n_before or (quick and level > 1):
                 break
     return labels.astype(np.int32)
 
