@@ -49,8 +49,8 @@ class FitSettings:
     noise: float = 0.0
     """Largest standard deviation of added noise, network units, 0 to 0.2: lets faint crops bear int8."""
     step_noise: float = 0.035
-    """Standard deviation that the noise layers of a network get, activations of 0 to 6 in mind: 1.5 int8
-    steps, so that it bears the conversion. Costs F1 where cells are faint, >= 0."""
+    """Noise on activations of 0 to 6 in training, standard deviation, >= 0: 1.5 int8 steps, so that the
+    network bears the conversion. Costs F1 where cells are faint."""
     balanced: bool = True
     """Draw each class equally often."""
     seed: int = 0
@@ -104,10 +104,7 @@ def fit_network(
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
-    model = open_learner(settings.learner)(len(train.classes))
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.GaussianNoise):
-            layer.stddev = settings.step_noise
+    model = open_learner(settings.learner)(len(train.classes), settings.step_noise)
     steps = settings.steps_per_epoch or max(1, -(-len(train) // settings.batch))
     rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps * settings.epochs, alpha=0.02)
     step = _make_step(model, keras.optimizers.Adam(rate), settings.smoothing)

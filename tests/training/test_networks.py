@@ -80,7 +80,7 @@ def bundle(run, tmp_path_factory):
 
 
 def test_table_2_has_355202_parameters_with_two_classes():
-    model = open_learner("table2")(2)
+    model = open_learner("table2")(2, 0.0)
     assert model.count_params() == 355_202
     assert predict(model, np.zeros((3, 28, 28), np.uint8))["features"].shape == (3, 128)
     pools = [layer.output.shape[1:] for layer in model.layers if "pool" in layer.name]
@@ -100,7 +100,7 @@ def count_multiplications(model):
 
 
 def test_the_stations_network_takes_at_most_a_tenth_of_table_2s_work():
-    station, table2 = (count_multiplications(open_learner(kind)(4)) for kind in ("station", "table2"))
+    station, table2 = (count_multiplications(open_learner(kind)(4, 0.0)) for kind in ("station", "table2"))
     assert table2 == pytest.approx(7.71e6, rel=0.01)
     assert station <= table2 / 10
 
@@ -216,7 +216,7 @@ def test_int8_dense_layers_are_per_tensor_and_operators_old_enough(bundle, monke
 def test_per_channel_dense_layers_are_refused(monkeypatch):
     monkeypatch.setattr(convert, "PER_TENSOR_DENSE", "no_such_switch")
     with pytest.raises(ModelError, match="weight scales, expected 1"):
-        convert.convert_int8(open_learner("table2")(2), disks(8).x)
+        convert.convert_int8(open_learner("table2")(2, 0.0), disks(8).x)
 
 
 def test_parity_holds_against_the_run_and_against_the_float_twin(bundle, run, folder, capsys):

@@ -1,6 +1,6 @@
 """Networks that can be fitted: one file a kind, the kind is the file's name.
 
-A kind defines `build(n_classes) -> keras.Model`: input (N, 28, 28, 1) real from `model_card.network_input`,
+A kind defines `build(n_classes, step_noise) -> keras.Model`: input (N, 28, 28, 1) real from `model_card.network_input`,
 two named outputs, `logits` (N, n_classes) and `features` (N, D), the layer before. It never sets a seed: the
 trainer does. Listing kinds imports none of them, and so not TensorFlow.
 """
@@ -21,7 +21,7 @@ def list_learners() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
-def open_learner(kind: str) -> Callable[[int], "keras.Model"]:
+def open_learner(kind: str) -> Callable[[int, float], "keras.Model"]:
     """Return `build` of a kind.
 
     Raises
@@ -31,5 +31,5 @@ def open_learner(kind: str) -> Callable[[int], "keras.Model"]:
     """
     if kind not in list_learners():
         raise ConfigError(f"unknown learner {kind!r}; expected one of {', '.join(list_learners())}")
-    build: Callable[[int], keras.Model] = importlib.import_module(f"training.learners.{kind}").build
+    build: Callable[[int, float], keras.Model] = importlib.import_module(f"training.learners.{kind}").build
     return build

@@ -9,13 +9,13 @@ SLOPE = 0.1
 """Of LeakyReLU; the paper does not state it, 0.1 is common for this network."""
 
 
-def build(n_classes: int) -> keras.Model:
+def build(n_classes: int, _step_noise: float = 0.0) -> keras.Model:
     """Return the untrained network.
 
     Parameters
     ----------
     n_classes : int
-        Logits, > 1; the paper has 2.
+        Logits, > 1; the paper has 2. It knows no noise: a second argument changes nothing.
 
     Returns
     -------
