@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from accuracy_reading import Model, tell
 
-from device.analysis.assess import AnalysisSettings
+from device.analysis.assess import AnalysisSettings, Judgment
 from device.analysis.phantom import render_field, vary, vary_culture
 from device.classifier import softmax
 from device.records import CellClass, Modality, ModelId, Scale
@@ -68,8 +68,8 @@ class _Float:
     classes: tuple[CellClass, ...]
     id: ModelId
 
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
-        return softmax(self.fitted.logits(crops), self.fitted.temperature)
+    def __call__(self, crops: np.ndarray) -> Judgment:
+        return Judgment(softmax(self.fitted.logits(crops), self.fitted.temperature))
 
 
 def fit_model(

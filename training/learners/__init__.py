@@ -1,8 +1,8 @@
 """Networks that can be fitted: one file a kind, the kind is the file's name.
 
 A kind defines `build(n_classes, step_noise) -> keras.Model`: input (N, 28, 28, 1) real from
-`model_card.network_input`, two named outputs, `logits` (N, n_classes) and `features` (N, D), the layer before.
-It never sets a seed: the trainer does. Listing kinds imports none of them, and so not TensorFlow.
+`model_card.network_input`, two named outputs, `logits` (N, n_classes) and `features` (N, D), the layer
+before. It never sets a seed: the trainer does. Listing kinds imports none of them, and so not TensorFlow.
 """
 
 import importlib
