@@ -49,9 +49,10 @@ def measure_distance(
     features: NDArray[np.float32], means: NDArray[np.float32], whitening: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Return (K,) the squared Mahalanobis distance of (K, D) features from the nearest class mean."""
-    points, centers = features @ whitening, means @ whitening
+    # einsum, not @: BLAS would wake a second thread, which then spins through the next stages
+    points, centers = (np.einsum("kd,de->ke", rows, whitening) for rows in (features, means))
     squares = np.square(points).sum(axis=1)[:, None] + np.square(centers).sum(axis=1)
-    distances = squares - 2 * points @ centers.T
+    distances = squares - 2 * np.einsum("kd,cd->kc", points, centers)
     return np.asarray(distances.min(axis=1), np.float32)
 
 
