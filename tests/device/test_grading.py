@@ -13,7 +13,6 @@ from device.analysis.grading import (
     EXTRACT,
     REACTIVITY,
     RULES,
-    TOXIC_ABOVE_GRADE,
     VIABILITY,
     correct_background,
     default_rule,
