@@ -2,8 +2,8 @@
 
 import argparse
 import json
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,6 @@ from device.cli.options import (
 
 if TYPE_CHECKING:
     from device.baseline import QcState
-    from device.config import Config
     from device.records import Assay, Modality, Reading
 
 
@@ -64,18 +63,24 @@ def run(args: argparse.Namespace) -> int:
     """Make one control run; return 0 in control or while the baseline is learned, 3 otherwise."""
     from datetime import UTC, datetime
 
+    from device.analysis.control import draw_control_chart
     from device.baseline import note_run, write_qc
     from device.cli import DONE, REFUSED
+    from device.images import write_png
     from device.messages import rfc3339
 
-    path, state, readings = _read_folder(args) if args.folder is not None else _read_station(args)
+    path, state, readings = _read_station(args) if args.folder is None else _read_folder(args)
     state = note_run(state, readings, rfc3339(datetime.now(UTC)))
     write_qc(path, state)
-    chart = _draw(path, state)
-    print(_as_json(state, readings, chart) if args.json else _as_text(state, readings, chart))
+    chart = None
+    if state.baseline is not None:
+        chart = path.with_suffix(".png")
+        write_png(chart, draw_control_chart(state.runs, state.baseline.learned))
+    refusals = Counter(str(reason) for reading in readings for reason in reading.quality.refused_by)
+    print(_as_json(state, refusals, chart) if args.json else _as_text(state, refusals, chart))
     newest = state.runs[-1]
     found = newest.comparison
-    bad = newest.n_refused == newest.n_fields or (found is not None and bool(found.out or found.reasons))
+    bad = newest.n_refused == newest.n_fields or (found is not None and (found.out or found.reasons))
     return REFUSED if bad else DONE
 
 
@@ -96,20 +101,40 @@ def _read_folder(args: argparse.Namespace) -> "tuple[Path, QcState, list[Reading
     state = _open_state(args, path, reader.settings.assay, reader.settings.modality)
     reader.settings = with_baseline(reader.settings, state)
     results = list(reader.read([FieldFile(file) for file in files[: args.fields]]))
-    unreadable = [str(result.error) for result in results if result.reading is None]
+    unreadable = [result.error for result in results if result.error is not None]
     if unreadable:
         raise ConfigError(unreadable)
     return path, state, [result.reading for result in results if result.reading is not None]
 
 
 def _read_station(args: argparse.Namespace) -> "tuple[Path, QcState, list[Reading]]":
-    from device.baseline import qc_file
-    from device.station.instruments import load_config
+    """Read the camera's next frames, each by the way of the station."""
+    from device.analysis.assess import assess
+    from device.analysis.repeats import refuse_repeat
+    from device.baseline import qc_file, with_baseline
+    from device.cameras import LostFrame, Setup, open_camera
+    from device.records import Scale
+    from device.station.instruments import load_config, open_instruments
 
     config = load_config(args.config)
+    station, camera_section = config.station, config.camera
     path = args.state or qc_file(config)
-    state = _open_state(args, path, config.station.assay, config.station.modality)
-    return path, state, list(_read_camera(config, state, args.fields or 10))
+    state = _open_state(args, path, station.assay, station.modality)
+    tools = open_instruments(config)
+    settings = with_baseline(tools.settings, state)
+    setup = Setup(Scale(config.scale.um_per_px, config.scale.source), station.assay, station.modality)
+    camera = open_camera(camera_section.kind, camera_section.settings, setup)
+    readings: list[Reading] = []
+    before = None
+    try:
+        for frame in islice(camera.frames(), args.fields or 10):
+            if not isinstance(frame, LostFrame):
+                reading = refuse_repeat(assess(frame, tools.classify, settings), before, live=camera.live)
+                before = reading if reading.quality.passed else before
+                readings.append(reading)
+    finally:
+        camera.close()
+    return path, state, readings
 
 
 def _open_state(args: argparse.Namespace, path: Path, assay: "Assay", modality: "Modality") -> "QcState":
@@ -121,50 +146,12 @@ def _open_state(args: argparse.Namespace, path: Path, assay: "Assay", modality: 
     return state
 
 
-def _read_camera(config: "Config", state: "QcState", n_fields: int) -> "Iterator[Reading]":
-    """Yield the readings of the camera's next frames, each by the way of the station."""
-    from device.analysis.assess import assess
-    from device.analysis.repeats import refuse_repeat
-    from device.baseline import with_baseline
-    from device.cameras import LostFrame, Setup, open_camera
-    from device.records import Scale
-    from device.station.instruments import open_instruments
-
-    tools, section = open_instruments(config), config.station
-    settings = with_baseline(tools.settings, state)
-    scale = Scale(config.scale.um_per_px, config.scale.source)
-    camera = open_camera(
-        config.camera.kind, config.camera.settings, Setup(scale, section.assay, section.modality)
-    )
-    before = None
-    try:
-        for frame in islice(camera.frames(), n_fields):
-            if isinstance(frame, LostFrame):
-                continue
-            reading = refuse_repeat(assess(frame, tools.classify, settings), before, live=camera.live)
-            before = reading if reading.quality.passed else before
-            yield reading
-    finally:
-        camera.close()
-
-
-def _draw(path: Path, state: "QcState") -> Path | None:
-    from device.analysis.control_chart import draw_control_chart
-    from device.images import write_png
-
-    if state.baseline is None:
-        return None
-    chart = path.with_suffix(".png")
-    write_png(chart, draw_control_chart(state.runs, state.baseline.learned))
-    return chart
-
-
-def _as_json(state: "QcState", readings: "Sequence[Reading]", chart: Path | None) -> str:
+def _as_json(state: "QcState", refusals: dict[str, int], chart: Path | None) -> str:
     run = state.runs[-1]
     document = {
         **asdict(run),
         "reasons": list(run.comparison.reasons) if run.comparison else [],
-        "refused_by": _refusals(readings),
+        "refused_by": refusals,
         "n_pending": len(state.pending),
         "learned_at": state.baseline.learned_at if state.baseline else None,
         "chart": None if chart is None else str(chart),
@@ -173,11 +160,11 @@ def _as_json(state: "QcState", readings: "Sequence[Reading]", chart: Path | None
     return json.dumps(document, allow_nan=False)
 
 
-def _as_text(state: "QcState", readings: "Sequence[Reading]", chart: Path | None) -> str:
+def _as_text(state: "QcState", refusals: dict[str, int], chart: Path | None) -> str:
     from device.analysis.control import DRIFT_ABOVE, FIELDS_MIN, limits_of
 
     run = state.runs[-1]
-    refused = ", ".join(f"{reason} {count}" for reason, count in _refusals(readings).items())
+    refused = ", ".join(f"{reason} {count}" for reason, count in refusals.items())
     lines = [f"{run.n_fields} fields, {run.n_refused} refused{': ' if refused else ''}{refused}"]
     if state.baseline is None:
         lines.append(f"learning: {len(state.pending)} of {FIELDS_MIN} accepted fields")
@@ -187,16 +174,10 @@ def _as_text(state: "QcState", readings: "Sequence[Reading]", chart: Path | None
     else:
         for name, value in run.comparison.medians.items():
             spread = state.baseline.learned.spreads[name]
-            low, high = ("" if limit is None else f"{limit:.3g}" for limit in limits_of(name, spread))
-            verdict = "OUT" if name in run.comparison.out else "in"
-            lines.append(
-                f"{name:<16} {value:8.3g}  baseline {spread.median:8.3g}  {low:>8} to {high:<8} {verdict}"
-            )
+            low, high = (f"{limit:.3g}" if math.isfinite(limit) else "" for limit in limits_of(name, spread))
+            usual = f"{value:8.3g}  baseline {spread.median:8.3g}  {low:>8} to {high:<8}"
+            lines.append(f"{name:<16} {usual} {'OUT' if name in run.comparison.out else 'in'}")
         for name, index in run.comparison.psi.items():
             lines.append(f"{name:<16} stability index {index:.2f} {'DRIFT' if index > DRIFT_ABOVE else 'in'}")
     lines += [f"chart {chart}"] if chart is not None else []
     return "\n".join([*lines, "for research use only"])
-
-
-def _refusals(readings: "Sequence[Reading]") -> dict[str, int]:
-    return dict(Counter(str(reason) for reading in readings for reason in reading.quality.refused_by))
