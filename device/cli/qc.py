@@ -5,6 +5,7 @@ import json
 import math
 from collections import Counter
 from dataclasses import asdict
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,8 +62,6 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make one control run; return 0 in control or while the baseline is learned, 3 otherwise."""
-    from datetime import UTC, datetime
-
     from device.analysis.control import draw_control_chart
     from device.baseline import note_run, write_qc
     from device.cli import DONE, REFUSED
