@@ -10,17 +10,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device.cli.options import (
-    Commands,
-    add_analysis_options,
-    add_config_option,
-    add_json_option,
-    positive_whole,
-)
+from device.cli.options import Commands, add_config_option, add_json_option, positive_whole
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from device.baseline import QcState
-    from device.records import Assay, Modality, Reading
+    from device.config import Config
+    from device.records import Reading
 
 
 def add_parser(commands: Commands) -> None:
@@ -34,28 +31,17 @@ def add_parser(commands: Commands) -> None:
     run_parser = parser.add_subparsers(metavar="ACTION", required=True).add_parser(
         "run",
         help="read fields, compare them with the baseline, draw the control chart",
-        description="Read fields of a control well by the station's camera, or images of FOLDER. The first "
-        "30 accepted fields, of one run or several, become the baseline, whose focus the station's gate uses "
-        "from then on; later runs are compared with it. Move the stage between fields. The station must not "
-        "run meanwhile. Exit 0 in control or while learning, 3 out of control.",
-        epilog="Example: nanotox qc run --config station.toml --fields 10; "
-        "or: nanotox qc run controls/ --um-per-px 0.65 --assay adherent --state controls.qc.json",
+        description="Read fields of a control well by the station's camera. The first 30 accepted fields, of "
+        "one run or several, become the baseline, whose focus the station's gate uses from then on; later "
+        "runs are compared with it. Move the stage between fields. The station must not run meanwhile. Exit "
+        "0 in control or while learning, 3 out of control.",
+        epilog="Example: nanotox qc run --config station.toml --fields 10",
     )
     run_parser.add_argument(
-        "folder", nargs="?", type=Path, metavar="FOLDER", help="images instead of a camera"
-    )
-    run_parser.add_argument(
-        "--fields", type=positive_whole, metavar="N", help="default: 10; FOLDER: all images"
-    )
-    run_parser.add_argument(
-        "--state",
-        type=Path,
-        metavar="F",
-        help="baseline and history (default: beside the journal; FOLDER: qc.json)",
+        "--fields", type=positive_whole, default=10, metavar="N", help="frames that are read (10)"
     )
     run_parser.add_argument("--relearn", action="store_true", help="forget the baseline and learn it anew")
     add_config_option(run_parser)
-    add_analysis_options(run_parser)
     add_json_option(run_parser)
     run_parser.set_defaults(run=run)
 
@@ -63,12 +49,17 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make one control run; return 0 in control or while the baseline is learned, 3 otherwise."""
     from device.analysis.control import draw_control_chart
-    from device.baseline import note_run, write_qc
+    from device.baseline import QcState, note_run, qc_file, read_qc, write_qc
     from device.cli import DONE, REFUSED
     from device.images import write_png
     from device.messages import rfc3339
+    from device.station.instruments import load_config
 
-    path, state, readings = _read_station(args) if args.folder is None else _read_folder(args)
+    config = load_config(args.config)
+    path, kind = qc_file(config), (config.station.assay, config.station.modality)
+    state = QcState("qc/1", *kind) if args.relearn else read_qc(path, *kind)
+    write_qc(path, state)  # a missing right shows before the fields, and the gate forgets what is relearned
+    readings = list(_read_fields(config, args.fields))
     state = note_run(state, readings, rfc3339(datetime.now(UTC)))
     write_qc(path, state)
     chart = None
@@ -83,66 +74,27 @@ def run(args: argparse.Namespace) -> int:
     return REFUSED if bad else DONE
 
 
-def _read_folder(args: argparse.Namespace) -> "tuple[Path, QcState, list[Reading]]":
-    from device.baseline import with_baseline
-    from device.cli.fields import FieldFile, open_reader
-    from device.errors import ConfigError, ImageError
-    from device.images import list_images
-
-    try:
-        files = list_images(args.folder)
-    except ImageError as error:
-        raise ConfigError(str(error)) from error
-    if not files:
-        raise ConfigError(f"{args.folder} holds no images; expected fields of a control well")
-    reader = open_reader(args, [files[0].parent])
-    path = args.state or Path("qc.json")
-    state = _open_state(args, path, reader.settings.assay, reader.settings.modality)
-    reader.settings = with_baseline(reader.settings, state)
-    results = list(reader.read([FieldFile(file) for file in files[: args.fields]]))
-    unreadable = [result.error for result in results if result.error is not None]
-    if unreadable:
-        raise ConfigError(unreadable)
-    return path, state, [result.reading for result in results if result.reading is not None]
-
-
-def _read_station(args: argparse.Namespace) -> "tuple[Path, QcState, list[Reading]]":
-    """Read the camera's next frames, each by the way of the station."""
+def _read_fields(config: "Config", n_fields: int) -> "Iterator[Reading]":
+    """Yield the readings of the camera's next frames, each by the way of the station."""
     from device.analysis.assess import assess
     from device.analysis.repeats import refuse_repeat
-    from device.baseline import qc_file, with_baseline
     from device.cameras import LostFrame, Setup, open_camera
     from device.records import Scale
-    from device.station.instruments import load_config, open_instruments
+    from device.station.instruments import open_instruments
 
-    config = load_config(args.config)
-    station, camera_section = config.station, config.camera
-    path = args.state or qc_file(config)
-    state = _open_state(args, path, station.assay, station.modality)
-    tools = open_instruments(config)
-    settings = with_baseline(tools.settings, state)
-    setup = Setup(Scale(config.scale.um_per_px, config.scale.source), station.assay, station.modality)
-    camera = open_camera(camera_section.kind, camera_section.settings, setup)
-    readings: list[Reading] = []
+    tools, scale = open_instruments(config), Scale(config.scale.um_per_px, config.scale.source)
+    setup = Setup(scale, config.station.assay, config.station.modality)
+    camera = open_camera(config.camera.kind, config.camera.settings, setup)
     before = None
     try:
-        for frame in islice(camera.frames(), args.fields or 10):
+        for frame in islice(camera.frames(), n_fields):
             if not isinstance(frame, LostFrame):
-                reading = refuse_repeat(assess(frame, tools.classify, settings), before, live=camera.live)
+                reading = assess(frame, tools.classify, tools.settings)
+                reading = refuse_repeat(reading, before, live=camera.live)
                 before = reading if reading.quality.passed else before
-                readings.append(reading)
+                yield reading
     finally:
         camera.close()
-    return path, state, readings
-
-
-def _open_state(args: argparse.Namespace, path: Path, assay: "Assay", modality: "Modality") -> "QcState":
-    """Return the state before the run; written at once, so that a missing right shows before the fields."""
-    from device.baseline import QcState, read_qc, write_qc
-
-    state = QcState("qc/1", assay, modality) if args.relearn else read_qc(path, assay, modality)
-    write_qc(path, state)
-    return state
 
 
 def _as_json(state: "QcState", refusals: dict[str, int], chart: Path | None) -> str:
