@@ -1,10 +1,15 @@
 """What wells say together: the controls of a plate, and the wells of one sample."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from device.analysis.grading import Rule
-from device.analysis.well import HEALTHY, Evidence, Measures, measure_well, pool_reference, unique
-from device.records import Outcome, Reason, Reference, SampleVerdict, Verdict
+from device.analysis.evidence import HEALTHY, Evidence, pool_reference, pool_wells, unique
+from device.analysis.grading import REACTIVITY, Rule
+from device.analysis.verdict import judge_well
+from device.analysis.well import Measures, measure_well
+from device.records import DoseSummary, Outcome, Reason, Reference, SampleVerdict, Stated, Verdict
+
+_SEVERITY: dict[object, int] = {"non_toxic": 0, "inconclusive": 1, "toxic": 2}
 
 
 def judge_controls(wells: Sequence[Evidence], rule: Rule) -> tuple[Reference | None, tuple[Reason, ...]]:
@@ -32,38 +37,108 @@ def judge_controls(wells: Sequence[Evidence], rule: Rule) -> tuple[Reference | N
     return reference, unique(faults)
 
 
-def judge_sample(verdicts: Sequence[Verdict], rule: Rule) -> SampleVerdict:
-    """Return what the final verdicts of one item and dose, at least one, give together: the policy `any`.
+def judge_sample(
+    wells: Sequence[tuple[Evidence, Verdict]], reference: Reference | None, rule: Rule
+) -> SampleVerdict:
+    """Return what the wells of one item and dose, at least one, give together, each with its final verdict.
 
-    `toxic` if any well is, `non_toxic` if all wells are, else `inconclusive`; with fewer than `wells_min`
-    test wells that say anything, TOO_FEW_REPLICATES and `inconclusive`. `invalid` if every well is, or if the
-    plate's controls failed.
+    With policy `any` toxic if any well is, `non_toxic` if all are, else `inconclusive`; with `median` what
+    the middle well says, of an even number the worse of the two; with `pooled` what their cells together say,
+    wells being the statistical unit. With fewer than `wells_min` usable test wells TOO_FEW_REPLICATES and
+    `inconclusive`. `invalid` if every well is, or if the plate's controls failed.
     """
-    first = verdicts[0]
-    outcomes = tuple(verdict.outcome for verdict in verdicts)
-    reasons = [reason for verdict in verdicts for reason in verdict.reasons]
-    n_valid = sum(outcome is not Outcome.INVALID for outcome in outcomes)
-    if not n_valid or any(verdict.control_faults for verdict in verdicts):
+    first, verdicts = wells[0][1], [verdict for _, verdict in wells]
+    usable = [(evidence, verdict) for evidence, verdict in wells if verdict.outcome is not Outcome.INVALID]
+    pooled = _judge_pooled(usable, reference, rule)
+    outcome, reasons = _agree(verdicts, pooled, rule)
+    if not usable or any(verdict.control_faults for verdict in verdicts):
         outcome = Outcome.INVALID
-    elif first.role == "test" and n_valid < rule.wells_min:
+    elif first.role == "test" and len(usable) < rule.wells_min:
         outcome = Outcome.INCONCLUSIVE
-        reasons.append(Reason.TOO_FEW_REPLICATES)
-    elif Outcome.TOXIC in outcomes:
-        outcome = Outcome.TOXIC
-    else:
-        outcome = outcomes[0] if len(set(outcomes)) == 1 else Outcome.INCONCLUSIVE
+        reasons = (*reasons, Reason.TOO_FEW_REPLICATES)
+    grade = _sample_grade(verdicts, pooled, rule)
     return SampleVerdict(
         sample=first.sample,
         role=first.role,
         dose=first.dose,
         dose_unit=first.dose_unit,
         outcome=outcome,
-        reasons=unique(reasons),
-        policy="any",
+        reasons=unique((*reasons, *(reason for verdict in verdicts for reason in verdict.reasons))),
+        policy=rule.policy,
         wells=tuple(verdict.well for verdict in verdicts),
-        outcomes=outcomes,
-        grade=max((v.grade for v in verdicts if v.grade is not None), default=None),
+        outcomes=tuple(verdict.outcome for verdict in verdicts),
+        grade=grade,
+        reactivity=None if grade is None else REACTIVITY[grade],
+        affected_corrected=None if pooled is None else pooled.affected_corrected,
+        bounds=None if pooled is None or len(usable) < 2 else pooled.bounds,
+        growth_inhibition=None if pooled is None else pooled.growth_inhibition,
+        growth_inhibition_bounds=None if pooled is None else pooled.growth_inhibition_bounds,
     )
+
+
+def summarize_doses(samples: Sequence[SampleVerdict]) -> tuple[DoseSummary, ...]:
+    """Return where each test item with doses becomes toxic, in the order of the plate."""
+    items: dict[tuple[str, str], list[tuple[float, SampleVerdict]]] = {}
+    for sample in samples:
+        if sample.role == "test" and sample.dose is not None and sample.dose_unit is not None:
+            items.setdefault((sample.sample, sample.dose_unit), []).append((sample.dose, sample))
+    return tuple(
+        _summarize(name, unit, [(dose, sample.outcome) for dose, sample in doses])
+        for (name, unit), doses in items.items()
+    )
+
+
+def _summarize(sample: str, unit: str, doses: Sequence[tuple[float, Stated]]) -> DoseSummary:
+    lowest_toxic = min((dose for dose, outcome in doses if outcome is Outcome.TOXIC), default=None)
+    passing = [dose for dose, outcome in doses if _SEVERITY.get(outcome) == 0]
+    below = [dose for dose in passing if lowest_toxic is None or dose < lowest_toxic]
+    return DoseSummary(sample, unit, lowest_toxic, max(below, default=None), len(below) == len(passing))
+
+
+def _agree(
+    verdicts: Sequence[Verdict], pooled: Verdict | None, rule: Rule
+) -> tuple[Stated, tuple[Reason, ...]]:
+    """Return what wells say together under the rule's policy; only `any` minds that one is invalid."""
+    valid = (verdict.outcome for verdict in verdicts if verdict.outcome is not Outcome.INVALID)
+    outcomes = sorted(valid, key=_SEVERITY.__getitem__)
+    if not outcomes or pooled is None:
+        return Outcome.INVALID, ()
+    if rule.policy == "pooled" and len(outcomes) >= rule.wells_min:
+        return pooled.outcome, pooled.reasons
+    if rule.policy == "median":
+        return outcomes[len(outcomes) // 2], ()
+    all_agree = outcomes[0] == outcomes[-1] and len(outcomes) == len(verdicts)
+    return (outcomes[-1] if outcomes[-1] is Outcome.TOXIC or all_agree else Outcome.INCONCLUSIVE), ()
+
+
+def _judge_pooled(
+    usable: Sequence[tuple[Evidence, Verdict]], reference: Reference | None, rule: Rule
+) -> Verdict | None:
+    """Return the verdict of all usable wells as one whose fields they are; None without any.
+
+    Its interval has W - 1 degrees of freedom and the floor of the correlation applies within wells.
+    """
+    wells = [evidence for evidence, verdict in usable if Reason.TOO_FEW_FIELDS not in verdict.reasons]
+    wells = wells or [evidence for evidence, _ in usable]
+    if not wells:
+        return None
+    least = max(2, rule.wells_min)
+    return judge_well(
+        pool_wells(wells),
+        reference,
+        replace(rule, fields_min=least, fields_max=max(least, rule.fields_max), looks=(least,)),
+        stage="final",
+        scale_may_be_assumed=usable[0][1].scale_may_be_assumed,
+    )
+
+
+def _sample_grade(verdicts: Sequence[Verdict], pooled: Verdict | None, rule: Rule) -> int | None:
+    grades = sorted(verdict.grade for verdict in verdicts if verdict.grade is not None)
+    if rule.policy == "pooled":
+        return None if pooled is None else pooled.grade
+    if not grades:
+        return None
+    return grades[len(grades) // 2] if rule.policy == "median" else grades[-1]
 
 
 def _is_unhealthy(well: Evidence, rule: Rule) -> bool:

@@ -8,10 +8,10 @@ readings of a journal again leads to the same verdicts.
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
-from device.analysis.grading import Rule, rule_sha256
-from device.analysis.plate import judge_controls, judge_sample
-from device.analysis.verdict import Stage, judge_well
-from device.analysis.well import HEALTHY, Evidence, gather_well, pool_reference
+from device.analysis.evidence import HEALTHY, Evidence, gather_well, pool_reference
+from device.analysis.grading import Rule, own_rule_text, rule_sha256
+from device.analysis.plate import judge_controls, judge_sample, summarize_doses
+from device.analysis.verdict import judge_well
 from device.records import (
     NO_GLIMPSE,
     Assay,
@@ -22,6 +22,7 @@ from device.records import (
     Reading,
     Reason,
     Reference,
+    Stage,
     Verdict,
 )
 
@@ -40,10 +41,11 @@ class PlateState:
     assay: Assay
     modality: Modality
     method: Method
-    scale_may_be_assumed: bool
-    """False for live cameras: an assumed scale then never gives `non_toxic`."""
-    looks: tuple[int, ...]
-    """Numbers of fields at which wells are judged provisionally; empty where their number is fixed."""
+    operator: str | None
+    """Who started it."""
+    live: bool
+    """True for a live camera: an assumed scale then never gives `non_toxic`, and a well whose number of
+    fields was not fixed beforehand is judged at the rule's looks."""
     rolling: bool
     """True for a live view without a plate."""
     wells: tuple[PlateWell, ...]
@@ -59,14 +61,14 @@ def start(
     assay: Assay,
     modality: Modality,
     method: Method = "hybrid",
-    scale_may_be_assumed: bool = False,
-    looks: tuple[int, ...] = (),
+    operator: str | None = None,
+    live: bool = False,
 ) -> PlateState:
     """Return a plate without readings; ValueError if `wells` is empty or two wells have one name."""
     names = [well.well for well in wells]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"wells are {names}; expected at least one, each with a name of its own")
-    same = (plate, rule, assay, modality, method, scale_may_be_assumed, looks)
+    same = (plate, rule, assay, modality, method, operator, live)
     return PlateState(*same, rolling=False, wells=tuple(wells), readings=((),) * len(names))
 
 
@@ -76,11 +78,10 @@ def start_live(
     assay: Assay,
     modality: Modality,
     method: Method = "hybrid",
-    scale_may_be_assumed: bool = False,
 ) -> PlateState:
     """Return a state of the one well `live`; its verdicts are provisional, over its last ten fields."""
     live = PlateWell(LIVE_WELL, LIVE_WELL, "test", None, None, 1)
-    same = (LIVE_WELL, rule, assay, modality, method, scale_may_be_assumed, ())
+    same = (LIVE_WELL, rule, assay, modality, method, None, True)
     return PlateState(*same, rolling=True, wells=(live,), readings=((),))
 
 
@@ -130,16 +131,21 @@ def finish(state: PlateState) -> tuple[tuple[Verdict, ...], PlateReport]:
     wells = _evidence_of(state, {well.well for well in state.wells})
     reference, faults = judge_controls(wells, rule)
     verdicts = tuple(_judge(state, well, reference, "final", faults) for well in wells)
-    samples: dict[tuple[object, ...], list[Verdict]] = {}
-    for v in verdicts:
-        samples.setdefault((v.sample, v.role, v.dose, v.dose_unit), []).append(v)
+    groups: dict[tuple[object, ...], list[tuple[Evidence, Verdict]]] = {}
+    for well, verdict in zip(wells, verdicts, strict=True):
+        plan = well.plan
+        groups.setdefault((plan.sample, plan.role, plan.dose, plan.dose_unit), []).append((well, verdict))
+    samples = tuple(judge_sample(group, reference, rule) for group in groups.values())
     report = PlateReport(
         plate=state.plate,
+        operator=state.operator,
         rule=rule.id,
         rule_sha256=rule_sha256(rule),
+        rule_text=own_rule_text(rule),
         controls_valid=not faults,
         reasons=faults,
-        samples=tuple(judge_sample(group, rule) for group in samples.values()),
+        samples=samples,
+        doses=summarize_doses(samples),
         reference=reference,
         n_wells=len(verdicts),
         simulated=any(verdict.simulated for verdict in verdicts),
@@ -160,9 +166,22 @@ def _judge(
         state.rule,
         stage=stage,
         control_faults=faults,
-        looks=state.looks,
-        scale_may_be_assumed=state.scale_may_be_assumed,
+        looks=() if _is_fixed(state, evidence) else state.rule.looks,
+        scale_may_be_assumed=not state.live,
+        plate=None if state.rolling else state.plate,
     )
+
+
+def _is_fixed(state: PlateState, evidence: Evidence) -> bool:
+    """Return whether nobody could end the well where it looked best.
+
+    Files are all there beforehand, and a live view only ever speaks provisionally over the same number of
+    fields. A live well is fixed where it has the fields that were planned, no more and no fewer, refused ones
+    counted in or replaced.
+    """
+    planned, accepted = evidence.plan.fields, len(evidence.fields)
+    kept = planned is not None and accepted <= planned <= accepted + evidence.n_fields_refused
+    return not state.live or state.rolling or kept
 
 
 def _evidence_of(state: PlateState, wells: Container[str]) -> tuple[Evidence, ...]:

@@ -4,16 +4,15 @@
 function, `_non_toxic`, constructs that outcome, after checking everything it stands on once more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
-from device.analysis.grading import REACTIVITY, RULES, TOXIC_ABOVE_GRADE, Rule, rule_sha256
-from device.analysis.intervals import fields_needed
-from device.analysis.well import Evidence, Measures, measure_well, unique
-from device.records import Outcome, PlateWell, Reason, Reference, Verdict
+from device.analysis.evidence import Evidence, is_mostly_odd, unique
+from device.analysis.grading import REACTIVITY, Rule, own_rule_text, rule_sha256
+from device.analysis.well import Criterion, Measures, measure_well
+from device.records import NonToxic, Outcome, Reason, Reference, Stage, Stated, Verdict
 
-Stage = Literal["provisional", "final"]
 PLANNED = ("well", "sample", "role", "dose", "dose_unit", "replicate")
 """Fields that a verdict takes over from the plate."""
 
@@ -30,6 +29,7 @@ class Case:
     control_faults: tuple[Reason, ...]
     looks: tuple[int, ...]
     scale_may_be_assumed: bool
+    plate: str | None
 
 
 def judge_well(
@@ -41,18 +41,21 @@ def judge_well(
     control_faults: tuple[Reason, ...] = (),
     looks: tuple[int, ...] = (),
     scale_may_be_assumed: bool = False,
+    plate: str | None = None,
 ) -> Verdict:
     """Return the verdict of one well, compared with the blank and negative wells of its plate.
 
     A final verdict needs the controls that the rule asks for; a provisional one without may be `toxic`. Any
     fault of the controls makes the well `invalid`. `looks` as in `measure_well`, empty where the number of
     fields was fixed beforehand. `scale_may_be_assumed` lets an assumed scale give `non_toxic`: files, never
-    a live camera.
+    a live camera. `plate` is its name.
     """
     measures = measure_well(evidence, reference, rule, looks=looks)
     if measures.background is not None and measures.background > rule.background_max:
         control_faults = unique((*control_faults, Reason.HIGH_BACKGROUND))
-    case = Case(evidence, measures, reference, rule, stage, control_faults, looks, scale_may_be_assumed)
+    case = Case(
+        evidence, measures, reference, rule, stage, control_faults, looks, scale_may_be_assumed, plate
+    )
     outcome, reasons = _decide(case)
     remarks = _standing(case)
     if outcome is not Outcome.INVALID and _is_discordant(case):
@@ -60,30 +63,7 @@ def judge_well(
     return _verdict(case, outcome, unique((*reasons, *remarks)))
 
 
-def recompute(verdict: Verdict, rule: Rule | None = None) -> Verdict:
-    """Return the verdict that follows from what `verdict` itself carries: an equal one.
-
-    `rule` is the one it names, where that is none of `RULES`; ValueError if its hash is not the verdict's.
-    """
-    rule = RULES.get(verdict.rule) if rule is None else rule
-    if rule is None or rule_sha256(rule) != verdict.rule_sha256:
-        raise ValueError(
-            f"rule {verdict.rule} with hash {verdict.rule_sha256} is unknown; "
-            f"expected one of {', '.join(RULES)} as of this version"
-        )
-    plan = PlateWell(**{name: getattr(verdict, name) for name in PLANNED})
-    return judge_well(
-        Evidence(plan=plan, **_shared(verdict, Evidence)),
-        verdict.reference,
-        rule,
-        stage=verdict.stage,
-        control_faults=verdict.control_faults,
-        looks=verdict.looks,
-        scale_may_be_assumed=verdict.scale_may_be_assumed,
-    )
-
-
-def _decide(case: Case) -> tuple[Outcome, tuple[Reason, ...]]:
+def _decide(case: Case) -> tuple[Stated, tuple[Reason, ...]]:
     evidence, rule = case.evidence, case.rule
     if not evidence.fields:
         return Outcome.INVALID, evidence.refused_by or (Reason.TOO_FEW_FIELDS,)
@@ -105,7 +85,7 @@ def _decide(case: Case) -> tuple[Outcome, tuple[Reason, ...]]:
     return _non_toxic(case)
 
 
-def _non_toxic(case: Case) -> tuple[Outcome, tuple[Reason, ...]]:
+def _non_toxic(case: Case) -> tuple[Stated, tuple[Reason, ...]]:
     """Return `non_toxic` if nothing at all speaks against it; no other function constructs that outcome."""
     doubts = _doubts_of_non_toxic(case)
     proven = (
@@ -116,24 +96,28 @@ def _non_toxic(case: Case) -> tuple[Outcome, tuple[Reason, ...]]:
         and _harm(case) is None
         and _is_under_limits(case)
     )
-    return (Outcome.NON_TOXIC, ()) if proven and not doubts else (Outcome.INCONCLUSIVE, doubts)
+    if not proven or doubts:
+        return Outcome.INCONCLUSIVE, doubts
+    return NonToxic(case), ()  # type: ignore[arg-type]  # the one place that may
 
 
 def _harm(case: Case) -> tuple[Reason, ...] | None:
     """Return why the well is surely toxic (empty: by affected cells alone), None where that is not sure."""
-    m, rule = case.measures, case.rule
-    reasons: list[Reason] = []
-    if m.destroyed:
-        reasons.append(Reason.LAYER_DESTROYED)
-    growth = m.growth_inhibition_bounds
-    if m.n_used >= rule.fields_min and growth is not None and growth.low > rule.limit:
-        reasons.append(Reason.GROWTH_INHIBITION)
-    enough = not _too_few(case)
-    lysed = m.lysed_bounds.low if enough and rule.counts_lysis and m.lysed_bounds is not None else 0.0
-    if lysed > rule.lysis_steps[0]:
-        reasons.append(Reason.EXTENSIVE_LYSIS)
-    by_affected = enough and m.bounds is not None and m.bounds.low > rule.limit
-    return tuple(reasons) if reasons or by_affected else None
+    harmful = _harmful(case)
+    if not case.measures.destroyed and not harmful:
+        return None
+    destroyed = (Reason.LAYER_DESTROYED,) * case.measures.destroyed
+    return destroyed + tuple(c.reason for c in harmful if c.reason is not None)
+
+
+def _harmful(case: Case) -> list[Criterion]:
+    """Return the criteria that are surely above their limit, each with enough fields behind it."""
+    enough_for_growth, enough = case.measures.n_used >= case.rule.fields_min, not _too_few(case)
+    return [
+        c
+        for c in case.measures.criteria
+        if c.bounds.low > c.limit and (enough_for_growth if c.reason is Reason.GROWTH_INHIBITION else enough)
+    ]
 
 
 def _too_few(case: Case) -> tuple[Reason, ...]:
@@ -144,22 +128,14 @@ def _too_few(case: Case) -> tuple[Reason, ...]:
 
 
 def _is_under_limits(case: Case) -> bool:
-    m, rule = case.measures, case.rule
-    if m.bounds is None or m.lysed_bounds is None:
-        return False
-    growth = m.growth_inhibition_bounds
-    return (
-        m.bounds.high <= rule.limit
-        and (growth is None or growth.high <= rule.limit)
-        and (not rule.counts_lysis or m.lysed_bounds.high <= rule.lysis_steps[0])
-    )
+    criteria = case.measures.criteria
+    return bool(criteria) and all(c.bounds.high <= c.limit for c in criteria)
 
 
 def _doubts_of_toxic(case: Case) -> tuple[Reason, ...]:
     p_toxic = case.measures.p_toxic
     disagree = p_toxic is not None and p_toxic <= case.rule.p_toxic_low
-    by_paper = case.evidence.method == "paper"
-    return (Reason.METHOD_DISAGREE,) * disagree + (Reason.METHOD_UNVERIFIED,) * by_paper
+    return (Reason.METHOD_DISAGREE,) * disagree + (Reason.METHOD_UNVERIFIED,) * _is_unverified(case)
 
 
 def _doubts_of_non_toxic(case: Case) -> tuple[Reason, ...]:
@@ -182,13 +158,18 @@ def _standing(case: Case) -> list[Reason]:
     compared = model if case.reference is None else case.reference.cell_model
     if model is None or not model.trusted or compared != model:
         reasons.append(Reason.MODEL_UNVERIFIED)
-    if evidence.method == "paper":
+    if _is_unverified(case):
         reasons.append(Reason.METHOD_UNVERIFIED)
     if case.rule.needs_controls and case.reference is None:
         reasons.append(Reason.NO_CONTROL_REFERENCE)
-    if sum(field.odd for field in evidence.fields) > len(evidence.fields) / 2:
+    if is_mostly_odd(evidence.fields):
         reasons.append(Reason.OOD_CELLS)
     return reasons
+
+
+def _is_unverified(case: Case) -> bool:
+    """Return whether method or rule are kept for comparison only: those of the paper."""
+    return case.evidence.method == "paper" or not case.rule.decides
 
 
 def _is_discordant(case: Case) -> bool:
@@ -198,21 +179,19 @@ def _is_discordant(case: Case) -> bool:
     return (
         rule.limit > rule.discordant_above
         and m.grade is not None
-        and m.grade <= TOXIC_ABOVE_GRADE
+        and m.grade <= rule.grade_limit
         and worst > rule.discordant_above
     )
 
 
-def _fields_more(case: Case, reasons: Sequence[Reason]) -> int | None:
+def _fields_more(case: Case, reasons: Collection[Reason]) -> int | None:
+    """Return how many further fields should decide; None where none would, or none are needed."""
     m, rule = case.measures, case.rule
     if Reason.TOO_FEW_FIELDS not in reasons and Reason.INTERVAL_STRADDLES_LIMIT not in reasons:
         return None
     have, needed = m.n_fields_counted, rule.fields_min
-    if m.affected is not None and m.design_effect is not None and have >= rule.fields_min:
-        background = m.background or 0.0
-        limit = background + rule.limit * (1 - background)
-        cells = [field.n_cells for field in case.evidence.fields[: m.n_used]]
-        expected = fields_needed(m.affected, limit, cells, m.design_effect, rule)
+    if have >= rule.fields_min:
+        expected = _fields_in_all(m.criteria)
         if expected is None:
             return None
         needed = max(expected, have + 1)
@@ -222,17 +201,53 @@ def _fields_more(case: Case, reasons: Sequence[Reason]) -> int | None:
     return needed - have if have < needed <= rule.fields_max else None
 
 
-def _verdict(case: Case, outcome: Outcome, reasons: tuple[Reason, ...]) -> Verdict:
+def _fields_in_all(criteria: Collection[Criterion]) -> int | None:
+    """Return the fields that should decide: one criterion is enough to be toxic, passing takes all."""
+    above = [c.n_fields_needed for c in criteria if c.value > c.limit]
+    known = [number for number in above if number is not None]
+    if above:
+        return min(known, default=None)
+    undecided = [c.n_fields_needed for c in criteria if c.bounds.high > c.limit]
+    return None if None in undecided else max((n for n in undecided if n is not None), default=None)
+
+
+def _confidence(case: Case, outcome: Stated) -> float | None:
+    """Return how probable the stated side is: of the surest harm, or of the least sure safety."""
+    if outcome is Outcome.TOXIC:
+        return max((c.p_above for c in _harmful(case) if c.p_above is not None), default=None)
+    if outcome is Outcome.INCONCLUSIVE or outcome is Outcome.INVALID:
+        return None
+    return min(1 - c.p_above for c in case.measures.criteria if c.p_above is not None)
+
+
+def _leans_toxic(case: Case, outcome: Stated) -> bool | None:
+    """Return the side that the field model takes where the count is undecided."""
+    p_toxic, rule = case.measures.p_toxic, case.rule
+    if (
+        outcome is not Outcome.INCONCLUSIVE
+        or p_toxic is None
+        or rule.p_toxic_low < p_toxic < rule.p_toxic_high
+    ):
+        return None
+    return p_toxic >= rule.p_toxic_high
+
+
+def _verdict(case: Case, outcome: Stated, reasons: tuple[Reason, ...]) -> Verdict:
     evidence, grade = case.evidence, case.measures.grade
     return Verdict(
         **{name: getattr(evidence.plan, name) for name in PLANNED},
         **_shared(evidence, Verdict),
         **_shared(case.measures, Verdict),
+        plate=case.plate,
+        n_fields_planned=evidence.plan.fields,
         stage=case.stage,
         outcome=outcome,
         reasons=reasons,
+        confidence=_confidence(case, outcome),
+        leans_toxic=_leans_toxic(case, outcome),
         rule=case.rule.id,
         rule_sha256=rule_sha256(case.rule),
+        rule_text=own_rule_text(case.rule),
         reactivity=None if grade is None else REACTIVITY[grade],
         n_fields=len(evidence.fields),
         fields_more=_fields_more(case, reasons),

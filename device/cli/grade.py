@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from device.cli import DONE, FAILED, REFUSED, TOXIC
     from device.cli.fields import FieldFile, open_reader
     from device.errors import ConfigError
+    from device.messages.recompute import with_decision
     from device.plates import find_fields, read_plate
     from device.records import Outcome
 
@@ -66,7 +67,6 @@ def run(args: argparse.Namespace) -> int:
         assay=settings.assay,
         modality=settings.modality,
         method=settings.method,
-        scale_may_be_assumed=True,
     )
     unreadable = refused = 0
     for result in reader.read(files):
@@ -82,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
         if fault is not None:
             print(f"well {result.file.well}: {result.file.path}: {fault}", file=sys.stderr)
     verdicts, report = finish(state)
+    report = with_decision(verdicts, report)
     (_print_json if args.json else _print_table)(verdicts, report)
     judged: list[Verdict | SampleVerdict] = [*verdicts, *report.samples]
     if args.fail_on and any(item.role == "test" and item.outcome == Outcome.TOXIC for item in judged):
@@ -126,7 +127,7 @@ def _row(verdict: "Verdict") -> tuple[str, ...]:
         "-" if share is None else f"{100 * share:.1f} %",
         "-" if bounds is None else f"{100 * bounds.low:.0f}-{100 * bounds.high:.0f} %",
         grade,
-        verdict.outcome,
+        str(verdict.outcome),
         ", ".join(verdict.reasons),
     )
 

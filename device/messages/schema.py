@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from device.messages import LEAVES, MAX_MESSAGE_BYTES, RETAINED, SCHEMAS, Identity, Published, Topics
+from device.records import NonToxic, Outcome
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _WORDS = {bool: "boolean", int: "integer", float: "number", str: "string"}
@@ -119,6 +120,8 @@ def _record_schema(record: type[Any], definitions: dict[str, Any]) -> dict[str, 
 def _type_schema(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - a type expression
     origin, arms = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
+        if NonToxic in arms:  # one value under two types
+            return {"enum": [outcome.value for outcome in Outcome]}
         schemas = [{"type": "null"} if arm is type(None) else _type_schema(arm, definitions) for arm in arms]
         return {"anyOf": schemas}
     if origin is Literal:

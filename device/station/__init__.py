@@ -243,7 +243,7 @@ class Station:
                 assay=section.assay,
                 modality=section.modality,
                 method=section.method,
-                scale_may_be_assumed=not self._capture.live,
+                live=self._capture.live,
             )
         if self._capture.live:
             return plate_state.start_live(

@@ -8,6 +8,7 @@ from device.analysis import plate_state
 from device.analysis.plate_state import PlateState
 from device.journal import Journal, StorageFullError
 from device.messages import Published
+from device.messages.recompute import with_decision
 from device.records import Reading
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class Records:
         if self._plate is None or self._plate.rolling:
             return
         verdicts, report = plate_state.finish(self._plate)
-        self._append(*verdicts, report)
+        self._append(*verdicts, with_decision(verdicts, report))
 
     def _append(self, *records: Published) -> None:
         is_full = False
