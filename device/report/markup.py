@@ -47,13 +47,18 @@ def fact_table(facts: Mapping[str, object]) -> Html:
     return tag("table", tag("tbody", *rows), class_="plain")
 
 
-def section(title: str, *parts: object, new_page: bool = False) -> Html:
-    """Return a section under its title, on a page of its own in print where asked for."""
-    return tag("section", tag("h2", title), *parts, class_="new-page" if new_page else None)
+def section(title: str, *parts: object) -> Html:
+    """Return a section under its title."""
+    return tag("section", tag("h2", title), *parts)
 
 
-def table(titles: Sequence[str], rows: Iterable[tuple[Sequence[object], str]]) -> Html:
-    """Return a table; each row with its explanation, if any, in a line of its own that stays with it."""
+def table(
+    titles: Sequence[str], rows: Iterable[tuple[Sequence[object], str]], *, numbers: bool = False
+) -> Html:
+    """Return a table; each row with its explanation, if any, in a line of its own that stays with it.
+
+    In a table of `numbers` only the second column is broken into lines.
+    """
     head = tag("thead", tag("tr", *(tag("th", title) for title in titles)))
     bodies = [
         tag(
@@ -63,7 +68,7 @@ def table(titles: Sequence[str], rows: Iterable[tuple[Sequence[object], str]]) -
         )
         for cells, why in rows
     ]
-    return tag("table", head, *bodies)
+    return tag("table", head, *bodies, class_="numbers" if numbers else None)
 
 
 _VOID = {"meta", "img", "br"}

@@ -147,11 +147,11 @@ def wells_section(verdicts: Sequence[Payload]) -> Html:
     )
     rows = [(_well_row(verdict), explain_all(verdict["reasons"])) for verdict in verdicts]
     note = (
-        "Fields: accepted / planned, refused in brackets. Corrected: after Abbott's correction, with the "
+        "Fields: accepted / planned. Corrected: after Abbott's correction, with the "
         "one-sided decision bounds. Growth inhibition with its decision bounds. Confidence: probability that "
         "the truth lies on the stated side of the limit."
     )
-    return section("Wells", table(titles, rows), tag("p", note, class_="note"))
+    return section("Wells", table(titles, rows, numbers=True), tag("p", note, class_="note"))
 
 
 def _well_row(verdict: Payload) -> tuple[object, ...]:
@@ -160,9 +160,9 @@ def _well_row(verdict: Payload) -> tuple[object, ...]:
     return (
         tag("b", verdict["well"]),
         name_of(verdict) + (f" ({verdict['role']})" if verdict["role"] != "test" else ""),
-        fields + (f" ({refused} refused)" if refused else ""),
+        _lines(fields, f"{refused} refused" if refused else None),
         verdict["n_cells"],
-        _share(verdict["affected"], None, f"{verdict['n_dead']} cells"),
+        _lines(in_percent(verdict["affected"]), f"{verdict['n_dead']} cells"),
         _share(verdict["affected_corrected"], verdict["bounds"]),
         span(verdict["ci95"]),
         _share(verdict["growth_inhibition"], verdict["growth_inhibition_bounds"]),
@@ -173,10 +173,13 @@ def _well_row(verdict: Payload) -> tuple[object, ...]:
     )
 
 
-def _share(share: float | None, interval: Payload | None, beside: str | None = None) -> Html:
-    """Return a share with its interval, or what stands in its place, in a line below."""
-    below = span(interval) if beside is None else beside
-    return join(in_percent(share), tag("span", below, class_="span") if share is not None else None)
+def _share(share: float | None, interval: Payload | None) -> Html:
+    return _lines(in_percent(share), span(interval) if share is not None else None)
+
+
+def _lines(first: str, second: str | None) -> Html:
+    """Return what stands in a cell, with something more in a line below."""
+    return join(first, tag("span", second, class_="span") if second is not None else None)
 
 
 def _outcome(outcome: str) -> Html:

@@ -29,7 +29,7 @@ REASON_WORDS: dict[Reason, str] = {
     Reason.TOO_FEW_REPLICATES: "fewer wells of this item and dose than the rule asks for",
     Reason.NO_CONTROL_REFERENCE: "no usable blank or negative control to compare with",
     Reason.NEG_CONTROL_FAILED: "a blank or negative control is harmed itself, or could not be read",
-    Reason.POS_CONTROL_FAILED: "the positive control does not show the harm it must, or could not be read",
+    Reason.POS_CONTROL_FAILED: "the positive control is missing, unreadable, or shows no clear harm",
     Reason.HIGH_BACKGROUND: "too many affected cells in blank and negative controls to subtract them",
     Reason.LAYER_DESTROYED: "hardly any cells are left where the controls have a layer: severe",
     Reason.GROWTH_INHIBITION: "far fewer living cells per area than in the controls",
@@ -137,11 +137,17 @@ def name_of(item: Payload) -> str:
 def tell_doses(doses: Payload) -> str:
     """Return in words where along its doses an item becomes toxic (a `records.DoseSummary`)."""
     unit, first, passes = doses["dose_unit"], doses["lowest_toxic"], doses["highest_non_toxic"]
-    said = "no dose is toxic" if first is None else f"first dose above the limit: {first:g} {unit}"
-    if passes is None:
-        said += "; no dose below it passes" if first is not None else "; no dose passes"
-    else:
-        said += f"; highest dose that passes: {passes:g} {unit}"
+    if first is None and passes is None:
+        return "nothing is decided at any dose"
+    below = "no dose below it passes"
+    if passes is not None:
+        below = f"highest dose {'below it ' if first is not None else ''}that passes: {passes:g} {unit}"
+    said = (
+        "no dose is surely above the limit"
+        if first is None
+        else f"first dose above the limit: {first:g} {unit}"
+    )
+    said += f"; {below}"
     if not doses["is_monotone"]:
         said += "; not monotone: a dose above a toxic one passes, look at these wells again"
     return said

@@ -72,7 +72,7 @@ def test_wells_controls_and_samples_are_told_in_a_table(plate, reader, capsys):
     assert "controls valid; rule iso10993-5-extract/1" in out
     assert "sample low 1 % (test, 3 wells): non_toxic, grade 1 (slight)" in out
     assert "sample high 100 % (test, 3 wells): toxic, grade 4 (severe)" in out
-    assert "doses of low: no dose is toxic; highest dose that passes: 1 %" in out
+    assert "doses of low: no dose is surely above the limit; highest dose that passes: 1 %" in out
     assert "doses of high: first dose above the limit: 100 %; no dose below it passes" in out
     assert re.search(r"^decision [0-9a-f]{64}$", out, re.MULTILINE)
     assert "sample medium (blank, 1 well): non_toxic" in out
@@ -152,7 +152,10 @@ def test_a_rule_of_the_labs_own_stands_in_every_verdict(plate, reader, capsys):
 def test_reason_codes_are_explained_below_the_table(plate, reader, capsys):
     reader.update({("A2", i): {"refused_by": (Reason.BLUR,)} for i in range(10)})
     assert grade(plate) == 3
-    assert "\nPOS_CONTROL_FAILED: the positive control does not show the harm" in capsys.readouterr().out
+    assert (
+        "\nPOS_CONTROL_FAILED: the positive control is missing, unreadable, or shows"
+        in capsys.readouterr().out
+    )
 
 
 def test_the_table_for_a_lims_has_a_row_a_well(plate, reader):

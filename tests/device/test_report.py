@@ -62,10 +62,10 @@ def page(judged_plate):
     [
         "Plate p7", "J. Doe", "none: graded from image files", "2026-03-02T08:00:00.000Z", "nanotox 9.9",
         "research use only", "3 test items and doses: 1 toxic, 2 non-toxic.", "The controls are valid.",
-        "silver: first dose above the limit: 100 ug/mL; highest dose that passes: 10 ug/mL",
+        "silver: first dose above the limit: 100 ug/mL; highest dose below it that passes: 10 ug/mL",
         "silver 100 ug/mL", "severe", "any: toxic if one well is", "first toxic dose", "limit 50 %",
         "Reference: 29 of 620 cells affected (4.7 %) in wells A1", "yes (grade 1 or less)",
-        "yes (grade 3 or more)", "9 / 10 (1 refused)", "BLUR: out of focus", "focus (Laplacian)",
+        "yes (grade 3 or more)", "9 / 10 1 refused", "BLUR: out of focus", "focus (Laplacian)",
         "of 109 accepted fields", "Well B1, field 1", "iso10993-5-extract/1", "phase-cell, on the trust list",
         "0.65 um a pixel, measured", "adherent", "phase", "hybrid", "Abbott 1925", "ISO 10993-5:2009",
         "fewest fields of a well 5", "5 %, 20 %, 50 %, 70 %", "nanotox audit reproduce",
@@ -142,6 +142,7 @@ def test_failed_controls_are_said_first_and_in_words(judged_plate):
     assert "The controls are not valid, and nothing is decided. POS_CONTROL_FAILED: the positive" in page.text
     assert "NO (grade 3 or more)" in page.text
     assert "3 invalid" in page.text
+    assert "silver: nothing is decided at any dose" in page.text
 
 
 def test_a_plate_without_controls_has_no_reference(judged_plate):
