@@ -212,6 +212,19 @@ def test_one_changed_pixel_of_a_frame_is_found(station, capsys):
     assert "4 of 5 readings" in out
 
 
+@pytest.mark.parametrize(("shift", "code"), [(2e-6, 0), (2e-3, 1)])
+def test_positions_are_equal_but_for_the_rounding_of_last_digits(station, capsys, shift, code):
+    changed = station / "changed.jsonl"
+    with changed.open("w", encoding="utf-8") as stream:
+        for values in read_records(station / "journal.db"):
+            if values.get("source") == "1.png":
+                values["cells"][0]["row"] += shift
+            print(json.dumps(values), file=stream)
+    options = ("--frames", station / "frames", "--config", station / "station.toml")
+    assert audit(changed, *options) == code
+    assert ("reading of 1.png, seq 4: cells.0.row is" in capsys.readouterr().out) == bool(code)
+
+
 def test_a_frame_that_is_gone_is_named(station, capsys):
     path = frame_of(station, 0)
     path.unlink()
