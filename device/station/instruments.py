@@ -8,7 +8,7 @@ from device.analysis.grading import RULES, Rule, default_rule
 from device.baseline import qc_file, read_qc, with_baseline
 from device.cameras import camera_settings
 from device.classifier import open_cell_classifier, open_field_classifier
-from device.config import Config, read_config
+from device.config import Config, read_config, read_rule
 from device.errors import ConfigError, ModelError
 from device.model_card import Bundle, fit_faults, settings_from_card
 from device.models import default_bundle, find_bundle
@@ -72,11 +72,16 @@ def _fitting(config: Config, bundle: Bundle) -> Bundle:
 
 def check_files(config: Config) -> tuple[Rule, Plate | None]:
     """Return the rule and the plate that the configuration names; ConfigError with all faults of both."""
-    faults, plate = [], None
-    rule_id = config.rule.id
-    if rule_id is not None and rule_id not in RULES:
-        expected = ", ".join(RULES)
-        faults.append(f"rule.id is {rule_id!r}; expected one of {expected} ({config.path.name})")
+    faults, plate, section = [], None, config.rule
+    rule = default_rule(config.station.assay)
+    try:
+        if section.id is not None and section.id not in RULES:
+            expected = ", ".join(RULES)
+            faults.append(f"rule.id is {section.id!r}; expected one of {expected} ({config.path.name})")
+        elif (named := section.id or section.file) is not None:
+            rule = read_rule(named)
+    except ConfigError as error:
+        faults += error.faults
     if config.plate.file is not None:
         try:
             plate = read_plate(config.plate.file)
@@ -84,4 +89,4 @@ def check_files(config: Config) -> tuple[Rule, Plate | None]:
             faults += error.faults
     if faults:
         raise ConfigError(faults)
-    return RULES[rule_id] if rule_id is not None else default_rule(config.station.assay), plate
+    return rule, plate
