@@ -25,7 +25,7 @@ def read_toml(path: Path, expected: str) -> dict[str, Any]:
 
 
 class TableReader:
-    """Reads tables into records and gathers every fault on the way; paths in them are relative to `folder`."""
+    """Reads tables into records and gathers every fault on the way; their paths are relative to `folder`."""
 
     def __init__(self, folder: Path = Path()) -> None:
         self.folder = folder

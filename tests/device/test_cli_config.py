@@ -52,10 +52,10 @@ def test_a_rule_of_the_lab_is_a_file_and_excludes_a_named_one(config, capsys):
     own.write_text('id = "our-lab/1"\nbased_on = "iso10993-5-extract/1"\nfields_min = 0.5\n')
     assert main(["config", "check", "--config", str(config)]) == 2
     assert "rule.fields_min is 0.5; expected " in capsys.readouterr().err
-    own.write_text('id = "our-lab/1"\nbased_on = "iso10993-5-extract/1"\nfields_min = 7\n')
+    own.write_text('id = "our-lab/1"\nbased_on = "iso10993-5-extract/1"\nfields_min = 4\n')
     assert main(["config", "check", "--config", str(config)]) == 0
     rule, _ = check_files(load_config(config))
-    assert (rule.id, rule.fields_min) == ("our-lab/1", 7)
+    assert (rule.id, rule.fields_min) == ("our-lab/1", 4)
     config.write_text(text + '[rule]\nfile = "own.toml"\nid = "iso10993-5-extract/1"\n')
     assert main(["config", "check", "--config", str(config)]) == 2
     assert "rule: id and file exclude each other" in capsys.readouterr().err
