@@ -103,7 +103,7 @@ def _convert(found: Any, hint: Any, folder: Path) -> Any:  # noqa: ANN401 - any 
         return float(found)
     if hint is datetime and isinstance(found, str) and (time := datetime.fromisoformat(found)).tzinfo:
         return time
-    if type(found) is hint:  # a bool is no whole number
+    if type(found) is (get_origin(hint) or hint):  # a bool is no whole number
         return found
     raise ValueError(found)
 
@@ -128,4 +128,4 @@ def _expected(hint: Any, metadata: Mapping[str, Any]) -> str:  # noqa: ANN401 - 
         return f"a list, each item {_expected(get_args(hint)[0], {})}"
     words = {datetime: "a time with zone such as 2026-03-04T05:06:07Z", dict: "an object"}
     words |= {str: "text", Path: "a path", bool: "true or false", int: "a whole number", float: "a number"}
-    return words.get(hint, str(hint))
+    return words.get(get_origin(hint) or hint, str(hint))
