@@ -51,7 +51,7 @@ def read_qc(path: Path, assay: Assay, modality: Modality) -> QcState:
     ConfigError
         If it is damaged, or of another assay or modality.
     """
-    advice = "name another file, or learn anew with `nanotox qc run --relearn`"
+    advice = "learn anew with `nanotox qc run --relearn`"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

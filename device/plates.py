@@ -188,6 +188,17 @@ def read_dataset_info(folder: Path) -> DatasetInfo:
     return DatasetInfo(scale, **{key: said[key] for key in _DATASET_KEYS})
 
 
+def find_dataset_info(folder: Path) -> DatasetInfo | None:
+    """Return what dataset.json says of the images in `folder`: its own, else its parent's; None without one.
+
+    Raises as `read_dataset_info`.
+    """
+    for place in (folder, folder.resolve().parent):
+        if (place / DATASET_FILE).is_file():
+            return read_dataset_info(place)
+    return None
+
+
 def write_dataset_info(folder: Path, info: DatasetInfo) -> None:
     """Write `info` as `folder`/dataset.json so that `read_dataset_info` gives it back."""
     content = {"um_per_px": info.scale.um_per_px, "um_per_px_source": info.scale.source}

@@ -51,6 +51,23 @@ def test_the_benchmark_runs_and_overwrites_nothing_when_quick(tmp_path: Path) ->
     assert document.read_bytes() == before
 
 
+def test_a_change_that_no_test_notices_is_told_and_one_that_a_test_notices_is_not(tmp_path: Path) -> None:
+    (tmp_path / "toy.py").write_text("def grade(n: int) -> int:\n    return 3 if n > 2 else 0\n")
+    claims = "from toy import grade\n\n\ndef test_grade():\n    assert grade(3) == 3\n"
+    command = [sys.executable, ROOT / "tools" / "mutate", "--source", "toy.py", "--tests", "test_toy.py"]
+
+    def undetected(text: str) -> list[str]:
+        (tmp_path / "test_toy.py").write_text(text)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        found = re.findall(r"undetected: toy.py:2: (.*): return", done.stdout)
+        assert done.returncode == bool(found), done.stderr
+        assert f"| toy | 5 | {5 - len(found)} | 0 | {len(found)} |" in done.stdout
+        return found
+
+    assert undetected(claims) == ["> to >=", "0 to 1"]
+    assert undetected(claims + "    assert grade(2) == 0\n") == []
+
+
 def test_help_works_from_any_folder_and_unknown_options_are_refused(tmp_path: Path) -> None:
     done = subprocess.run(
         [ROOT / "tools" / "test", "--help"], cwd=tmp_path, capture_output=True, text=True, check=True

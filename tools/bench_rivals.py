@@ -11,12 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from device.analysis.paper.chain import PaperSettings
+from device.analysis.paper.chain import DILATION_UM, OPENING_UM
 
 CELL_UM = 13.0
 SMALLEST, LARGEST = 0.35, 3.0  # of what is counted, in areas of a cell: debris and clumps drop out
 _SMOOTHING, _APART = 0.04, 0.27  # sigma and half window of the search for markers, in diameters
-_SIZES = PaperSettings()
 
 Rival = Callable[[NDArray[np.uint8], float], NDArray[np.float64]]
 
@@ -27,11 +26,11 @@ def count_by_opencv(image: NDArray[np.uint8], um_per_px: float) -> NDArray[np.fl
     right, down = cv2.Sobel(image, cv2.CV_32F, 1, 0), cv2.Sobel(image, cv2.CV_32F, 0, 1)
     gradient = cv2.normalize(cv2.magnitude(right, down), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
     _, mask = cv2.threshold(gradient, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    mask = cv2.dilate(mask, _ellipse(_SIZES.dilation_um / um_per_px))
+    mask = cv2.dilate(mask, _ellipse(DILATION_UM / um_per_px))
     outside = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     cv2.floodFill(outside, None, (0, 0), 255)
     mask |= ~outside[1:-1, 1:-1]
-    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, _ellipse(_SIZES.opening_um / um_per_px))
+    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, _ellipse(OPENING_UM / um_per_px))
     distance = cv2.distanceTransform(mask, cv2.DIST_L2, 5)
     smooth = cv2.GaussianBlur(distance, (0, 0), max(0.7, _SMOOTHING * diameter))
     window = 2 * round(_APART * diameter) + 1
@@ -59,9 +58,9 @@ def count_by_skimage(image: NDArray[np.uint8], um_per_px: float) -> NDArray[np.f
     diameter = CELL_UM / um_per_px
     gradient = filters.sobel(image)
     mask = gradient > filters.threshold_otsu(gradient)
-    mask = ndimage.binary_dilation(mask, morphology.disk(round(_SIZES.dilation_um / um_per_px)))
+    mask = ndimage.binary_dilation(mask, morphology.disk(round(DILATION_UM / um_per_px)))
     mask = ndimage.binary_fill_holes(mask)
-    mask = ndimage.binary_opening(mask, morphology.disk(round(_SIZES.opening_um / um_per_px)))
+    mask = ndimage.binary_opening(mask, morphology.disk(round(OPENING_UM / um_per_px)))
     distance = ndimage.distance_transform_edt(mask)
     smooth = ndimage.gaussian_filter(distance, max(0.7, _SMOOTHING * diameter))
     places = feature.peak_local_max(

@@ -1,8 +1,10 @@
-"""What a station's fields measure when all is well, and whether it still is: the statistics of `qc run`."""
+"""What a station's fields measure when all is well, and whether they still do: figures and chart of `qc`."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +20,11 @@ CELLS_MIN = 200
 DRIFT_ABOVE = 0.25
 """Population stability index from which a histogram has drifted."""
 _BINS = 10
+
+_PANEL_PX = (260, 460)
+_MARGIN_PX = (44, 30, 60, 16)  # top, bottom, left, right
+_BLACK, _GRAY, _GREEN, _RED = (30,) * 3, (190,) * 3, (115, 158, 0), (0, 94, 213)
+_RUNS = 40  # the newest runs are drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,34 +142,29 @@ def learn(fields: Sequence[Seen]) -> Learned:
     histograms = {}
     for name, values in _pool(fields).items():
         if values.size >= CELLS_MIN:
-            edges = np.unique(np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1]))
-            histograms[name] = Histogram(tuple(edges.tolist()), _count(values, edges))
+            edges = tuple(np.unique(np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1])).tolist())
+            histograms[name] = Histogram(edges, _count(values, edges))
     return Learned(len(fields), spreads, histograms)
 
 
-def limits_of(name: str, spread: Spread) -> tuple[float | None, float | None]:
-    """Return between what a run's median must lie, None where that side is not watched."""
+def limits_of(name: str, spread: Spread) -> tuple[float, float]:
+    """Return between what a run's median must lie, infinite where that side is not watched."""
     reach, watched = LIMIT * spread.deviation, WATCHED[name]
-    return (
-        spread.median - reach if watched.low else None,
-        spread.median + reach if watched.high else None,
-    )
+    low = spread.median - reach if watched.low else -math.inf
+    return low, spread.median + reach if watched.high else math.inf
 
 
 def compare(fields: Sequence[Seen], learned: Learned) -> Comparison:
     """Return how the accepted fields of a run, at least one, stand against the baseline."""
     medians = {name: float(np.median([field.measures[name] for field in fields])) for name in WATCHED}
-    out = []
-    for name, median in medians.items():
-        low, high = limits_of(name, learned.spreads[name])
-        if (low is not None and median < low) or (high is not None and median > high):
-            out.append(name)
-    psi = {}
-    for name, values in _pool(fields).items():
-        before = learned.histograms.get(name)
-        if before is not None and values.size >= CELLS_MIN:
-            psi[name] = stability_index(before.counts, _count(values, np.array(before.edges)))
-    return Comparison(medians, tuple(out), psi)
+    limits = {name: limits_of(name, learned.spreads[name]) for name in medians}
+    out = tuple(name for name, (low, high) in limits.items() if not low <= medians[name] <= high)
+    psi = {
+        name: stability_index(learned.histograms[name].counts, _count(values, learned.histograms[name].edges))
+        for name, values in _pool(fields).items()
+        if name in learned.histograms and values.size >= CELLS_MIN
+    }
+    return Comparison(medians, out, psi)
 
 
 def stability_index(before: Sequence[int], now: Sequence[int]) -> float:
@@ -180,6 +182,57 @@ def _pool(fields: Sequence[Seen]) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def _count(values: NDArray[np.float64], edges: NDArray[np.float64]) -> tuple[int, ...]:
-    bins = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
-    return tuple(int(count) for count in bins)
+def _count(values: NDArray[np.float64], edges: Sequence[float]) -> tuple[int, ...]:
+    bins = np.searchsorted(np.array(edges), values, side="right")
+    return tuple(np.bincount(bins, minlength=len(edges) + 1).tolist())
+
+
+def draw_control_chart(runs: Sequence[ControlRun], learned: Learned) -> NDArray[np.uint8]:
+    """Return the chart of the newest runs as a BGR picture, in their order.
+
+    A run in control is a green disk, one out of control a red cross; dashed lines are the limits.
+    """
+    compared = [(run.at, run.comparison) for run in runs if run.comparison is not None][-_RUNS:]
+    panels = [_draw_panel(name, [found for _, found in compared], learned) for name in WATCHED]
+    rows = [np.hstack(panels[start : start + 3]) for start in (0, 3)]
+    foot = np.full((30, rows[0].shape[1], 3), 255, np.uint8)
+    when = f"{compared[0][0][:10]} to {compared[-1][0][:10]}, " if compared else ""
+    text = f"{when}{len(compared)} runs, baseline of {learned.n_fields} fields; for research use only"
+    _write(foot, text, (16, 18))
+    return np.vstack([*rows, foot])
+
+
+def _draw_panel(name: str, runs: Sequence[Comparison], learned: Learned) -> NDArray[np.uint8]:
+    picture = np.full((*_PANEL_PX, 3), 255, np.uint8)
+    spread = learned.spreads[name]
+    values = [run.medians[name] for run in runs]
+    limits = [limit for limit in limits_of(name, spread) if math.isfinite(limit)]
+    shown = [*values, *limits, spread.median - spread.deviation, spread.median + spread.deviation]
+    low, high = min(shown), max(shown)
+    top, bottom, left, right = _MARGIN_PX
+    height, width = _PANEL_PX[0] - top - bottom, _PANEL_PX[1] - left - right
+
+    def row_of(value: float) -> int:
+        return top + round(height * (0.92 - 0.84 * (value - low) / (high - low)))
+
+    cv2.rectangle(picture, (left, top), (left + width, top + height), _GRAY)
+    _write(picture, name.replace("_", " "), (left, top - 14), 0.55)
+    for value, dashed in [(spread.median, False), *((limit, True) for limit in limits)]:
+        row, step = row_of(value), 10 if dashed else width
+        for start in range(left, left + width, step):
+            cv2.line(picture, (start, row), (min(start + step // (1 + dashed), left + width), row), _BLACK)
+        _write(picture, f"{value:.3g}", (6, row + 4))
+    places = [
+        (left + round(width * (i + 0.5) / max(len(runs), 1)), row_of(value)) for i, value in enumerate(values)
+    ]
+    cv2.polylines(picture, [np.array(places, np.int32).reshape(-1, 1, 2)], False, _GRAY, 1, cv2.LINE_AA)
+    for place, run in zip(places, runs, strict=True):
+        if name in run.out:
+            cv2.drawMarker(picture, place, _RED, cv2.MARKER_TILTED_CROSS, 13, 3, cv2.LINE_AA)
+        else:
+            cv2.circle(picture, place, 4, _GREEN, cv2.FILLED, cv2.LINE_AA)
+    return picture
+
+
+def _write(picture: NDArray[np.uint8], text: str, place: tuple[int, int], size: float = 0.4) -> None:
+    cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, _BLACK, 1, cv2.LINE_AA)

@@ -26,6 +26,11 @@ class Judged:
     in_layer: bool = False
     """Whether living cells spread, so that their nucleus is not their middle."""
 
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """(K,) which are living cells."""
+        return np.array([kind is CellClass.LIVE for kind in self.classes], bool)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Count:
@@ -75,8 +80,7 @@ def accept_cells(
     order = np.nonzero(is_cell)[0]
     order = order[np.argsort(-p_cell[order], kind="stable")]
     judged = judge_cells(centers[order], probabilities[order], classes, dead_min=dead_min)
-    alive = np.array([kind is CellClass.LIVE for kind in judged.classes], bool)
-    kept = _apart(judged.centers, alive, merge_px, merge_live_px)
+    kept = _apart(judged, merge_px, merge_live_px)
     names = tuple(judged.classes[k] for k in kept.tolist())
     return Judged(judged.centers[kept], names, judged.p_dead[kept], order[kept]), centers[~is_cell]
 
@@ -89,13 +93,12 @@ def judge_cells(
     dead_min: float,
 ) -> Judged:
     """Return live or dead, with the finer class, for centers that are cells whatever p(other) says."""
-    alive = np.array([kind is CellClass.LIVE for kind in classes])
-    dead = np.array([kind in DEAD_CLASSES for kind in classes])
-    p_dead_class, p_live = probabilities[:, dead], probabilities[:, alive].sum(axis=1)
-    total = p_dead_class.sum(axis=1) + p_live
-    p_dead = np.divide(p_dead_class.sum(axis=1), total, out=np.zeros_like(total), where=total > 0)
     finer = [kind for kind in classes if kind in DEAD_CLASSES]
-    likeliest = p_dead_class.argmax(axis=1) if finer else np.zeros(len(centers), int)
+    p_finer = probabilities[:, [kind in DEAD_CLASSES for kind in classes]]
+    p_live = probabilities[:, [kind is CellClass.LIVE for kind in classes]].sum(axis=1)
+    total = p_finer.sum(axis=1) + p_live
+    p_dead = np.divide(p_finer.sum(axis=1), total, out=np.zeros_like(total), where=total > 0)
+    likeliest = p_finer.argmax(axis=1) if finer else np.zeros(len(centers), int)
     names = tuple(
         finer[choice] if is_dead else CellClass.LIVE
         for choice, is_dead in zip(likeliest.tolist(), (p_dead >= dead_min).tolist(), strict=True)
@@ -122,7 +125,6 @@ def count_cells(judged: Judged, regions: Regions, pyramid: Pyramid, scale: Scale
     known = scale.source != "assumed"
     zoom = pyramid.zoom * regions.um_per_px / pyramid.um_per_px
     places = _places(judged, regions, pyramid, zoom).tolist()
-    areas = regions.areas_px.tolist()
     cells = tuple(
         Cell(
             region=k + 1,
@@ -131,15 +133,15 @@ def count_cells(judged: Judged, regions: Regions, pyramid: Pyramid, scale: Scale
             label="dead" if judged.classes[k] in DEAD_CLASSES else "live",
             cell_class=judged.classes[k],
             p_dead=float(judged.p_dead[k]),
-            area_um2=areas[k] * um2_per_px if known else None,
+            area_um2=int(regions.areas_px[k]) * um2_per_px if known else None,
             touches_edge=k + 1 in at_edge,
             counted=k + 1 not in left_out,
         )
         for k, (row, col) in enumerate(places)
     )
     area_mm2 = labels.size * um2_per_px / 1e6 if known else None
-    live_px = sum(areas[cell.region - 1] for cell in cells if cell.label == "live")
-    return Count(cells, regions.n_other, labels, zoom, tally_cells(cells, area_mm2, live_px / labels.size))
+    confluence = int(regions.areas_px[judged.alive].sum()) / labels.size
+    return Count(cells, regions.n_other, labels, zoom, tally_cells(cells, area_mm2, confluence))
 
 
 def _places(judged: Judged, regions: Regions, pyramid: Pyramid, zoom: float) -> NDArray[np.float64]:
@@ -148,8 +150,8 @@ def _places(judged: Judged, regions: Regions, pyramid: Pyramid, zoom: float) -> 
         (np.asarray(p, np.float64) + 0.5) * zoom - 0.5 for p in (regions.centroids, regions.anchors)
     )
     places = pyramid.to_frame(judged.centers)
-    spread = np.array([kind is CellClass.LIVE for kind in judged.classes], bool)[:, None] & judged.in_layer
-    places = np.where(spread, (places + middles) / 2, places)
+    if judged.in_layer:
+        places = np.where(judged.alive[:, None], (places + middles) / 2, places)
     rows, cols = (
         np.clip((np.rint(line) + 0.5) / zoom, 0, side - 1).astype(np.intp)
         for line, side in zip(places.T, regions.labels.shape, strict=True)
@@ -176,10 +178,9 @@ def labels_in_frame(reading: Reading) -> NDArray[np.uint16]:
     return np.ascontiguousarray(reading.labels[rows[:, None], cols[None, :]])
 
 
-def _apart(
-    centers: NDArray[np.float32], alive: NDArray[np.bool_], merge_px: float, merge_live_px: float
-) -> NDArray[np.intp]:
+def _apart(judged: Judged, merge_px: float, merge_live_px: float) -> NDArray[np.intp]:
     """Return the indices of centers that no earlier kept one is too close to."""
+    centers, alive = judged.centers, judged.alive
     free = np.ones(len(centers), bool)
     kept = []
     for index in range(len(centers)):

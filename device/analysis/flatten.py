@@ -26,7 +26,11 @@ def flatten(pyramid: Pyramid) -> NDArray[np.uint8]:
     its window.
     """
     working = pyramid.working
-    background = cv2.resize(estimate_coarse_background(pyramid), working.shape[::-1])
+    small = working
+    for _ in range(BACKGROUND_HALVINGS):
+        small = halve(small)
+    background = estimate_background(small, pyramid.um_per_px * 2**BACKGROUND_HALVINGS)
+    background = cv2.resize(background, working.shape[::-1])
     # 127 I / background + 1 = 128 + 127 r, in one pass over bytes
     relative = cv2.divide(working, np.maximum(background, 1), scale=GAIN, dtype=cv2.CV_8U)
     relative = cv2.add(relative, np.ones_like(relative)) if working.any() else np.full_like(working, MIDDLE)
@@ -34,12 +38,8 @@ def flatten(pyramid: Pyramid) -> NDArray[np.uint8]:
     return np.asarray(relative, np.uint8)
 
 
-def estimate_coarse_background(pyramid: Pyramid) -> NDArray[np.float32]:
-    """Return the gray level that the image would have without cells, one float32 in 0 to 255 every 5.2 um."""
-    small = pyramid.working
-    for _ in range(BACKGROUND_HALVINGS):
-        small = halve(small)
-    step_um = pyramid.um_per_px * 2**BACKGROUND_HALVINGS
-    window = 2 * max(1, round((BACKGROUND_WINDOW_UM / step_um - 1) / 2)) + 1
-    smooth = cv2.medianBlur(small, window).astype(np.float32)
-    return np.asarray(cv2.GaussianBlur(smooth, (0, 0), BACKGROUND_BLUR_UM / step_um), np.float32)
+def estimate_background(level: NDArray[np.uint8], um_per_px: float) -> NDArray[np.float32]:
+    """Return the (H, W) gray that a coarse level of a pyramid would have without cells, 0 to 255."""
+    window = 2 * max(1, round((BACKGROUND_WINDOW_UM / um_per_px - 1) / 2)) + 1
+    smooth = cv2.medianBlur(level, window).astype(np.float32)
+    return np.asarray(cv2.GaussianBlur(smooth, (0, 0), BACKGROUND_BLUR_UM / um_per_px), np.float32)

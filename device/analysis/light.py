@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from device.analysis.flatten import estimate_background
 from device.analysis.pyramid import Pyramid
 
 _SAMPLE_PX = 300_000  # gray levels are counted on about this many pixels, at even distances
@@ -15,8 +16,6 @@ _FLAT_RANGE = 2  # gray levels between the 0.1 and 99.9 percentile of an image w
 _PATCH_UM_PER_PX = 2.0  # saturated patches and dark rims are seen at this scale or the next coarser
 _GLARE_UM = 23.0  # wider than the largest round cell
 _SHADING_UM_PER_PX = 8.0  # the background is looked at here
-_WINDOW_UM = 78.0  # of the median: removes cells
-_SIGMA_UM = 15.6  # of the Gaussian that smooths the median
 _STRANGE = 0.1  # a background that differs by more from the shading is no background, relative
 _DARK = 0.25  # rims of bubbles and clumps are darker than the shading by more than this share of it
 _RIM_UM = 9.0  # and thicker than the rim of a cell
@@ -49,7 +48,7 @@ def measure_light(pyramid: Pyramid) -> Light:
     side_px = max(1, round(_GLARE_UM / um_per_px))
     saturated = (patches >= 254).astype(np.uint8)
     glare = cv2.morphologyEx(saturated, cv2.MORPH_OPEN, np.ones((side_px, side_px), np.uint8))
-    background = _measure_background(pyramid)
+    background = estimate_background(*_level(pyramid, _SHADING_UM_PER_PX))
     ranked = np.sort(background, axis=None)
     low, middle, high = (float(ranked[round(share * (ranked.size - 1))]) for share in (0.05, 0.5, 0.95))
     return Light(
@@ -68,14 +67,6 @@ def _level(pyramid: Pyramid, um_per_px: float) -> tuple[NDArray[np.uint8], float
     start = next(i for i, level in enumerate(pyramid.levels) if level is pyramid.working)
     found = min(math.ceil(math.log2(um_per_px / pyramid.um_per_px)), len(pyramid.levels) - 1 - start)
     return pyramid.levels[start + found], pyramid.um_per_px * 2**found
-
-
-def _measure_background(pyramid: Pyramid) -> NDArray[np.float32]:
-    """Return the gray levels of the field without its cells, at a coarse scale."""
-    small, um_per_px = _level(pyramid, _SHADING_UM_PER_PX)
-    window = 2 * max(1, round((_WINDOW_UM / um_per_px - 1) / 2)) + 1
-    smooth = cv2.medianBlur(small, window).astype(np.float32)
-    return np.asarray(cv2.GaussianBlur(smooth, (0, 0), _SIGMA_UM / um_per_px), np.float32)
 
 
 def _measure_foreign(patches: NDArray[np.uint8], um_per_px: float, background: NDArray[np.float32]) -> float:

@@ -9,7 +9,7 @@ from device.analysis.verdict import judge_well
 from device.analysis.well import Measures, measure_well
 from device.records import DoseSummary, Outcome, Reason, Reference, SampleVerdict, Stated, Verdict
 
-_SEVERITY = {"non_toxic": 0, "inconclusive": 1, "toxic": 2}
+_SEVERITY: dict[object, int] = {"non_toxic": 0, "inconclusive": 1, "toxic": 2}
 
 
 def judge_controls(wells: Sequence[Evidence], rule: Rule) -> tuple[Reference | None, tuple[Reason, ...]]:
@@ -50,7 +50,7 @@ def judge_sample(
     first, verdicts = wells[0][1], [verdict for _, verdict in wells]
     usable = [(evidence, verdict) for evidence, verdict in wells if verdict.outcome is not Outcome.INVALID]
     pooled = _judge_pooled(usable, reference, rule)
-    outcome, reasons = _agree([verdict for _, verdict in usable], pooled, rule)
+    outcome, reasons = _agree(verdicts, pooled, rule)
     if not usable or any(verdict.control_faults for verdict in verdicts):
         outcome = Outcome.INVALID
     elif first.role == "test" and len(usable) < rule.wells_min:
@@ -90,7 +90,7 @@ def summarize_doses(samples: Sequence[SampleVerdict]) -> tuple[DoseSummary, ...]
 
 def _summarize(sample: str, unit: str, doses: Sequence[tuple[float, Stated]]) -> DoseSummary:
     lowest_toxic = min((dose for dose, outcome in doses if outcome is Outcome.TOXIC), default=None)
-    passing = [dose for dose, outcome in doses if outcome == "non_toxic"]
+    passing = [dose for dose, outcome in doses if _SEVERITY.get(outcome) == 0]
     below = [dose for dose in passing if lowest_toxic is None or dose < lowest_toxic]
     return DoseSummary(sample, unit, lowest_toxic, max(below, default=None), len(below) == len(passing))
 
@@ -98,17 +98,17 @@ def _summarize(sample: str, unit: str, doses: Sequence[tuple[float, Stated]]) ->
 def _agree(
     verdicts: Sequence[Verdict], pooled: Verdict | None, rule: Rule
 ) -> tuple[Stated, tuple[Reason, ...]]:
-    """Return what usable wells say together under the rule's policy."""
-    outcomes = sorted((verdict.outcome for verdict in verdicts), key=_SEVERITY.__getitem__)
+    """Return what wells say together under the rule's policy; only `any` minds that one is invalid."""
+    valid = (verdict.outcome for verdict in verdicts if verdict.outcome is not Outcome.INVALID)
+    outcomes = sorted(valid, key=_SEVERITY.__getitem__)
     if not outcomes or pooled is None:
         return Outcome.INVALID, ()
-    if rule.policy == "pooled" and len(verdicts) >= rule.wells_min:
+    if rule.policy == "pooled" and len(outcomes) >= rule.wells_min:
         return pooled.outcome, pooled.reasons
     if rule.policy == "median":
         return outcomes[len(outcomes) // 2], ()
-    if outcomes[-1] is Outcome.TOXIC or outcomes[0] == outcomes[-1]:
-        return outcomes[-1], ()
-    return Outcome.INCONCLUSIVE, ()
+    all_agree = outcomes[0] == outcomes[-1] and len(outcomes) == len(verdicts)
+    return (outcomes[-1] if outcomes[-1] is Outcome.TOXIC or all_agree else Outcome.INCONCLUSIVE), ()
 
 
 def _judge_pooled(

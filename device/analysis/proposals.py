@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.analysis.flatten import GAIN
+from device.analysis.segmentation import disk
 from device.records import Assay, Modality
 
 SEPARATION_UM = 4.0
@@ -23,10 +24,7 @@ _SENSITIVITY: dict[Modality, dict[str, float]] = {
     # living cells are nearly invisible at focus
     "brightfield": {"gradient_sigma_um": 1.3, "gradient_half_per_um": 0.0154},
 }
-SYMMETRY_MIN: dict[Assay, dict[Modality, float]] = {
-    "suspension": {"phase": 0.3, "brightfield": 0.3},
-    "adherent": {"phase": 0.2, "brightfield": 0.2},
-}
+SYMMETRY_MIN: dict[Assay, float] = {"suspension": 0.3, "adherent": 0.2}
 """Least symmetry of a candidate, 0 to 2: spread cells are less round."""
 
 
@@ -71,9 +69,8 @@ def propose(
     Peaks are placed between the pixels by the parabola through their neighbors.
     """
     symmetry = measure_symmetry(coarse, um_per_px=um_per_px, **_SENSITIVITY[modality])
-    reach = max(1, round(SEPARATION_UM / um_per_px))
-    footprint = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    least = SYMMETRY_MIN[assay][modality]
+    footprint = disk(SEPARATION_UM / um_per_px)
+    least = SYMMETRY_MIN[assay]
     highest = symmetry >= np.maximum(cv2.dilate(symmetry, footprint), least)
     rows, cols = np.nonzero(highest)
     strength = symmetry[rows, cols]

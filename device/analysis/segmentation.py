@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from device.analysis.flatten import GAIN, MIDDLE
 from device.records import Assay, Modality
@@ -67,8 +67,8 @@ def find_foreground(
     mask = (activity > _activity_threshold(activity, faint=faint)).astype(np.uint8)
     mask = _fill_holes(mask, HOLE_MAX_UM2 / um_per_px**2)
     # erosion by the widening and the opening's radius, dilation by the latter: an opening that also shrinks
-    mask = cv2.erode(mask, _disk((SHRINK_UM + OPENING_UM) / um_per_px), borderType=cv2.BORDER_REPLICATE)
-    return np.asarray(cv2.dilate(mask, _disk(OPENING_UM / um_per_px)), np.uint8)
+    mask = cv2.erode(mask, disk((SHRINK_UM + OPENING_UM) / um_per_px), borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(cv2.dilate(mask, disk(OPENING_UM / um_per_px)), np.uint8)
 
 
 def grow_regions(
@@ -103,7 +103,8 @@ def grow_regions(
     n_cells = len(centers)
     padded = cv2.copyMakeBorder(foreground, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     places = np.rint(centers).astype(np.intp).reshape(-1, 2) + 1
-    seeds = _draw_disks(padded.shape, places, SEED_UM / um_per_px, np.uint16)
+    names = np.arange(1, n_cells + 1, dtype=np.uint16)
+    seeds = _draw_disks(padded.shape, places, SEED_UM / um_per_px, names)
     domain = padded | (seeds > 0).view(np.uint8)
     n, components = cv2.connectedComponents(domain, ltype=cv2.CV_16U)
     owner = components[places[:, 0], places[:, 1]]
@@ -114,13 +115,13 @@ def grow_regions(
     strange &= held == 0
     strange[0] = False
     n_other = int(strange.sum())
-    name = np.zeros(n, np.uint16)
-    name[owner] = np.arange(1, n_cells + 1)
-    name[strange] = n_cells + 1 + np.arange(n_other)
-    labels = name[components]
+    label_of = np.zeros(n, np.uint16)
+    label_of[owner] = names
+    label_of[strange] = n_cells + 1 + np.arange(n_other)
+    labels = label_of[components]
     if (held > 1).any():
         _split(labels, (held > 1)[components], seeds)
-    near = _draw_disks(padded.shape, places, reach_um / um_per_px, np.uint8)
+    near = _draw_disks(padded.shape, places, reach_um / um_per_px, np.ones(n_cells, np.uint8))
     labels = cv2.bitwise_and(labels, labels, mask=near | (labels > n_cells).view(np.uint8))
     np.copyto(labels, seeds, where=seeds > 0)
     labels = np.ascontiguousarray(labels[1:-1, 1:-1])
@@ -145,11 +146,10 @@ def _split(
 
 
 def _draw_disks(
-    shape: tuple[int, ...], places: NDArray[np.intp], radius_px: float, dtype: DTypeLike
+    shape: tuple[int, ...], places: NDArray[np.intp], radius_px: float, names: NDArray[np.unsignedinteger]
 ) -> NDArray[np.unsignedinteger]:
-    """Return disks around the places: label k + 1, each keeping its own pixel, or 1 where bytes are asked."""
-    drawn = np.zeros(shape, dtype)
-    names = np.arange(1, len(places) + 1) if drawn.dtype != np.uint8 else np.ones(len(places), np.uint8)
+    """Return disks of the value `names` around the places, each keeping its own pixel."""
+    drawn = np.zeros(shape, names.dtype)
     for name, (row, col) in zip(names.tolist(), places.tolist(), strict=True):
         cv2.circle(drawn, (col, row), max(1, round(radius_px)), name, cv2.FILLED)
     drawn[places[:, 0], places[:, 1]] = names
@@ -206,6 +206,7 @@ def _fill_holes(mask: NDArray[np.uint8], largest_px: float) -> NDArray[np.uint8]
     return mask | small[holes].astype(np.uint8) if n_holes > 1 else mask
 
 
-def _disk(radius_px: float) -> NDArray[np.uint8]:
+def disk(radius_px: float) -> NDArray[np.uint8]:
+    """Return OpenCV's footprint of a disk, at least 3 pixels wide."""
     reach = max(1, round(radius_px))
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)))

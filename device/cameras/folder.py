@@ -10,7 +10,7 @@ from typing import ClassVar
 from device.cameras import LostFrame, Setup
 from device.errors import CameraError, ImageError
 from device.images import list_images, read_reduced
-from device.plates import Plate, find_fields
+from device.plates import Plate, find_dataset_info, find_fields
 from device.records import Frame, Reason
 
 
@@ -26,7 +26,7 @@ class Settings:
 
 
 def open_camera(settings: Settings, setup: Setup) -> "FolderCamera":
-    """Return a camera over the files of a folder; ConfigError if the plate names files that are not there."""
+    """Return a camera over the files of a folder; a fault of plate or dataset.json is a ConfigError."""
     path = settings.path
     if not path.exists():
         raise CameraError(f"camera.path is {path}, which does not exist; expected a folder of images")
@@ -44,7 +44,10 @@ def open_camera(settings: Settings, setup: Setup) -> "FolderCamera":
 
 
 class FolderCamera:
-    """Files as frames; a damaged file is a LostFrame and the next one follows."""
+    """Files as frames; a damaged file is a LostFrame and the next one follows.
+
+    Rendered images are marked as simulated where dataset.json, beside them or in the folder above, says so.
+    """
 
     live = Settings.live
 
@@ -52,6 +55,8 @@ class FolderCamera:
         self, settings: Settings, setup: Setup, shots: Sequence[tuple[Path, str | None, int | None]]
     ) -> None:
         self._settings, self._scale, self._shots = settings, setup.scale, shots
+        infos = {folder: find_dataset_info(folder) for folder in {file.parent for file, _, _ in shots}}
+        self._simulated = {folder for folder, info in infos.items() if info is not None and info.simulated}
         self._closed = False
 
     def frames(self) -> Iterator[Frame | LostFrame]:
@@ -69,9 +74,10 @@ class FolderCamera:
     def _read(self, file: Path, sequence: int, well: str | None, number: int | None) -> Frame | LostFrame:
         now = datetime.now(UTC)
         source = str(file.relative_to(self._settings.path)) if file != self._settings.path else file.name
+        place = (well, number, file.parent in self._simulated)
         try:
             um_per_px = None if self._scale is None else self._scale.um_per_px
             image, full_size = read_reduced(file, um_per_px)
         except ImageError as error:
-            return LostFrame(Reason.UNREADABLE_IMAGE, str(error), now, source, sequence, well, number)
-        return Frame(image, now, source, sequence, self._scale, well, number, full_size=full_size)
+            return LostFrame(Reason.UNREADABLE_IMAGE, str(error), now, source, sequence, *place)
+        return Frame(image, now, source, sequence, self._scale, *place, full_size)

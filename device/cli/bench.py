@@ -2,6 +2,10 @@
 
 import argparse
 import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,28 +26,24 @@ def add_parser(commands: Commands) -> None:
         "bench",
         help="time the analysis of a frame on this machine",
         description="Time each stage of the station's own analysis, with one thread, on a rendered frame of "
-        "phase contrast or on an image of yours, beside the least that any analysis could take: copying the "
-        "frame, and halving it once.",
+        "phase contrast, beside the least that any analysis could take: copying the frame, and halving it "
+        "once. `nanotox count --json` times your own images.",
         epilog="Example: nanotox bench --size 1332x990 --cells 200",
     )
     parser.add_argument("--size", type=_size, default=(990, 1332), metavar="WxH", help="px (1332x990)")
     parser.add_argument("--cells", type=positive_whole, default=200, metavar="N", help="in the frame (200)")
-    parser.add_argument("--image", type=Path, metavar="FILE", help="an image instead of a rendered frame")
     parser.add_argument(
         "--um-per-px", type=positive_number, default=0.65, metavar="X", help="scale of the frame (0.65)"
     )
     parser.add_argument("--repeats", type=positive_whole, default=20, metavar="N", help="timed runs (20)")
     parser.add_argument("--method", choices=METHODS, default="hybrid")
     parser.add_argument("--model", default="phase-cell", metavar="NAME|DIR", help="model bundle (phase-cell)")
-    parser.add_argument("--exact", action="store_true", help="time the slow reference instead")
     add_json_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Time and print."""
-    from dataclasses import replace
-
     import cv2
 
     from device.classifier import open_cell_classifier
@@ -52,23 +52,18 @@ def run(args: argparse.Namespace) -> int:
 
     cv2.setNumThreads(1)
     bundle = find_bundle(args.model)
-    settings = replace(settings_from_card(bundle.card, method=args.method), exact=args.exact)
-    frame = _frame(args)
+    settings = settings_from_card(bundle.card, method=args.method)
+    frame = _render(args)
     stages, reading, peak = time_stages(frame, open_cell_classifier(bundle), settings, args.repeats)
+    found = ("height_px", "width_px", "n_live", "n_dead", "n_other")
     row = {
-        "frame": frame.source,
-        "height_px": reading.height_px,
-        "width_px": reading.width_px,
+        **{name: getattr(reading, name) for name in found},
         "um_per_px": args.um_per_px,
         "method": args.method,
-        "exact": args.exact,
         "model": bundle.name,
         "repeats": args.repeats,
         "stages": {name: _percentiles(times) for name, times in stages.items()},
         "floor": {name: _percentiles(times) for name, times in time_floor(frame, args.repeats).items()},
-        "n_live": reading.n_live,
-        "n_dead": reading.n_dead,
-        "n_other": reading.n_other,
         "peak_mib": round(peak, 1),
     }
     print(json.dumps(row) if args.json else _table(row))
@@ -82,9 +77,6 @@ def time_stages(
 
     A run beforehand is not counted. The memory is that of the whole process during the runs.
     """
-    import time
-    from itertools import pairwise
-
     from device.analysis.assess import assess
 
     assess(frame, classify, settings)
@@ -92,7 +84,7 @@ def time_stages(
     marks: list[tuple[str, float, float]] = []
 
     def observe(stage: str, _picture: object) -> None:
-        marks.append((stage, time.process_time(), time.perf_counter()))
+        marks.append((stage, *_clocks_ms()))
 
     reset_peak()
     for _ in range(repeats):
@@ -100,46 +92,39 @@ def time_stages(
         observe("", None)
         reading = assess(frame, classify, settings, observe=observe)
         observe("rest", None)
-        for before, (stage, cpu, wall) in pairwise(marks):
-            stages.setdefault(stage, []).append((1e3 * (cpu - before[1]), 1e3 * (wall - before[2])))
-        (_, *first), (_, *last) = marks[0], marks[-1]
-        whole = 1e3 * (last[0] - first[0]), 1e3 * (last[1] - first[1])
-        stages.setdefault("total", []).append(whole)
+        whole = marks[0], ("total", *marks[-1][1:])
+        for (_, cpu_before, wall_before), (stage, cpu, wall) in (*pairwise(marks), whole):
+            stages.setdefault(stage, []).append((cpu - cpu_before, wall - wall_before))
     return stages, reading, peak_mib()
 
 
 def time_floor(frame: "Frame", repeats: int) -> Stages:
     """Return the times of copying a frame and of halving it once: no analysis can be quicker."""
-    import time
+    from device.analysis.pyramid import halve
 
-    import cv2
-
-    rows, cols = frame.image.shape
-    half = (max(1, cols // 2), max(1, rows // 2))
-    floor: Stages = {"copy": [], "halving": []}
+    steps: dict[str, Callable[[], object]] = {
+        "copy": frame.image.copy,
+        "halving": lambda: halve(frame.image),
+    }
+    floor: Stages = {name: [] for name in steps}
     for _ in range(repeats):
-        for name, step in (
-            ("copy", frame.image.copy),
-            ("halving", lambda: cv2.resize(frame.image, half, interpolation=cv2.INTER_AREA)),
-        ):
-            cpu, wall = time.process_time(), time.perf_counter()
+        for name, step in steps.items():
+            cpu, wall = _clocks_ms()
             step()
-            floor[name].append((1e3 * (time.process_time() - cpu), 1e3 * (time.perf_counter() - wall)))
+            cpu_after, wall_after = _clocks_ms()
+            floor[name].append((cpu_after - cpu, wall_after - wall))
     return floor
 
 
-def _frame(args: argparse.Namespace) -> "Frame":
-    from datetime import UTC, datetime
+def _clocks_ms() -> tuple[float, float]:
+    return 1e3 * time.process_time(), 1e3 * time.perf_counter()
 
+
+def _render(args: argparse.Namespace) -> "Frame":
     from device.analysis.phantom import render_field
     from device.errors import ConfigError
-    from device.images import read_reduced
     from device.records import Frame, Scale
 
-    scale = Scale(args.um_per_px, "measured")
-    if args.image is not None:
-        image, full_size = read_reduced(args.image, None if args.exact else args.um_per_px)
-        return Frame(image, datetime.now(UTC), str(args.image), 0, scale, full_size=full_size)
     try:
         phantom = render_field(
             modality="phase",
@@ -151,6 +136,7 @@ def _frame(args: argparse.Namespace) -> "Frame":
         )
     except ValueError as error:
         raise ConfigError(f"the frame cannot be rendered: {error}") from error
+    scale = Scale(args.um_per_px, "measured")
     return Frame(phantom.image, datetime.now(UTC), "rendered", 0, scale, simulated=True)
 
 
@@ -163,22 +149,23 @@ def _percentiles(times: list[tuple[float, float]]) -> dict[str, float]:
 
 
 def _table(row: dict[str, Any]) -> str:
-    how = f"{row['method']}{' exact' if row['exact'] else ''} with {row['model']}"
-    what = f"{row['frame']}, {row['width_px']} x {row['height_px']} px at {row['um_per_px']} um/px"
+    what = "rendered, {width_px} x {height_px} px at {um_per_px} um/px: {method} with {model}, {repeats} runs"
     lines = [
-        f"{what}: {how}, {row['repeats']} runs, one thread",
+        what.format(**row) + ", one thread",
         f"{'ms':<14} {'CPU p50':>8} {'p99':>8} {'wall p50':>9} {'p99':>8}",
     ]
-    for name, times in (*row["stages"].items(), *((f"floor: {n}", t) for n, t in row["floor"].items())):
-        cpu = f"{times['cpu_p50_ms']:8.2f} {times['cpu_p99_ms']:8.2f}"
-        lines.append(f"{name:<14} {cpu} {times['wall_p50_ms']:9.2f} {times['wall_p99_ms']:8.2f}")
-    counted = f"{row['n_live']} live, {row['n_dead']} dead, {row['n_other']} other"
-    return "\n".join([*lines, f"{counted}; peak memory {row['peak_mib']:.0f} MiB"])
+    line = "{name:<14} {cpu_p50_ms:8.2f} {cpu_p99_ms:8.2f} {wall_p50_ms:9.2f} {wall_p99_ms:8.2f}"
+    lines += [line.format(name=name, **times) for name, times in row["stages"].items()]
+    lines += [line.format(name=f"floor: {name}", **times) for name, times in row["floor"].items()]
+    lines.append(
+        "{n_live} live, {n_dead} dead, {n_other} other; peak memory {peak_mib:.0f} MiB".format(**row)
+    )
+    return "\n".join(lines)
 
 
 def _size(text: str) -> tuple[int, int]:
     try:
-        width, height = (positive_whole(side) for side in text.lower().split("x"))
+        width, height = map(positive_whole, text.lower().split("x"))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text} is no size; expected such as 1332x990") from error
     return height, width

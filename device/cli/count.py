@@ -52,12 +52,8 @@ def run(args: argparse.Namespace) -> int:
         n_refused += result.reading is not None and not result.reading.quality.passed
         n_unreadable += result.reading is None
         if sys.stderr.isatty() and not sys.stdout.isatty():
-            print(
-                f"\r{number}/{len(files)}",
-                end="\n" * (number == len(files)),
-                file=sys.stderr,
-                flush=True,
-            )
+            end = "\n" if number == len(files) else ""
+            print(f"\r{number}/{len(files)}", end=end, file=sys.stderr, flush=True)
     if args.csv is not None:
         write_csv(args.csv, rows)
     noun = "file" if len(files) == 1 else "files"

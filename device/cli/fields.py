@@ -22,7 +22,7 @@ from device.errors import ConfigError, ImageError, ModelError
 from device.images import read_reduced
 from device.model_card import Bundle, fit_faults, settings_from_card
 from device.models import DEFAULT_NAMES, default_bundle, find_bundle, list_bundles
-from device.plates import DATASET_FILE, DatasetInfo, read_dataset_info, scale_of
+from device.plates import DATASET_FILE, find_dataset_info, scale_of
 from device.records import Assay, CellClass, Frame, Modality, Reading, Scale
 
 Keep = Callable[[Path, NDArray[np.uint8], Reading], None]
@@ -152,7 +152,7 @@ def open_reader(args: argparse.Namespace, folders: Sequence[Path]) -> FieldReade
     if not folders:
         # each file is told why it cannot be read, and no model is needed to say so
         return FieldReader(AnalysisSettings("adherent", "phase", "paper"), None, places={}, workers=1)
-    infos = {folder: _find_dataset_info(folder) for folder in dict.fromkeys(folders)}
+    infos = {folder: find_dataset_info(folder) for folder in dict.fromkeys(folders)}
     places: dict[Path, tuple[Scale, bool]] = {}
     faults: list[str] = []
     for folder, info in infos.items():
@@ -177,13 +177,6 @@ def open_reader(args: argparse.Namespace, folders: Sequence[Path]) -> FieldReade
         raise ConfigError(faults)
     settings, bundle = _settings_and_bundle(args, agreed["assay"], agreed["modality"])
     return FieldReader(settings, bundle, places=places, workers=args.workers)
-
-
-def _find_dataset_info(folder: Path) -> DatasetInfo | None:
-    for place in (folder, folder.resolve().parent):
-        if (place / DATASET_FILE).is_file():
-            return read_dataset_info(place)
-    return None
 
 
 def _settings_and_bundle(

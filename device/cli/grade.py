@@ -127,7 +127,7 @@ def _row(verdict: "Verdict") -> tuple[str, ...]:
         "-" if share is None else f"{100 * share:.1f} %",
         "-" if bounds is None else f"{100 * bounds.low:.0f}-{100 * bounds.high:.0f} %",
         grade,
-        verdict.outcome,
+        str(verdict.outcome),
         ", ".join(verdict.reasons),
     )
 

@@ -2,25 +2,22 @@
 
 import argparse
 import json
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device.cli.options import (
-    Commands,
-    add_analysis_options,
-    add_config_option,
-    add_json_option,
-    positive_whole,
-)
+from device.cli.options import Commands, add_config_option, add_json_option, positive_whole
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from device.baseline import QcState
     from device.config import Config
-    from device.records import Assay, Modality, Reading
+    from device.records import Reading
 
 
 def add_parser(commands: Commands) -> None:
@@ -34,137 +31,78 @@ def add_parser(commands: Commands) -> None:
     run_parser = parser.add_subparsers(metavar="ACTION", required=True).add_parser(
         "run",
         help="read fields, compare them with the baseline, draw the control chart",
-        description="Read fields of a control well by the station's camera, or images of FOLDER. The first "
-        "30 accepted fields, of one run or several, become the baseline, whose focus the station's gate uses "
-        "from then on; later runs are compared with it. Move the stage between fields. The station must not "
-        "run meanwhile. Exit 0 in control or while learning, 3 out of control.",
-        epilog="Example: nanotox qc run --config station.toml --fields 10; "
-        "or: nanotox qc run controls/ --um-per-px 0.65 --assay adherent --state controls.qc.json",
+        description="Read fields of a control well by the station's camera. The first 30 accepted fields, of "
+        "one run or several, become the baseline, whose focus the station's gate uses from then on; later "
+        "runs are compared with it. Move the stage between fields. The station must not run meanwhile. Exit "
+        "0 in control or while learning, 3 out of control.",
+        epilog="Example: nanotox qc run --config station.toml --fields 10",
     )
     run_parser.add_argument(
-        "folder", nargs="?", type=Path, metavar="FOLDER", help="images instead of a camera"
-    )
-    run_parser.add_argument(
-        "--fields", type=positive_whole, metavar="N", help="default: 10; FOLDER: all images"
-    )
-    run_parser.add_argument(
-        "--state",
-        type=Path,
-        metavar="F",
-        help="baseline and history (default: beside the journal; FOLDER: qc.json)",
+        "--fields", type=positive_whole, default=10, metavar="N", help="frames that are read (10)"
     )
     run_parser.add_argument("--relearn", action="store_true", help="forget the baseline and learn it anew")
     add_config_option(run_parser)
-    add_analysis_options(run_parser)
     add_json_option(run_parser)
     run_parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Make one control run; return 0 in control or while the baseline is learned, 3 otherwise."""
-    from datetime import UTC, datetime
-
-    from device.baseline import note_run, write_qc
+    from device.analysis.control import draw_control_chart
+    from device.baseline import QcState, note_run, qc_file, read_qc, write_qc
     from device.cli import DONE, REFUSED
+    from device.images import write_png
     from device.messages import rfc3339
-
-    path, state, readings = _read_folder(args) if args.folder is not None else _read_station(args)
-    state = note_run(state, readings, rfc3339(datetime.now(UTC)))
-    write_qc(path, state)
-    chart = _draw(path, state)
-    print(_as_json(state, readings, chart) if args.json else _as_text(state, readings, chart))
-    newest = state.runs[-1]
-    found = newest.comparison
-    bad = newest.n_refused == newest.n_fields or (found is not None and bool(found.out or found.reasons))
-    return REFUSED if bad else DONE
-
-
-def _read_folder(args: argparse.Namespace) -> "tuple[Path, QcState, list[Reading]]":
-    from device.baseline import with_baseline
-    from device.cli.fields import FieldFile, open_reader
-    from device.errors import ConfigError, ImageError
-    from device.images import list_images
-
-    try:
-        files = list_images(args.folder)
-    except ImageError as error:
-        raise ConfigError(str(error)) from error
-    if not files:
-        raise ConfigError(f"{args.folder} holds no images; expected fields of a control well")
-    reader = open_reader(args, [files[0].parent])
-    path = args.state or Path("qc.json")
-    state = _open_state(args, path, reader.settings.assay, reader.settings.modality)
-    reader.settings = with_baseline(reader.settings, state)
-    results = list(reader.read([FieldFile(file) for file in files[: args.fields]]))
-    unreadable = [str(result.error) for result in results if result.reading is None]
-    if unreadable:
-        raise ConfigError(unreadable)
-    return path, state, [result.reading for result in results if result.reading is not None]
-
-
-def _read_station(args: argparse.Namespace) -> "tuple[Path, QcState, list[Reading]]":
-    from device.baseline import qc_file
     from device.station.instruments import load_config
 
     config = load_config(args.config)
-    path = args.state or qc_file(config)
-    state = _open_state(args, path, config.station.assay, config.station.modality)
-    return path, state, list(_read_camera(config, state, args.fields or 10))
-
-
-def _open_state(args: argparse.Namespace, path: Path, assay: "Assay", modality: "Modality") -> "QcState":
-    """Return the state before the run; written at once, so that a missing right shows before the fields."""
-    from device.baseline import QcState, read_qc, write_qc
-
-    state = QcState("qc/1", assay, modality) if args.relearn else read_qc(path, assay, modality)
+    path, kind = qc_file(config), (config.station.assay, config.station.modality)
+    state = QcState("qc/1", *kind) if args.relearn else read_qc(path, *kind)
+    write_qc(path, state)  # a missing right shows before the fields, and the gate forgets what is relearned
+    readings = list(_read_fields(config, args.fields))
+    state = note_run(state, readings, rfc3339(datetime.now(UTC)))
     write_qc(path, state)
-    return state
+    chart = None
+    if state.baseline is not None:
+        chart = path.with_suffix(".png")
+        write_png(chart, draw_control_chart(state.runs, state.baseline.learned))
+    refusals = Counter(str(reason) for reading in readings for reason in reading.quality.refused_by)
+    print(_as_json(state, refusals, chart) if args.json else _as_text(state, refusals, chart))
+    newest = state.runs[-1]
+    found = newest.comparison
+    bad = newest.n_refused == newest.n_fields or (found is not None and (found.out or found.reasons))
+    return REFUSED if bad else DONE
 
 
-def _read_camera(config: "Config", state: "QcState", n_fields: int) -> "Iterator[Reading]":
+def _read_fields(config: "Config", n_fields: int) -> "Iterator[Reading]":
     """Yield the readings of the camera's next frames, each by the way of the station."""
     from device.analysis.assess import assess
     from device.analysis.repeats import refuse_repeat
-    from device.baseline import with_baseline
     from device.cameras import LostFrame, Setup, open_camera
     from device.records import Scale
     from device.station.instruments import open_instruments
 
-    tools, section = open_instruments(config), config.station
-    settings = with_baseline(tools.settings, state)
-    scale = Scale(config.scale.um_per_px, config.scale.source)
-    camera = open_camera(
-        config.camera.kind, config.camera.settings, Setup(scale, section.assay, section.modality)
-    )
+    tools, scale = open_instruments(config), Scale(config.scale.um_per_px, config.scale.source)
+    setup = Setup(scale, config.station.assay, config.station.modality)
+    camera = open_camera(config.camera.kind, config.camera.settings, setup)
     before = None
     try:
         for frame in islice(camera.frames(), n_fields):
-            if isinstance(frame, LostFrame):
-                continue
-            reading = refuse_repeat(assess(frame, tools.classify, settings), before, live=camera.live)
-            before = reading if reading.quality.passed else before
-            yield reading
+            if not isinstance(frame, LostFrame):
+                reading = assess(frame, tools.classify, tools.settings)
+                reading = refuse_repeat(reading, before, live=camera.live)
+                before = reading if reading.quality.passed else before
+                yield reading
     finally:
         camera.close()
 
 
-def _draw(path: Path, state: "QcState") -> Path | None:
-    from device.analysis.control_chart import draw_control_chart
-    from device.images import write_png
-
-    if state.baseline is None:
-        return None
-    chart = path.with_suffix(".png")
-    write_png(chart, draw_control_chart(state.runs, state.baseline.learned))
-    return chart
-
-
-def _as_json(state: "QcState", readings: "Sequence[Reading]", chart: Path | None) -> str:
+def _as_json(state: "QcState", refusals: dict[str, int], chart: Path | None) -> str:
     run = state.runs[-1]
     document = {
         **asdict(run),
         "reasons": list(run.comparison.reasons) if run.comparison else [],
-        "refused_by": _refusals(readings),
+        "refused_by": refusals,
         "n_pending": len(state.pending),
         "learned_at": state.baseline.learned_at if state.baseline else None,
         "chart": None if chart is None else str(chart),
@@ -173,11 +111,11 @@ def _as_json(state: "QcState", readings: "Sequence[Reading]", chart: Path | None
     return json.dumps(document, allow_nan=False)
 
 
-def _as_text(state: "QcState", readings: "Sequence[Reading]", chart: Path | None) -> str:
+def _as_text(state: "QcState", refusals: dict[str, int], chart: Path | None) -> str:
     from device.analysis.control import DRIFT_ABOVE, FIELDS_MIN, limits_of
 
     run = state.runs[-1]
-    refused = ", ".join(f"{reason} {count}" for reason, count in _refusals(readings).items())
+    refused = ", ".join(f"{reason} {count}" for reason, count in refusals.items())
     lines = [f"{run.n_fields} fields, {run.n_refused} refused{': ' if refused else ''}{refused}"]
     if state.baseline is None:
         lines.append(f"learning: {len(state.pending)} of {FIELDS_MIN} accepted fields")
@@ -187,16 +125,10 @@ def _as_text(state: "QcState", readings: "Sequence[Reading]", chart: Path | None
     else:
         for name, value in run.comparison.medians.items():
             spread = state.baseline.learned.spreads[name]
-            low, high = ("" if limit is None else f"{limit:.3g}" for limit in limits_of(name, spread))
-            verdict = "OUT" if name in run.comparison.out else "in"
-            lines.append(
-                f"{name:<16} {value:8.3g}  baseline {spread.median:8.3g}  {low:>8} to {high:<8} {verdict}"
-            )
+            low, high = (f"{limit:.3g}" if math.isfinite(limit) else "" for limit in limits_of(name, spread))
+            usual = f"{value:8.3g}  baseline {spread.median:8.3g}  {low:>8} to {high:<8}"
+            lines.append(f"{name:<16} {usual} {'OUT' if name in run.comparison.out else 'in'}")
         for name, index in run.comparison.psi.items():
             lines.append(f"{name:<16} stability index {index:.2f} {'DRIFT' if index > DRIFT_ABOVE else 'in'}")
     lines += [f"chart {chart}"] if chart is not None else []
     return "\n".join([*lines, "for research use only"])
-
-
-def _refusals(readings: "Sequence[Reading]") -> dict[str, int]:
-    return dict(Counter(str(reason) for reading in readings for reason in reading.quality.refused_by))

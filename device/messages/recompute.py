@@ -14,7 +14,7 @@ from device.analysis.evidence import Evidence
 from device.analysis.grading import RULES, Rule, rule_sha256
 from device.analysis.verdict import PLANNED, judge_well
 from device.messages import canonical, payload
-from device.records import PlateReport, PlateWell, Reason, Reference, Verdict
+from device.records import PlateReport, Reason, Reference, Verdict
 
 R = TypeVar("R")
 
@@ -67,11 +67,8 @@ def recompute(values: Mapping[str, Any]) -> Verdict:
             f"{len(values['fields'])} of {values['n_fields']} fields are here; expected all of them: "
             "take the complete record from the journal"
         )
-    plan = {name: values[name] for name in PLANNED} | {"fields": values["n_fields_planned"]}
-    evidence = {item.name: values[item.name] for item in fields(Evidence) if item.name != "plan"}
-    planned = {item.name: () for item in fields(PlateWell) if item.name in {"files", "positions"}}
     return judge_well(
-        parse(Evidence, evidence | {"plan": {"dead_fraction": None} | planned | plan}),
+        evidence_of(values),
         None if values["reference"] is None else parse(Reference, values["reference"]),
         rule_of(values),
         stage=values["stage"],
@@ -80,6 +77,13 @@ def recompute(values: Mapping[str, Any]) -> Verdict:
         scale_may_be_assumed=values["scale_may_be_assumed"],
         plate=values["plate"],
     )
+
+
+def evidence_of(values: Mapping[str, Any]) -> Evidence:
+    """Return what was seen in a well, from the payload of its verdict."""
+    plan = {name: values[name] for name in PLANNED} | {"fields": values["n_fields_planned"]}
+    unsaid = {"dead_fraction": None, "files": (), "positions": ()}
+    return parse(Evidence, {**values, "plan": unsaid | plan})
 
 
 def with_decision(verdicts: Sequence[Verdict], report: PlateReport) -> PlateReport:

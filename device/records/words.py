@@ -24,7 +24,7 @@ class Outcome(StrEnum):
 
 
 @final
-class NonToxic(str):
+class NonToxic:
     """The outcome `non_toxic` as a type: no call of it passes the type checker.
 
     `device.analysis.verdict` makes the only one, and says so to the checker. Whoever else wants to state

@@ -14,6 +14,7 @@ from device.cameras import LostFrame, Setup, camera_kinds, camera_settings, fold
 from device.config import read_config
 from device.errors import CameraError, ConfigError
 from device.messages.schema import field_docs
+from device.plates import DatasetInfo, write_dataset_info
 from device.publishers import publisher_kinds, publisher_settings
 from device.records import Frame, PlateWell, Reason, Scale
 
@@ -115,6 +116,34 @@ def test_files_of_a_plate_carry_their_well_and_field(tmp_path):
     frames = list(open_camera("folder", folder.Settings(tmp_path), Setup(SCALE, wells=wells)).frames())
     found = [(frame.well, frame.field, Path(frame.source).name) for frame in frames]
     assert found == [("B1", 0, "f0.png"), ("B1", 1, "f1.png"), ("A1", 0, "f1.png"), ("A1", 1, "f0.png")]
+
+
+@pytest.mark.parametrize("place", ["beside", "above"])
+@pytest.mark.parametrize("simulated", [True, False])
+def test_rendered_files_are_marked_as_simulated(tmp_path, place, simulated):
+    images = tmp_path / "images"
+    images.mkdir()
+    write_images(images, n=2)
+    (images / "f1.png").write_bytes(b"no image")
+    info = DatasetInfo(SCALE, "phase", "rendered", "CC0", simulated=simulated)
+    write_dataset_info(images if place == "beside" else tmp_path, info)
+    frames = list(open_camera("folder", folder.Settings(images), Setup(SCALE)).frames())
+    assert [(type(frame), frame.simulated) for frame in frames] == [
+        (Frame, simulated),
+        (LostFrame, simulated),
+    ]
+
+
+def test_a_folder_of_wells_is_simulated_where_its_own_dataset_says_so(tmp_path):
+    for well in ("A1", "B1"):
+        (tmp_path / well).mkdir()
+        write_images(tmp_path / well, n=1)
+    write_dataset_info(tmp_path / "B1", DatasetInfo(SCALE, "phase", "rendered", "CC0", simulated=True))
+    wells = tuple(
+        PlateWell(name, name, "test", None, None, 1, files=(f"{name}/*.png",)) for name in ("A1", "B1")
+    )
+    frames = open_camera("folder", folder.Settings(tmp_path), Setup(SCALE, wells=wells)).frames()
+    assert [frame.simulated for frame in frames] == [False, True]
 
 
 @pytest.mark.parametrize(("make", "expected"), [(False, "does not exist"), (True, "holds no images")])

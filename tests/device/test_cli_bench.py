@@ -2,11 +2,9 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from device import cli
-from device.images import write_png
 
 SMALL = ["bench", "--size", "160x120", "--cells", "4", "--repeats", "2"]
 
@@ -36,12 +34,9 @@ def test_the_stages_add_up_to_the_total(capsys):
     assert sum(parts) == pytest.approx(row["stages"]["total"]["wall_p50_ms"], abs=0.02)
 
 
-def test_an_image_and_the_exact_paper_are_timed_as_well(tmp_path, capsys):
-    rng = np.random.default_rng(1)
-    write_png(tmp_path / "a.png", rng.integers(90, 160, (90, 130)).astype(np.uint8))
-    row = bench(capsys, "--image", tmp_path / "a.png", "--um-per-px", 0.5, "--method", "paper", "--exact")
-    assert (row["frame"], row["um_per_px"]) == (str(tmp_path / "a.png"), 0.5)
-    assert row["exact"]
+def test_the_paper_and_another_scale_are_timed_as_well(capsys):
+    row = bench(capsys, "--um-per-px", 0.5, "--method", "paper")
+    assert (row["um_per_px"], row["method"]) == (0.5, "paper")
     assert "gradient" in row["stages"]
 
 
@@ -58,7 +53,6 @@ def test_text_is_a_table(capsys):
     [
         (["--size", "8x8"], "the frame cannot be rendered: size is"),
         (["--model", "none"], "no model 'none'"),
-        (["--image", "none.png"], "none.png does not exist"),
     ],
 )
 def test_what_cannot_be_timed_is_said(options, message, capsys):

@@ -129,7 +129,7 @@ def test_the_rule_may_be_named_and_an_unknown_one_lists_the_known(plate, reader,
     assert grade(plate, "--rule", "viability-70/1", "--json") == 0
     assert json.loads(capsys.readouterr().out.splitlines()[0])["rule"] == "viability-70/1"
     assert grade(plate, "--rule", "none/1") == 2
-    message = "rule 'none/1' is unknown; expected one of iso10993-5-extract/1, viability-70/1"
+    message = "expected one of iso10993-5-extract/1, usp87/1, viability-70/1, paper-2020/1"
     assert message in capsys.readouterr().err
 
 

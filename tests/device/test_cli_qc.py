@@ -45,6 +45,13 @@ def lab(tmp_path, monkeypatch, images):
     return tmp_path
 
 
+def show(folder, images, change):
+    """Let the camera of station.toml show other images."""
+    draw(folder, images, change)
+    config = Path("station.toml").read_text()
+    Path("station.toml").write_text(config.replace('path = "control"', f'path = "{folder.name}"'))
+
+
 def draw(folder, images, change=lambda image: image):
     folder.mkdir()
     for number, image in enumerate(images):
@@ -78,13 +85,14 @@ def test_the_baseline_is_learned_then_compared_and_used_by_the_station(lab, caps
 
 def test_a_changed_microscope_is_out_of_control_and_exits_3(lab, capsys, images):
     assert qc(capsys, "--fields", "30")[0] == 0
-    folder = ["--um-per-px", "0.65", "--model", str(TINY), "--state", "journal.qc.json"]
-    draw(lab / "bright", images, lambda image: np.clip(image * 1.3, 0, 255).astype(np.uint8))
-    code, said = qc(capsys, "bright", *folder)
+    config = Path("station.toml").read_text()
+    show(lab / "bright", images, lambda image: np.clip(image * 1.3, 0, 255).astype(np.uint8))
+    code, said = qc(capsys)
     assert code == 3
     assert [row.split()[0] for row in said.out.splitlines() if row.endswith("OUT")] == ["level"]
-    draw(lab / "soft", images, lambda image: cv2.GaussianBlur(image, (0, 0), 6))
-    code, said = qc(capsys, "soft", *folder)
+    Path("station.toml").write_text(config)
+    show(lab / "soft", images, lambda image: cv2.GaussianBlur(image, (0, 0), 6))
+    code, said = qc(capsys)
     assert code == 3
     assert "10 fields, 10 refused: BLUR 10" in said.out
     assert "no accepted field to compare" in said.out
@@ -92,25 +100,32 @@ def test_a_changed_microscope_is_out_of_control_and_exits_3(lab, capsys, images)
 
 def test_relearning_forgets_the_baseline_and_what_was_refused_by_it(lab, capsys, images):
     assert qc(capsys, "--fields", "30")[0] == 0
-    draw(lab / "soft", images * 3, lambda image: cv2.GaussianBlur(image, (0, 0), 1.3))
-    options = ["soft", "--um-per-px", "0.65", "--model", str(TINY), "--state", "journal.qc.json"]
-    code, said = qc(capsys, *options, "--relearn", "--json")
+    show(lab / "soft", images * 3, lambda image: cv2.GaussianBlur(image, (0, 0), 1.3))
+    code, said = qc(capsys, "--fields", "30", "--relearn", "--json")
     assert code == 0
     assert json.loads(said.out)["n_refused"] == 0
     assert json.loads(said.out)["learned_at"] is not None
     assert len(json.loads(Path("journal.qc.json").read_text())["runs"]) == 1
 
 
-def test_a_folder_keeps_its_state_here_and_says_what_is_missing(lab, capsys):
-    code, said = qc(capsys, "control", "--um-per-px", "0.65", "--model", str(TINY), "--fields", "3")
+def test_a_damaged_frame_is_passed_over_and_no_frame_at_all_exits_3(lab, capsys):
+    (lab / "control" / "01.png").write_bytes(b"no image")
+    code, said = qc(capsys, "--fields", "3")
     assert code == 0
-    assert "learning: 3 of 30" in said.out
-    assert Path("qc.json").is_file()
-    (lab / "empty").mkdir()
-    code, said = qc(capsys, "empty", "--um-per-px", "0.65")
-    assert code == 2
-    assert "empty holds no images; expected fields of a control well" in said.err
-    code, said = qc(capsys, "nowhere", "--um-per-px", "0.65")
+    assert "learning: 2 of 30" in said.out
+    for image in (lab / "control").iterdir():
+        image.write_bytes(b"no image")
+    code, said = qc(capsys)
+    assert code == 3
+    assert "0 fields, 0 refused" in said.out
+
+
+def test_a_run_says_in_one_line_what_is_missing(lab, capsys):
+    show(lab / "empty", [], None)
+    code, said = qc(capsys)
+    assert (code, said.err.count("\n")) == (1, 1)
+    assert "which holds no images" in said.err
+    code, said = qc(capsys, "--config", "nowhere.toml")
     assert (code, said.err.count("\n")) == (2, 1)
 
 

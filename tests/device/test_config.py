@@ -1,5 +1,5 @@
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device.config import read_config, to_toml
+from device.analysis.grading import EXTRACT, RULES
+from device.config import read_config, read_rule, to_toml
 from device.errors import CameraError, ConfigError
 
 GOOD = """
@@ -145,3 +146,64 @@ def test_nothing_but_a_config_error_comes_of_any_text(tmp_path_factory, text, va
         path.write_text(content, encoding="utf-8", errors="replace")
         with suppress(ConfigError):
             read_config(path, camera_settings=lambda _: Toy)
+
+
+def write_rule(tmp_path, text):
+    path = tmp_path / "rule.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_lab_writes_a_rule_of_its_own(tmp_path):
+    path = write_rule(
+        tmp_path,
+        'id = "our-lab/2"\nbased_on = "iso10993-5-extract/1"\ngrade_limit = 1\nlooks = [6, 12]\n'
+        'policy = "median"\naffected_steps = [0.05, 0.15, 0.5, 0.7]\n',
+    )
+    rule = read_rule(path)
+    changed = {"id": "our-lab/2", "grade_limit": 1, "looks": (6, 12), "policy": "median"}
+    assert rule == replace(EXTRACT, **changed, affected_steps=(0.05, 0.15, 0.5, 0.7))
+    assert rule.limit == 0.15
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_known_rules_go_by_their_names(name):
+    assert read_rule(name) is RULES[name]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            'id = "our-lab/1"\n',
+            r"based_on is missing; expected one of iso10993-5-extract/1, .* \(rule.toml\)",
+        ),
+        ('id = "our-lab/1"\nbased_on = "iso"\n', "based_on is 'iso'; expected one of"),
+        ('based_on = "usp87/1"\n', "rule.id is missing; expected a name of its own"),
+        ('id = "usp87/1"\nbased_on = "usp87/1"\n', "rule.id is 'usp87/1'; expected a name of its own"),
+        (
+            'id = "a/1"\nbased_on = "usp87/1"\nfield_min = 3\n',
+            "field_min is unknown; .* did you mean fields_min",
+        ),
+        ('id = "a/1"\nbased_on = "usp87/1"\nwells_min = "x"\n', "wells_min is 'x'; expected a whole number"),
+        ('id = "a/1"\nbased_on = "usp87/1"\nwells_min = 0\n', "wells_min is 0; expected 1 to 100"),
+        ('id = "a/1"\nbased_on = "usp87/1"\npolicy = "best"\n', "policy is 'best'; expected one of 'any'"),
+        ("id = \n", "is not TOML"),
+    ],
+)
+def test_a_rule_with_faults_is_refused(tmp_path, text, said):
+    with pytest.raises(ConfigError, match=said):
+        read_rule(write_rule(tmp_path, text))
+
+
+@pytest.mark.parametrize("named", ["iso", "rules.json"])
+def test_an_unknown_rule_names_the_known_ones(named):
+    with pytest.raises(
+        ConfigError, match=r"expected one of iso10993-5-extract/1, .* or a TOML file of your own"
+    ):
+        read_rule(named)
+
+
+def test_a_missing_rule_file_is_said(tmp_path):
+    with pytest.raises(ConfigError, match=r"nix.toml cannot be read .* expected a rule"):
+        read_rule(tmp_path / "nix.toml")

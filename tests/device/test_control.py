@@ -11,12 +11,12 @@ from device.analysis.control import (
     ControlRun,
     Seen,
     compare,
+    draw_control_chart,
     learn,
     limits_of,
     see_field,
     stability_index,
 )
-from device.analysis.control_chart import draw_control_chart
 from device.baseline import QcState, note_run, read_qc, with_baseline, write_qc
 from device.errors import ConfigError
 from device.records import Cell, CellClass, ModelId, Reason
@@ -90,8 +90,8 @@ def test_limits_are_three_deviations_from_the_median(learned):
     assert limits_of("level", spread) == pytest.approx(
         (0.4 - 3 * spread.deviation, 0.4 + 3 * spread.deviation), abs=0.01
     )
-    assert limits_of("noise", learned.spreads["noise"])[0] is None
-    assert limits_of("focus_slope", learned.spreads["focus_slope"])[1] is None
+    assert limits_of("noise", learned.spreads["noise"])[0] == -np.inf
+    assert limits_of("focus_slope", learned.spreads["focus_slope"])[1] == np.inf
 
 
 def test_the_deviation_is_robust_and_has_a_floor():

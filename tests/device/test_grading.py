@@ -16,12 +16,13 @@ from device.analysis.grading import (
     VIABILITY,
     correct_background,
     default_rule,
-    grade_lysis,
     grade_share,
     grade_well,
     growth_inhibition,
     is_destroyed,
+    own_rule_text,
     rule_sha256,
+    rule_text,
 )
 
 shares = st.floats(0, 1)
@@ -43,8 +44,8 @@ def test_a_boundary_of_growth_inhibition_is_in_the_lower_grade_to_the_ulp(bounda
 
 @pytest.mark.parametrize(("boundary", "lower", "upper"), [(0.20, 0, 3), (0.70, 3, 4)])
 def test_extensive_lysis_is_at_least_grade_3(boundary, lower, upper):
-    assert grade_lysis(boundary, EXTRACT) == lower
-    assert grade_lysis(math.nextafter(boundary, 1), EXTRACT) == upper
+    assert grade_well(0.0, None, boundary, EXTRACT) == lower
+    assert grade_well(0.0, None, math.nextafter(boundary, 1), EXTRACT) == upper
 
 
 def test_the_ends_of_the_scale():
@@ -66,8 +67,16 @@ def test_a_viability_rule_counts_neither_growth_nor_lysis():
 
 
 def test_more_than_half_affected_is_above_the_passing_grade():
-    assert TOXIC_ABOVE_GRADE == 2
-    assert grade_well(EXTRACT.limit, EXTRACT.limit, EXTRACT.lysis_steps[0], EXTRACT) == TOXIC_ABOVE_GRADE
+    for rule in (EXTRACT, VIABILITY, dataclasses.replace(EXTRACT, grade_limit=1)):
+        at_limit = rule.limit, rule.growth_limit
+        assert grade_well(*at_limit, 0.2, rule) <= rule.grade_limit
+        assert grade_well(math.nextafter(rule.limit, 1), 0.0, 0.0, rule) > rule.grade_limit
+    strict = dataclasses.replace(EXTRACT, grade_limit=1)
+    assert (EXTRACT.limit, EXTRACT.growth_limit, EXTRACT.lysis_limit) == (0.5, 0.5, 0.2)
+    assert (strict.limit, strict.growth_limit, strict.lysis_limit) == (0.2, 0.2, 0.2)
+    lax = dataclasses.replace(EXTRACT, grade_limit=3)
+    assert (lax.limit, lax.growth_limit, lax.lysis_limit) == (0.7, 0.9, 0.7)
+    assert VIABILITY.limit == 0.3
 
 
 @given(shares, shares, shares, shares)
@@ -106,10 +115,12 @@ def test_a_layer_is_destroyed_with_few_cells_and_hardly_any_live_ones():
 def test_rules_are_what_the_lab_agreed_on():
     assert dataclasses.asdict(EXTRACT) == {
         "id": "iso10993-5-extract/1",
-        "limit": 0.50,
         "needs_controls": True,
         "counts_growth": True,
         "counts_lysis": True,
+        "decides": True,
+        "policy": "any",
+        "grade_limit": 2,
         "affected_steps": (0.05, 0.20, 0.50, 0.70),
         "growth_steps": (0.10, 0.20, 0.50, 0.90),
         "lysis_steps": (0.20, 0.70),
@@ -118,22 +129,93 @@ def test_rules_are_what_the_lab_agreed_on():
         "discordant_above": 0.30,
         "fields_min": 5,
         "fields_max": 20,
+        "looks": (5, 10, 15, 20),
         "field_cells_min": 10,
         "cells_min": 200,
         "wells_min": 3,
         "confidence": 0.95,
         "rho_min": 0.02,
-        "background_cells_min": 300,
         "p_toxic_low": 0.10,
         "p_toxic_high": 0.90,
         "negative_grade_max": 1,
         "positive_grade_min": 3,
     }
-    changed = {"id": "viability-70/1", "limit": 0.30, "needs_controls": False}
-    changed |= {"counts_growth": False, "counts_lysis": False}
-    assert dataclasses.asdict(VIABILITY) == dataclasses.asdict(EXTRACT) | changed
-    assert RULES == {"iso10993-5-extract/1": EXTRACT, "viability-70/1": VIABILITY}
+    counts_alone = {"needs_controls": False, "counts_growth": False, "counts_lysis": False}
+    changes = {
+        "iso10993-5-extract/1": {},
+        "usp87/1": {"negative_grade_max": 0},
+        "viability-70/1": {"grade_limit": 1, "affected_steps": (0.30, 0.30, 0.50, 0.70)} | counts_alone,
+        "paper-2020/1": {"decides": False} | counts_alone,
+    }
+    agreed = dataclasses.asdict(EXTRACT)
+    assert {name: dataclasses.asdict(rule) for name, rule in RULES.items()} == {
+        name: agreed | {"id": name} | change for name, change in changes.items()
+    }
     assert (default_rule("adherent"), default_rule("suspension")) == (EXTRACT, VIABILITY)
+
+
+def test_viability_has_the_bands_of_the_assay():
+    shares = (0.0, 0.3, 0.31, 0.5, 0.51, 0.7, 0.71)
+    words = ("none", "none", "mild", "mild", "moderate", "moderate", "severe")
+    assert tuple(REACTIVITY[grade_well(share, None, 0.0, VIABILITY)] for share in shares) == words
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"id": "our lab"}, "id is 'our lab'; expected a name and a version"),
+        ({"id": "lab"}, "id is 'lab'"),
+        ({"id": 'a"/1'}, "id is"),
+        ({"background_max": 1.0}, r"background_max is 1.0; expected 0 to less than 1"),
+        ({"destroyed_below": -0.1}, "destroyed_below is -0.1"),
+        ({"discordant_above": 1.0}, "discordant_above is 1.0"),
+        ({"rho_min": 1.0}, "rho_min is 1.0"),
+        ({"affected_steps": (0.2, 0.1, 0.5, 0.7)}, "affected_steps is .* none below the one before"),
+        ({"affected_steps": (0.1, 0.2, 0.5)}, "affected_steps is .* expected 4 shares"),
+        ({"growth_steps": (0.1, 0.2, 0.5, 1.1)}, "growth_steps is"),
+        ({"lysis_steps": (-0.1, 0.5)}, "lysis_steps is .* expected 2 shares"),
+        ({"p_toxic_low": 0.91}, "p_toxic_low and p_toxic_high is"),
+        ({"grade_limit": 4}, "grade_limit is 4; expected 0 to 3"),
+        ({"grade_limit": -1}, "grade_limit is -1"),
+        ({"negative_grade_max": 3}, "negative_grade_max is 3; expected 0 to 2"),
+        ({"positive_grade_min": 0}, "positive_grade_min is 0; expected 1 to 4"),
+        ({"fields_min": 1, "looks": (5,)}, "fields_min is 1; expected 2 to 20"),
+        ({"fields_min": 21, "looks": (21,)}, "fields_min is 21"),
+        ({"field_cells_min": 1}, "field_cells_min is 1; expected 2 to 1000"),
+        ({"cells_min": 0}, "cells_min is 0; expected 1 to 100000"),
+        ({"wells_min": 0}, "wells_min is 0; expected 1 to 100"),
+        ({"confidence": 0.49}, "confidence is 0.49; expected 0.5 to 0.9999"),
+        ({"looks": ()}, "looks is .* expected ascending numbers of fields from 5 on"),
+        ({"looks": (10, 5)}, "looks is"),
+        ({"looks": (4, 10)}, "looks is"),
+    ],
+)
+def test_a_rule_that_cannot_decide_is_refused(changed, said):
+    with pytest.raises(ValueError, match=said):
+        dataclasses.replace(EXTRACT, **changed)
+
+
+def test_all_faults_of_a_rule_are_said_at_once():
+    with pytest.raises(ValueError, match=r"cells_min is 0.*wells_min is 0"):
+        dataclasses.replace(EXTRACT, cells_min=0, wells_min=0)
+
+
+def test_the_ends_of_what_a_rule_may_say_are_allowed():
+    low = {"grade_limit": 0, "negative_grade_max": 0, "positive_grade_min": 1, "fields_min": 2, "looks": (2,)}
+    low |= {"field_cells_min": 2, "cells_min": 1, "wells_min": 1, "confidence": 0.5, "rho_min": 0.0}
+    high = {"grade_limit": 3, "negative_grade_max": 2, "positive_grade_min": 4, "fields_min": 20}
+    high |= {"looks": (20,), "field_cells_min": 1000, "cells_min": 100_000, "wells_min": 100}
+    high |= {"confidence": 0.9999, "affected_steps": (0.0, 0.0, 1.0, 1.0), "p_toxic_high": 1.0}
+    for changed in (low, high):
+        assert dataclasses.replace(EXTRACT, **changed).fields_min == changed["fields_min"]
+
+
+def test_only_a_rule_of_the_labs_own_carries_its_text():
+    own = dataclasses.replace(EXTRACT, id="our-lab/1", grade_limit=1)
+    assert own_rule_text(own) == rule_text(own)
+    assert [own_rule_text(rule) for rule in RULES.values()] == [None] * len(RULES)
+    disguised = dataclasses.replace(EXTRACT, grade_limit=1)
+    assert own_rule_text(disguised) is not None
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
@@ -143,14 +225,13 @@ def test_the_hash_of_a_rule_is_that_of_its_canonical_json(rule):
 
 
 def test_any_other_number_in_a_rule_has_another_hash():
+    other = {"id": "iso10993-5-extract/2", "policy": "pooled", "looks": (5, 10, 15, 21), "fields_min": 4}
     seen = {rule_sha256(EXTRACT)}
     for field in dataclasses.fields(EXTRACT):
         value = getattr(EXTRACT, field.name)
-        if isinstance(value, tuple):
-            other = (*value[:-1], value[-1] + 0.01)
-        else:
-            other = (
-                value + "x" if isinstance(value, str) else not value if isinstance(value, bool) else value + 1
-            )
-        seen.add(rule_sha256(dataclasses.replace(EXTRACT, **{field.name: other})))
+        if field.name not in other:
+            nudged = value + (1 if isinstance(value, int) else 0.01) if not isinstance(value, tuple) else None
+            changed = not value if isinstance(value, bool) else nudged
+            other[field.name] = (*value[:-1], value[-1] + 0.01) if isinstance(value, tuple) else changed
+        seen.add(rule_sha256(dataclasses.replace(EXTRACT, **{field.name: other[field.name]})))
     assert len(seen) == 1 + len(dataclasses.fields(EXTRACT))

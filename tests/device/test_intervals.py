@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from device.analysis.grading import EXTRACT
 from device.analysis.intervals import (
     UNKNOWN,
+    compare_growth,
     correct_interval,
     design_effect,
     fields_needed,
-    growth_interval,
+    share_above,
     share_interval,
+    t_probability,
     t_quantile,
     wilson,
 )
@@ -24,6 +26,11 @@ from device.records import Interval
 fields = st.lists(st.tuples(st.integers(0, 80), st.integers(0, 80)), min_size=2, max_size=20).filter(
     lambda pairs: sum(live + dead for live, dead in pairs) > 0
 )
+
+
+def growth_interval(amounts, reference, level, *, least=1.0):
+    growth = compare_growth(amounts, reference, least=least)
+    return UNKNOWN if growth is None else growth.interval(level)
 
 
 def draw_well(rng, share, rho, n_fields, cells=60):
@@ -160,6 +167,12 @@ def test_an_uncertain_background_widens_the_bounds():
     assert wide == Interval(pytest.approx(0.25), pytest.approx(0.55 / 0.95))
 
 
+def test_a_well_healthier_than_its_controls_is_no_surer_than_they_are():
+    healthier = correct_interval(Interval(0.002, 0.01), Interval(0.02, 0.05))
+    assert healthier == Interval(0.0, pytest.approx(0.03 / 0.98))
+    assert healthier == correct_interval(Interval(0.002, 0.05), Interval(0.02, 0.05))
+
+
 def test_growth_interval_by_hand():
     interval = growth_interval([40.0, 60.0], [[90.0, 110.0]], 0.95, least=1.0)
     # relative variances of the means: 200/2/50^2 = 0.04 and 200/2/100^2 = 0.01, 1 degree of freedom each
@@ -223,11 +236,65 @@ def test_growth_interval_covers_the_truth():
     ],
 )
 def test_fields_needed_are_those_of_the_table(cells, distance, rho, expected):
-    rule = dataclasses.replace(EXTRACT, confidence=0.975, fields_min=1, fields_max=40, rho_min=rho)
-    assert fields_needed(0.5, 0.5 + distance, [cells] * 10, 1.0, rule) == expected
+    rule = dataclasses.replace(EXTRACT, fields_min=2, fields_max=40, rho_min=rho)
+    assert fields_needed(0.5, 0.5 + distance, [cells] * 10, 1.0, 0.975, rule) == expected
+    assert fields_needed(0.5, 0.5 - distance, [cells] * 10, 1.0, 0.975, rule) == expected
 
 
 def test_no_number_of_fields_tells_a_share_at_the_limit_from_it():
-    assert fields_needed(0.5, 0.5, [60] * 10, 1.0, EXTRACT) is None
-    assert fields_needed(0.49, 0.5, [60] * 10, 1.0, EXTRACT) is None
-    assert fields_needed(0.1, 0.5, [60] * 10, 1.0, EXTRACT) == EXTRACT.fields_min
+    assert fields_needed(0.5, 0.5, [60] * 10, 1.0, 0.95, EXTRACT) is None
+    assert fields_needed(0.49, 0.5, [60] * 10, 1.0, 0.95, EXTRACT) is None
+    assert fields_needed(0.1, 0.5, [60] * 10, 1.0, 0.95, EXTRACT) == EXTRACT.fields_min
+
+
+@pytest.mark.parametrize(("affected", "above"), [(20, False), (24, False), (36, True), (40, True)])
+@pytest.mark.parametrize("level", [0.95, 0.975])
+def test_a_bound_that_meets_a_limit_is_the_probability_of_that_side(affected, above, level):
+    dead = [affected + k for k in (-2, 2, 0, 1, -1)]
+    bounds = share_interval(dead, [60] * 5, level, n_fields=5, rho_min=0.02)
+    limit = bounds.low if above else bounds.high
+    p_above = share_above(dead, [60] * 5, limit, n_fields=5, rho_min=0.02)
+    assert p_above == pytest.approx(level if above else 1 - level, abs=1e-9)
+
+
+def test_the_side_of_nothing_is_unknown_and_of_an_end_of_the_scale_certain():
+    assert share_above([5], [10], 0.5, n_fields=1, rho_min=0.02) is None
+    assert share_above([0, 0], [0, 0], 0.5, n_fields=2, rho_min=0.02) is None
+    assert share_above([5, 5], [10, 10], 0.5, n_fields=2, rho_min=0.02) == pytest.approx(0.5)
+    assert share_above([0, 0], [10, 10], 0.0, n_fields=2, rho_min=0.02) == 0.0
+    assert share_above([1, 0], [10, 10], 0.0, n_fields=2, rho_min=0.02) == 1.0
+    assert share_above([9, 9], [10, 10], 1.0, n_fields=2, rho_min=0.02) == 0.0
+
+
+def test_t_probabilities_are_the_inverse_of_quantiles():
+    assert t_probability(0.0, 4) == pytest.approx(0.5)
+    assert t_probability(t_quantile(0.95, 7.5), 7.5) == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
+def test_growth_is_above_a_bound_with_the_probability_of_that_bound(level):
+    growth = compare_growth([40.0, 60.0, 55.0, 48.0], [[90.0, 110.0, 95.0, 101.0]], least=1.0)
+    bounds = growth.interval(level)
+    assert growth.above(bounds.low) == pytest.approx(level)
+    assert growth.above(bounds.high) == pytest.approx(1 - level)
+
+
+def test_equal_fields_leave_no_doubt_about_growth():
+    growth = compare_growth([50.0, 50.0], [[100.0, 100.0]], least=1.0)
+    assert (growth.above(0.49), growth.above(0.51)) == (1.0, 0.0)
+    assert growth.fields_needed(0.6, 0.95, EXTRACT) == EXTRACT.fields_min
+
+
+def test_fields_that_growth_needs_by_hand():
+    tested, control = [40.0, 50.0, 60.0], [[100.0, 110.0, 90.0] * 10]
+    growth = compare_growth(tested, control, least=1.0)
+    z, fixed = t_quantile(0.95, math.inf), growth.others[0][0]
+    room = (math.log(0.6 / 0.5) / z) ** 2 - fixed  # from a ratio of .5 to one of .6
+    expected = math.ceil((100 / 50**2) / room)
+    rule = dataclasses.replace(EXTRACT, fields_min=2)
+    assert growth.fields_needed(0.4, 0.95, rule) == expected == 4
+    assert growth.fields_needed(0.4, 0.95, EXTRACT) == 5
+    assert growth.fields_needed(0.4, 0.99, rule) > expected
+    assert growth.fields_needed(0.5, 0.95, rule) is None
+    few = compare_growth(tested, [[100.0, 40.0, 160.0]], least=1.0)
+    assert few.fields_needed(0.4, 0.95, rule) is None  # the controls leave more open than that

@@ -59,7 +59,7 @@ def reading(n_cells=2):
         "f.png", 3, NOW, "A1", 0, False, Outcome.INCONCLUSIVE, (Reason.TOO_FEW_FIELDS,),
         0, n_cells, 1, 1.0, None,
         Tally(0, 0, n_cells, None, 0.25), quality, tuple(cell(i) for i in range(n_cells)), 480, 640,
-        "adherent", "phase", "hybrid", MODEL, None, np.zeros((3, 4), np.uint16),
+        "adherent", "phase", "hybrid", MODEL, None, labels=np.zeros((3, 4), np.uint16),
     )  # fmt: skip
 
 
@@ -84,11 +84,13 @@ def verdict(n_fields=2, n_reference=2):
 def plate(n_samples=2, n_reference=2):
     counts = tuple(FieldCount(i, 20, 3, 1, 0.25, 0.5) for i in range(n_reference))
     sample = SampleVerdict(
-        "z", "test", 10.0, "ug/mL", Outcome.INVALID, (), "any", ("A1",), (Outcome.INVALID,), 3
-    )
+        "z", "test", 10.0, "ug/mL", Outcome.INVALID, (), "any", ("A1",), (Outcome.INVALID,), 3, "moderate",
+        0.6, Interval(0.5, 0.7), None, None,
+    )  # fmt: skip
     return PlateReport(
-        plate="p1", rule="rule/1", rule_sha256="d" * 64, controls_valid=True, reasons=(),
-        samples=(sample,) * n_samples, reference=Reference(("B1",), 100, 2, counts), n_wells=n_samples,
+        plate="p1", operator=None, rule="rule/1", rule_sha256="d" * 64, rule_text=None, reasons=(),
+        controls_valid=True, samples=(sample,) * n_samples, doses=(),
+        reference=Reference(("B1",), 100, 2, counts), n_wells=n_samples,
         simulated=False,
     )  # fmt: skip
 

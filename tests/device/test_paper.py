@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.extra import numpy as arrays
 
-from device.analysis.paper.chain import PaperSettings, segment_as_the_paper
+from device.analysis.paper.chain import differentiate, magnitude, orientation, segment_as_the_paper
 from device.analysis.paper.clusters import find_centroids, split_clusters
-from device.analysis.paper.gradient import differentiate, magnitude, orientation
 from device.analysis.paper.morphology import dilate, disk, erode, fill_holes, opening, top_hat
 from device.analysis.paper.otsu import (
     between_class_variance,
@@ -278,13 +277,6 @@ def test_the_chain_counts_round_cells_two_of_them_touching():
     assert distance.min(axis=0).max() < 2
 
 
-@pytest.mark.parametrize("background", ["none", "tophat", "gaussian", "median"])
-def test_each_background_operator_leads_to_the_same_count(background):
-    settings_ = PaperSettings(background=background)
-    labels, _ = segment_as_the_paper(round_cells(CENTERS, 9), UM_PER_PX, settings_)
-    assert labels.max() == 5
-
-
 def test_the_stages_are_the_pictures_of_figures_2_to_6():
     seen = {}
     image = round_cells(CENTERS, 9)
@@ -314,15 +306,3 @@ def test_the_chain_leaves_its_image_alone():
 def test_centroids_stand_in_the_order_of_the_labels():
     labels = np.array([[0, 2, 2], [1, 0, 0], [1, 0, 3]])
     assert find_centroids(labels).tolist() == [[1.5, 0], [0, 1.5], [2, 2]]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"background": "magic"}, "background is 'magic'"),
-        ({"opening_um": -1}, "opening_um is -1; expected 0 to 20 um"),
-    ],
-)
-def test_sizes_that_cannot_be_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        PaperSettings(**options)

@@ -14,7 +14,8 @@ from device.analysis.plate_state import (
     start,
     start_live,
 )
-from device.analysis.verdict import recompute
+from device.messages import payload
+from device.messages.recompute import evidence_of, recompute, with_decision
 from device.records import Outcome, PlateWell, Reason
 
 TOXIC, NON_TOXIC, INCONCLUSIVE, INVALID = (
@@ -50,6 +51,15 @@ def play(make_reading):
     return run
 
 
+def wells_like(verdict, given):
+    """Wells with the evidence of `verdict` and these outcomes."""
+    evidence = evidence_of(payload(verdict))
+    return [
+        (evidence, dataclasses.replace(verdict, outcome=outcome, replicate=i))
+        for i, outcome in enumerate(given)
+    ]
+
+
 def outcomes(verdicts):
     return {verdict.well: verdict.outcome for verdict in verdicts}
 
@@ -71,7 +81,7 @@ def test_a_plate_with_valid_controls_gives_wells_samples_and_reference(play):
 
 def test_verdicts_of_a_plate_are_recomputed_from_what_they_carry(play):
     for verdict in (*play(SEEN)[0], *play(SEEN | {"A1": SICK})[0]):
-        assert recompute(verdict) == verdict
+        assert recompute(payload(verdict)) == verdict
 
 
 @pytest.mark.parametrize(
@@ -194,8 +204,84 @@ def test_two_wells_are_too_few_for_a_sample(play):
 )
 def test_a_sample_is_toxic_if_any_well_is_and_passes_if_all_do(play, given, expected):
     verdict = play(SEEN)[0][3]
-    wells = [dataclasses.replace(verdict, outcome=outcome, replicate=i) for i, outcome in enumerate(given)]
-    assert judge_sample(wells, EXTRACT).outcome is expected
+    assert judge_sample(wells_like(verdict, given), verdict.reference, EXTRACT).outcome is expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([NON_TOXIC, NON_TOXIC, TOXIC], NON_TOXIC),
+        ([NON_TOXIC, INCONCLUSIVE, TOXIC], INCONCLUSIVE),
+        ([NON_TOXIC, NON_TOXIC, TOXIC, TOXIC], TOXIC),
+        ([NON_TOXIC, NON_TOXIC, INCONCLUSIVE, INCONCLUSIVE], INCONCLUSIVE),
+        ([NON_TOXIC, NON_TOXIC, NON_TOXIC, INVALID], NON_TOXIC),
+        ([NON_TOXIC, NON_TOXIC, INVALID], INCONCLUSIVE),
+        ([INVALID] * 3, INVALID),
+    ],
+)
+def test_with_policy_median_the_middle_well_speaks_and_the_worse_of_two(play, given, expected):
+    rule = dataclasses.replace(EXTRACT, id="our-lab/1", policy="median")
+    verdict = play(SEEN)[0][3]
+    sample = judge_sample(wells_like(verdict, given), verdict.reference, rule)
+    assert (sample.outcome, sample.policy) == (expected, "median")
+
+
+@pytest.mark.parametrize(
+    ("wells", "any_says", "pooled_says"),
+    [
+        ({"B1": (57, 3), "B2": (57, 3), "B3": (57, 3)}, NON_TOXIC, NON_TOXIC),
+        ({"B1": (31, 29), "B2": (31, 29), "B3": (31, 29)}, INCONCLUSIVE, INCONCLUSIVE),
+        ({"B1": (10, 50), "B2": (50, 10), "B3": (50, 10)}, TOXIC, INCONCLUSIVE),
+        ({"B1": (6, 54), "B2": (7, 53), "B3": (5, 55)}, TOXIC, TOXIC),
+    ],
+    ids=["healthy", "at the limit", "one well apart", "dead"],
+)
+def test_with_policy_pooled_all_cells_decide_with_wells_as_the_unit(play, wells, any_says, pooled_says):
+    pooling = dataclasses.replace(EXTRACT, id="our-lab/1", policy="pooled", rho_min=0.001)
+    for rule, expected in ((dataclasses.replace(pooling, policy="any"), any_says), (pooling, pooled_says)):
+        sample = next(s for s in play(SEEN | wells, rule=rule)[1].samples if s.sample == "gelatin")
+        assert sample.outcome is expected
+        assert sample.policy == rule.policy
+
+
+def test_a_sample_carries_the_numbers_of_its_wells_together(play):
+    sample = next(s for s in play(SEEN | {"B3": (46, 14)})[1].samples if s.sample == "gelatin")
+    background = 40 / 1202
+    together = (20 + 20 + 140) / sum(10 * 60 + 2 for _ in range(3))
+    assert sample.affected_corrected == pytest.approx((together - background) / (1 - background), abs=2e-3)
+    assert sample.bounds.low < sample.affected_corrected < sample.bounds.high
+    assert sample.growth_inhibition == pytest.approx(1 - (58 + 58 + 46) / (3 * 58), abs=2e-3)
+    assert sample.growth_inhibition_bounds.low <= sample.growth_inhibition
+    assert (sample.grade, sample.reactivity) == (2, "mild")
+    blank = next(s for s in play(SEEN)[1].samples if s.sample == "medium")
+    assert blank.bounds is None  # one well alone has no spread
+
+
+def test_the_first_toxic_dose_is_named(play):
+    def doses(outcomes):
+        wells = tuple(PlateWell(f"C{i}", "item", "test", dose, "%", 1) for i, dose in enumerate(outcomes))
+        seen = SEEN | {f"C{i}": cells for i, cells in enumerate(outcomes.values())}
+        rule = dataclasses.replace(EXTRACT, id="our-lab/1", wells_min=1)
+        report = play(seen, rule=rule, wells=CONTROLS + wells)[1]
+        (summary,) = report.doses
+        assert (summary.sample, summary.dose_unit) == ("item", "%")
+        return summary.lowest_toxic, summary.highest_non_toxic, summary.is_monotone
+
+    assert doses({100.0: SICK, 25.0: HEALTHY, 50.0: (30, 30), 12.5: HEALTHY}) == (100.0, 25.0, True)
+    assert doses({25.0: SICK, 50.0: HEALTHY, 12.5: HEALTHY}) == (25.0, 12.5, False)
+    assert doses({25.0: HEALTHY, 50.0: HEALTHY}) == (None, 50.0, True)
+    assert doses({25.0: SICK}) == (25.0, None, True)
+    assert doses({25.0: (30, 30)}) == (None, None, True)
+
+
+def test_two_ways_of_reading_one_plate_agree_in_their_decision(play):
+    verdicts, report = play(SEEN)
+    decision = with_decision(verdicts, report).decision_sha256
+    renamed = [dataclasses.replace(verdict, plate="tuesday") for verdict in verdicts]
+    other = dataclasses.replace(report, plate="tuesday", operator="A. Fell")
+    assert with_decision(renamed, other).decision_sha256 == decision
+    changed = play(SEEN | {"B3": (57, 3)})
+    assert with_decision(*changed).decision_sha256 != decision
 
 
 def test_doses_of_one_item_are_samples_of_their_own(play):
@@ -252,9 +338,7 @@ def test_a_plate_needs_wells_with_names_of_their_own(wells):
 
 def test_an_assumed_scale_passes_only_where_it_may(make_reading):
     for allowed, outcome in ((True, NON_TOXIC), (False, INCONCLUSIVE)):
-        state = start(
-            TESTS[:1], VIABILITY, plate="p", assay="adherent", modality="phase", scale_may_be_assumed=allowed
-        )
+        state = start(TESTS[:1], VIABILITY, plate="p", assay="adherent", modality="phase", live=not allowed)
         for i in range(10):
             state, verdict = add(state, make_reading(*HEALTHY, field=i, well="B1", source="assumed"))
         assert verdict.outcome is outcome
@@ -263,11 +347,38 @@ def test_an_assumed_scale_passes_only_where_it_may(make_reading):
 
 
 def test_looks_hold_for_provisional_and_final_verdicts(make_reading):
-    state = start(TESTS[:1], VIABILITY, plate="p", assay="adherent", modality="phase", looks=(5, 10, 15, 20))
+    state = start(TESTS[:1], VIABILITY, plate="p", assay="adherent", modality="phase", live=True)
     for i in range(7):
         state, verdict = add(state, make_reading(*HEALTHY, field=i, well="B1"))
     assert verdict.looks == finish(state)[0][0].looks == (5, 10, 15, 20)
     assert verdict.n_cells == 300
+
+
+@pytest.mark.parametrize(
+    ("planned", "accepted", "refused", "live", "fixed"),
+    [
+        (10, 10, 0, True, True),
+        (10, 8, 2, True, True),
+        (10, 10, 2, True, True),
+        (10, 9, 0, True, False),
+        (10, 7, 2, True, False),
+        (10, 11, 0, True, False),
+        (None, 10, 0, True, False),
+        (None, 10, 0, False, True),
+        (10, 7, 0, False, True),
+    ],
+)
+def test_a_live_well_is_fixed_only_where_its_plan_was_kept(
+    make_reading, planned, accepted, refused, live, fixed
+):
+    well = dataclasses.replace(TESTS[0], fields=planned)
+    state = start([well], VIABILITY, plate="p", assay="adherent", modality="phase", live=live)
+    for i in range(accepted + refused):
+        why = (Reason.BLUR,) * (i >= accepted)
+        state, _ = add(state, make_reading(*HEALTHY, field=i, well="B1", refused_by=why))
+    verdict = finish(state)[0][0]
+    assert verdict.looks == (() if fixed else (5, 10, 15, 20))
+    assert verdict.n_fields_planned == planned
 
 
 def test_a_simulated_field_marks_well_and_plate(play):

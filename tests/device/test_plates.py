@@ -11,6 +11,7 @@ from device.errors import ConfigError
 from device.plates import (
     DatasetInfo,
     Plate,
+    find_dataset_info,
     find_fields,
     read_dataset_info,
     read_plate,
@@ -204,6 +205,16 @@ def test_files_that_are_missing_shared_or_not_named_are_all_listed(tmp_path):
 def test_dataset_info_is_read_back_as_written(tmp_path):
     write_dataset_info(tmp_path, INFO)
     assert read_dataset_info(tmp_path) == INFO
+
+
+def test_dataset_info_is_found_beside_the_images_before_that_above(tmp_path):
+    images = tmp_path / "plate" / "images"
+    images.mkdir(parents=True)
+    assert find_dataset_info(images) is None
+    write_dataset_info(tmp_path / "plate", INFO)
+    assert find_dataset_info(images) == INFO
+    write_dataset_info(images, dataclasses.replace(INFO, simulated=False))
+    assert find_dataset_info(images) == dataclasses.replace(INFO, simulated=False)
 
 
 def test_dataset_info_lists_all_faults(tmp_path):

@@ -10,10 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import device
-from device.analysis.grading import EXTRACT, RULES, VIABILITY, rule_sha256
+from device.analysis.evidence import gather_well, pool_reference
+from device.analysis.grading import EXTRACT, PAPER, RULES, USP87, VIABILITY, rule_sha256, rule_text
 from device.analysis.intervals import UNKNOWN
-from device.analysis.verdict import judge_well, recompute
-from device.analysis.well import gather_well, measure_well, pool_reference
+from device.analysis.verdict import _fields_in_all, judge_well
+from device.analysis.well import Criterion, measure_well
+from device.messages import payload
+from device.messages.recompute import recompute
 from device.records import (
     FieldCount,
     Interval,
@@ -61,6 +64,12 @@ def evidence_of(seen, *, plan=TEST, assay="adherent", modality="phase", method="
 
 def judge(seen, reference, rule=EXTRACT, *, stage="final", plan=TEST, method="hybrid", **other):
     return judge_well(evidence_of(seen, plan=plan, method=method), reference, rule, stage=stage, **other)
+
+
+def limited(rule, limit):
+    """The rule with its limit somewhere else."""
+    low, high = min(limit, 0.05), max(limit, 0.7)
+    return dataclasses.replace(rule, affected_steps=(low, limit, limit, high), grade_limit=1)
 
 
 @pytest.mark.parametrize(
@@ -210,10 +219,10 @@ def test_the_background_of_few_control_cells_widens_the_bounds(readings, make_re
         return pool_reference([evidence_of(seen, plan=BLANK)], EXTRACT)
 
     seen = evidence_of(readings(42, 18))
-    many, few = pooled(28, 2), pooled(27, 2)
-    assert (many.n_cells, few.n_cells) == (300, 290)
+    many, few = pooled(280, 20), pooled(28, 2)
     narrow, wide = (measure_well(seen, ref, EXTRACT).bounds for ref in (many, few))
-    assert wide.high - wide.low > 1.1 * (narrow.high - narrow.low)
+    alone = measure_well(seen, None, EXTRACT).bounds
+    assert wide.high - wide.low > narrow.high - narrow.low > (alone.high - alone.low) / 0.95
 
 
 def test_growth_inhibition_alone_makes_a_well_toxic(readings, reference):
@@ -336,7 +345,7 @@ def test_a_bound_on_its_limit_passes_and_is_not_toxic(readings):
     """A limit is moved onto the bound, to the last bit: `not more than` passes, `more than` is toxic."""
     seen = readings(42, 18)
     bounds = judge(seen, None, VIABILITY).bounds
-    on_high, on_low = (dataclasses.replace(VIABILITY, limit=end) for end in (bounds.high, bounds.low))
+    on_high, on_low = (limited(VIABILITY, end) for end in (bounds.high, bounds.low))
     assert judge(seen, None, on_high).outcome is NON_TOXIC
     assert judge(seen, None, on_low).outcome is INCONCLUSIVE
 
@@ -350,7 +359,8 @@ def test_lysis_and_growth_on_their_limit_pass_and_are_not_toxic(readings, refere
     halved = readings(30, 0)
     growth = measure_well(evidence_of(halved), reference, EXTRACT).growth_inhibition_bounds
     for end, outcome in ((growth.high, NON_TOXIC), (growth.low, INCONCLUSIVE)):
-        assert judge(halved, reference, dataclasses.replace(EXTRACT, limit=end)).outcome is outcome
+        rule = dataclasses.replace(EXTRACT, growth_steps=(0.1, 0.2, end, 0.9))
+        assert judge(halved, reference, rule).outcome is outcome
 
 
 @pytest.mark.parametrize(("n", "outcome"), [(4, INCONCLUSIVE), (5, TOXIC)])
@@ -360,11 +370,110 @@ def test_growth_inhibition_decides_from_the_fewest_fields_on(make_reading, refer
 
 def test_a_few_more_fields_are_asked_for_where_they_would_help(readings, reference):
     assert judge(readings(*SHARES["healthy"], n=3), reference).fields_more == 2
-    near = judge(readings(34, 26, n=5), None, dataclasses.replace(VIABILITY, limit=0.5))
+    near = judge(readings(34, 26, n=5), None, limited(VIABILITY, 0.5))
     assert near.outcome is INCONCLUSIVE
     assert 1 <= near.fields_more <= 15
     assert judge(readings(*SHARES["half"]), reference).fields_more is None
     assert judge(readings(*SHARES["healthy"]), reference).fields_more is None
+
+
+def test_growth_says_how_many_fields_it_still_needs(make_reading, reference):
+    seen = [make_reading(live, 0, field=i) for i, live in enumerate([55, 20, 45, 25, 50, 30])]
+    verdict = judge(seen, reference)
+    assert verdict.reasons == (Reason.INTERVAL_STRADDLES_LIMIT, Reason.QUAL_QUANT_DISCORDANT)
+    criteria = {c.reason: c for c in measure_well(evidence_of(seen), reference, EXTRACT).criteria}
+    growth, affected = criteria[Reason.GROWTH_INHIBITION], criteria[None]
+    assert affected.bounds.high < affected.limit
+    assert growth.n_fields_needed > 6
+    assert verdict.fields_more == growth.n_fields_needed - 6
+
+
+def test_one_criterion_is_enough_to_be_toxic_and_passing_takes_all(make_reading):
+    above, below = ((0.6, Interval(0.45, 0.75)), (0.4, Interval(0.3, 0.55)))
+    sure = Criterion(None, 0.1, 0.5, Interval(0.05, 0.2), 0.0, 5)
+
+    def criterion(kind, needed):
+        return Criterion(Reason.GROWTH_INHIBITION, kind[0], 0.5, kind[1], None, needed)
+
+    assert _fields_in_all([sure, criterion(above, 12), criterion(above, 9), criterion(below, 8)]) == 9
+    assert _fields_in_all([criterion(above, None), criterion(above, 9)]) == 9
+    assert _fields_in_all([criterion(above, None), criterion(below, 9)]) is None
+    assert _fields_in_all([sure, criterion(below, 12), criterion(below, 9)]) == 12
+    assert _fields_in_all([sure, criterion(below, None), criterion(below, 9)]) is None
+    assert _fields_in_all([sure]) is None
+    on_its_limit = Criterion(None, 0.5, 0.5, Interval(0.4, 0.6), 0.5, 7)
+    assert _fields_in_all([on_its_limit]) == 7
+
+
+@pytest.mark.parametrize(("kind", "decided"), [("healthy", True), ("half", False), ("dead", True)])
+def test_a_decided_well_says_how_sure_it_is(readings, reference, kind, decided):
+    verdict = judge(readings(*SHARES[kind]), reference)
+    assert (verdict.confidence is not None) is decided
+    assert verdict.confidence is None or 0.95 <= verdict.confidence <= 1
+
+
+def test_confidence_is_that_of_the_surest_harm_and_of_the_least_sure_safety(
+    readings, make_reading, reference
+):
+    def criteria_of(seen):
+        return {c.reason: c.p_above for c in measure_well(evidence_of(seen), reference, EXTRACT).criteria}
+
+    passing = [
+        make_reading(live, 2, field=i) for i, live in enumerate([50, 44, 36, 52, 46, 40, 38, 50, 49, 40])
+    ]
+    p_above = criteria_of(passing)
+    assert set(p_above) == {None, Reason.GROWTH_INHIBITION, Reason.EXTENSIVE_LYSIS}
+    assert judge(passing, reference).confidence == 1 - max(p_above.values())
+    toxic = readings(20, 34)
+    harm = criteria_of(toxic)
+    assert harm[Reason.EXTENSIVE_LYSIS] < 0.5
+    assert judge(toxic, reference).confidence == max(harm[None], harm[Reason.GROWTH_INHIBITION])
+
+
+def test_a_destroyed_layer_is_as_sure_as_its_growth(make_reading, reference):
+    destroyed = judge([make_reading(0, 1, field=i) for i in range(6)], reference)
+    assert (destroyed.outcome, destroyed.grade) == (TOXIC, 4)
+    assert destroyed.confidence > 0.99
+
+
+@pytest.mark.parametrize(
+    ("p_toxic", "leans"), [(0.91, True), (0.89, None), (0.5, None), (0.11, None), (0.09, False), (None, None)]
+)
+def test_an_undecided_well_says_which_way_the_field_model_leans(readings, reference, p_toxic, leans):
+    verdict = judge(readings(*SHARES["half"], p_toxic=p_toxic), reference)
+    assert (verdict.outcome, verdict.leans_toxic) == (INCONCLUSIVE, leans)
+    ends = {} if leans is None else {"p_toxic_high" if leans else "p_toxic_low": verdict.p_toxic}
+    at_end = dataclasses.replace(EXTRACT, **ends)
+    assert judge(readings(*SHARES["half"], p_toxic=p_toxic), reference, at_end).leans_toxic is leans
+    decided = judge(readings(*SHARES["dead"], p_toxic=0.95), reference)
+    assert (decided.outcome, decided.leans_toxic) == (TOXIC, None)
+
+
+@pytest.mark.parametrize("kind", SHARES)
+def test_the_papers_rule_grades_and_never_decides(readings, kind):
+    verdict = judge(readings(*SHARES[kind]), None, PAPER)
+    assert verdict.outcome is INCONCLUSIVE
+    assert Reason.METHOD_UNVERIFIED in verdict.reasons
+    assert verdict.grade == {"healthy": 1, "half": 2, "dead": 4}[kind]
+
+
+def test_a_stricter_house_rule_fails_what_iso_passes(readings, reference):
+    seen = readings(40, 20)
+    strict = dataclasses.replace(EXTRACT, id="our-lab/1", grade_limit=1)
+    assert judge(seen, reference).outcome is NON_TOXIC
+    assert judge(seen, reference, strict).outcome is TOXIC
+    assert judge(seen, reference, USP87).outcome is NON_TOXIC
+
+
+def test_a_well_tells_its_viability_index_and_its_correlation(readings, reference):
+    verdict = judge(readings(90, 6), reference)
+    assert verdict.viability_index == pytest.approx(90 / 60, rel=1e-2)
+    assert verdict.growth_inhibition == 0.0
+    cells = [field.n_cells for field in verdict.fields]
+    per_field = sum(n * n for n in cells) / sum(cells)
+    assert verdict.rho == pytest.approx((verdict.design_effect - 1) / (per_field - 1))
+    assert verdict.rho >= EXTRACT.rho_min
+    assert judge(readings(90, 6), None, VIABILITY).viability_index is None
 
 
 LOOKS = (5, 10, 15, 20)
@@ -448,7 +557,7 @@ def test_a_verdict_is_recomputed_from_what_it_carries(
 ):
     fields = [make_reading(*cells, field=i, source=source) for i, cells in enumerate(seen)]
     verdict = judge(fields, reference if compared else None, rule, stage=stage, looks=looks)
-    assert recompute(verdict) == verdict
+    assert recompute(payload(verdict)) == verdict
     assert verdict.outcome is not NON_TOXIC or (
         verdict.n_fields_counted >= 5 and verdict.bounds.high <= rule.limit
     )
@@ -456,18 +565,27 @@ def test_a_verdict_is_recomputed_from_what_it_carries(
 
 def test_a_tampered_verdict_is_noticed(readings, reference):
     verdict = judge(readings(*SHARES["dead"]), reference)
-    forged = dataclasses.replace(verdict, outcome=NON_TOXIC, bounds=Interval(0.0, 0.1))
-    assert recompute(forged) == verdict
+    said = payload(verdict)
+    assert recompute(said | {"outcome": "non_toxic", "bounds": {"low": 0.0, "high": 0.1}}) == verdict
     with pytest.raises(ValueError, match=r"rule mine/1 .* is unknown; expected one of iso10993-5-extract/1"):
-        recompute(dataclasses.replace(verdict, rule="mine/1"))
+        recompute(said | {"rule": "mine/1"})
     with pytest.raises(ValueError, match="is unknown"):
-        recompute(dataclasses.replace(verdict, rule_sha256="0" * 64))
+        recompute(said | {"rule_sha256": "0" * 64})
+    with pytest.raises(ValueError, match="9 of 10 fields are here; expected all of them"):
+        recompute(said | {"fields": said["fields"][1:]})
 
 
-def test_a_rule_of_the_lab_recomputes_with_that_rule(readings, reference):
-    rule = dataclasses.replace(EXTRACT, id="mine/1", limit=0.4)
+def test_a_rule_of_the_lab_recomputes_from_its_text(readings, reference):
+    rule = dataclasses.replace(EXTRACT, id="mine/1", grade_limit=1)
     verdict = judge(readings(42, 18), reference, rule)
-    assert recompute(verdict, rule) == verdict
+    said = payload(verdict)
+    assert verdict.rule_text == rule_text(rule)
+    assert recompute(said) == verdict
+    other = rule_text(dataclasses.replace(rule, cells_min=201))
+    with pytest.raises(ValueError, match=r"rule mine/1 .* is unknown"):
+        recompute(said | {"rule_text": other})
+    with pytest.raises(ValueError, match=r"rule iso10993-5-extract/1 .* is unknown"):
+        recompute(said | {"rule": EXTRACT.id})
 
 
 def test_every_number_of_a_verdict_fits_into_json(readings, reference):
@@ -477,7 +595,7 @@ def test_every_number_of_a_verdict_fits_into_json(readings, reference):
 
 
 def _constructs_non_toxic(tree):
-    """Names of the functions in which `Outcome.NON_TOXIC` stands other than in a comparison."""
+    """Names of the functions in which the outcome stands other than in a comparison."""
     compared = {id(x) for node in ast.walk(tree) if isinstance(node, ast.Compare) for x in ast.walk(node)}
     functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     for node in ast.walk(tree):
@@ -486,8 +604,9 @@ def _constructs_non_toxic(tree):
             yield inside[-1] if inside else "module"
         if isinstance(node, ast.Call | ast.Subscript):
             called = node.func if isinstance(node, ast.Call) else node.value
-            if isinstance(called, ast.Name) and called.id == "Outcome":
-                yield f"{called.id} made from a value in line {node.lineno}"
+            if isinstance(called, ast.Name) and called.id in {"Outcome", "NonToxic"}:
+                inside = [f.name for f in functions if node in ast.walk(f)]
+                yield f"{called.id} made in {inside[-1] if inside else 'module'}"
 
 
 def test_exactly_one_function_constructs_non_toxic():
@@ -497,7 +616,7 @@ def test_exactly_one_function_constructs_non_toxic():
         for path in sorted(root.rglob("*.py"))
         for name in _constructs_non_toxic(ast.parse(path.read_text("utf-8")))
     ]
-    assert found == [("analysis/verdict.py", "_non_toxic")]
+    assert found == [("analysis/verdict.py", "NonToxic made in _non_toxic"), ("records/words.py", "__new__")]
 
 
 @pytest.mark.parametrize(("n_odd", "outcome"), [(5, NON_TOXIC), (6, INCONCLUSIVE)])
@@ -506,4 +625,4 @@ def test_a_majority_of_odd_fields_rules_out_non_toxic(readings, reference, n_odd
     verdict = judge(odd[:n_odd] + healthy[n_odd:], reference)
     assert verdict.outcome is outcome
     assert (Reason.OOD_CELLS in verdict.reasons) is (outcome is INCONCLUSIVE)
-    assert recompute(verdict) == verdict
+    assert recompute(payload(verdict)) == verdict

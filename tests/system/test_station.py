@@ -392,5 +392,9 @@ def test_a_record_that_the_broker_never_takes_blocks_none_behind_it(
 
 
 def a_plate(n_samples):
-    sample = SampleVerdict("z", "test", 1.0, "%", Outcome.INVALID, (), "any", ("A1",), (Outcome.INVALID,), 3)
-    return PlateReport("p", "r/1", "d" * 64, False, (), (sample,) * n_samples, None, n_samples, False)
+    told = None, None, None, None, None
+    sample = SampleVerdict(
+        "z", "test", 1.0, "%", Outcome.INVALID, (), "any", ("A1",), (Outcome.INVALID,), 3, *told
+    )
+    samples = (sample,) * n_samples
+    return PlateReport("p", None, "r/1", "d" * 64, None, False, (), samples, (), None, n_samples, False)

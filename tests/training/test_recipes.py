@@ -10,8 +10,9 @@ from device.images import write_png
 from device.plates import DatasetInfo
 from device.records import Scale
 from training.dataset import Entry, TrueCell, read_dataset, write_dataset
+from training.labeling import LabeledField
 from training.recipes import BlendSettings, RenderSettings, list_recipes, read_recipe
-from training.recipes.make import prepare, recipe_fields
+from training.recipes.make import measure_reference, prepare, recipe_fields
 
 
 def quiet(_line):
@@ -73,3 +74,11 @@ def test_the_shipped_recipes_use_the_stations_network_but_for_the_papers():
         "paper-cell": "table2",
         "phase-cell": "station",
     }
+
+
+@pytest.mark.parametrize(("modality", "is_used"), [("phase", True), ("brightfield", False)])
+def test_the_focus_of_a_card_is_measured_on_fields_that_its_own_gate_accepts(modality, is_used):
+    noisy = np.random.default_rng(1).normal(120, 0.07 * 120, (280, 280)).clip(0, 255).astype(np.uint8)
+    field = LabeledField(noisy, (), "noisy")
+    found = measure_reference(recipe(modality=modality), [field], Scale(0.65, "measured"))
+    assert (found is not None) == is_used

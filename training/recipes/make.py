@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from device.analysis.phantom import Phantom, render_field, vary, vary_culture
 from device.analysis.pyramid import WORKING_UM_PER_PX, build_pyramid
-from device.analysis.quality import FocusReference, QualityLimits, measure_quality, reference_from
+from device.analysis.quality import FocusReference, limits_for, measure_quality, reference_from
 from device.errors import ConfigError
 from device.model_card import DataSource
 from device.records import Assay, CellClass, Modality, Scale
@@ -107,7 +107,7 @@ def prepare(recipe: Recipe, dataset: Dataset | None, progress: Progress) -> Mate
     if recipe.kind == "field" and dataset is not None:
         train, val = (field_samples(dataset, split) for split in ("train", "val"))
         scale = dataset.info.scale
-        sharp = measure_reference(dataset_fields(dataset, "train"), scale)
+        sharp = measure_reference(recipe, dataset_fields(dataset, "train"), scale)
         return Material(train, val, scale, (describe_source(dataset, len(train)),), sharp)
     parts: dict[str, list[Samples]] = {"train": [], "val": []}
     sources: tuple[DataSource, ...] = ()
@@ -117,7 +117,7 @@ def prepare(recipe: Recipe, dataset: Dataset | None, progress: Progress) -> Mate
             several.append(_cells(recipe, fields, scale.um_per_px, split, name))
             if split == "train":
                 sources += (_describe(recipe, dataset, name, fields, len(several[-1])),)
-                sharp = measure_reference(fields, scale) or sharp
+                sharp = measure_reference(recipe, fields, scale) or sharp
     # where both are there, the card's focus is that of the rendered fields: it is the scale of the last ones
     scale = dataset.info.scale if dataset is not None else scale
     return Material(join_samples(parts["train"]), join_samples(parts["val"]), scale, sources, sharp)
@@ -218,9 +218,9 @@ def representative(train: Samples, seed: int) -> Samples:
     )
 
 
-def measure_reference(fields: Iterable[LabeledField], scale: Scale) -> FocusReference | None:
+def measure_reference(recipe: Recipe, fields: Iterable[LabeledField], scale: Scale) -> FocusReference | None:
     """Return the focus that the station's gate measures over fields that pass it, None where none does."""
-    limits = QualityLimits()
+    limits = limits_for(recipe.assay, recipe.modality)
     measured = [measure_quality(build_pyramid(f.image, scale.um_per_px), scale, limits) for f in fields]
     usable = [quality for quality in measured if quality.passed and quality.focus_slope is not None]
     return reference_from(usable) if usable else None

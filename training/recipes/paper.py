@@ -118,7 +118,7 @@ def run_recipe(
     unlabeled = _draw(rest, settings.max_unlabeled, settings.paper.seed)
     run = run_paper(labeled, unlabeled, settings.paper, progress)
     judged = _judge(recipe, dataset, [image for _, image in fields["val"]], run)
-    reference = measure_reference(images, dataset.info.scale)
+    reference = measure_reference(recipe, images, dataset.info.scale)
     bundle = _export(recipe, dataset, run, out, reference, progress)
     right = [run.co_training.pseudo[i] == unlabeled.y[i] for i in run.co_training.pseudo]
     outcome = PaperOutcome(

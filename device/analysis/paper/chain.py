@@ -1,52 +1,28 @@
-"""The chain of the paper's section 4.1, from gray image to counted regions."""
+"""The chain of section 4.1 of the paper, from gray image to counted regions, with equations 1 to 3."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from device.analysis.paper.clusters import find_centroids, find_clusters, split_clusters
-from device.analysis.paper.gradient import differentiate, magnitude
-from device.analysis.paper.morphology import dilate, disk, fill_holes, opening, top_hat
+from device.analysis.paper.morphology import dilate, disk, fill_holes, opening
 from device.analysis.paper.otsu import otsu_threshold
 from device.analysis.paper.watershed import distance_to_background, find_markers, flood
 
-Background = Literal["none", "tophat", "gaussian", "median"]
-
-
-@dataclass(frozen=True, slots=True)
-class PaperSettings:
-    """What the paper leaves unstated; each field one line: meaning, unit, range."""
-
-    background: Background = "none"
-    """How shading is taken out before the gradient; the paper names a top-hat in another place."""
-    background_um: float = 20.0
-    """Radius of the background's footprint or window, um, 1 to 200."""
-    dilation_um: float = 0.65
-    """Radius r_d of the disk that closes outlines, um, 0 to 20."""
-    opening_um: float = 2.0
-    """Radius of the disk that removes noise, um, 0 to 20."""
-    depth_um: float = 0.5
-    """The h of the h-maxima that become markers, um, 0 to 20."""
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that cannot be."""
-        if self.background not in get_args(Background):
-            raise ValueError(f"background is {self.background!r}; expected none, tophat, gaussian or median")
-        if not 1 <= self.background_um <= 200:
-            raise ValueError(f"background_um is {self.background_um}; expected 1 to 200 um")
-        for name in ("dilation_um", "opening_um", "depth_um"):
-            if not 0 <= getattr(self, name) <= 20:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to 20 um")
+# what the paper leaves unstated
+DILATION_UM = 0.65
+"""Radius r_d of the disk that closes outlines, um."""
+OPENING_UM = 2.0
+"""Radius of the disk that removes noise, um."""
+DEPTH_UM = 0.5
+"""The h of the h-maxima that become markers, um."""
 
 
 def segment_as_the_paper(
     image: NDArray[np.uint8],
     um_per_px: float,
-    settings: PaperSettings | None = None,
     *,
     exact: bool = False,
     observe: Callable[[str, NDArray[np.generic] | None], None] | None = None,
@@ -59,8 +35,6 @@ def segment_as_the_paper(
         Gray image at working scale; not modified.
     um_per_px : float
         Its scale, um/px.
-    settings : PaperSettings, optional
-        Sizes that the paper leaves unstated.
     exact : bool
         Find distances, markers and watershed over the whole image instead of only in components that may
         hold several cells: the slow reference.
@@ -80,18 +54,17 @@ def segment_as_the_paper(
     The paper's order puts Otsu's threshold after a binary chain, where it means nothing. Here it splits the
     gradient magnitude first; dilation, hole filling, opening, distance transform and watershed follow.
     """
-    settings = settings or PaperSettings()
     watch = observe or (lambda _stage, _picture: None)
-    slopes = magnitude(*differentiate(flatten_gray(image, settings, um_per_px)))
+    slopes = magnitude(*differentiate(image))
     steepest = float(slopes.max(initial=0))
     gradient = np.asarray(cv2.convertScaleAbs(slopes, alpha=255 / steepest if steepest > 0 else 0), np.uint8)
     watch("gradient", gradient)
     _, edges = cv2.threshold(gradient, otsu_threshold(gradient), 1, cv2.THRESH_BINARY)
-    filled = fill_holes(dilate(edges, disk(settings.dilation_um / um_per_px)).view(bool))
+    filled = fill_holes(dilate(edges, disk(DILATION_UM / um_per_px)).view(bool))
     watch("filled", filled)
-    opened = opening(filled.view(np.uint8), disk(settings.opening_um / um_per_px)).view(bool)
+    opened = opening(filled.view(np.uint8), disk(OPENING_UM / um_per_px)).view(bool)
     watch("opened", opened)
-    depth_px = settings.depth_um / um_per_px
+    depth_px = DEPTH_UM / um_per_px
     if exact:
         distance = distance_to_background(opened)
         labels = flood(distance, find_markers(distance, depth_px))
@@ -105,16 +78,32 @@ def segment_as_the_paper(
     return labels, centers
 
 
-def flatten_gray(image: NDArray[np.uint8], settings: PaperSettings, um_per_px: float) -> NDArray[np.uint8]:
-    """Return `image` without its background, by the operator that the settings name."""
-    radius_px = settings.background_um / um_per_px
-    if settings.background == "tophat":
-        return top_hat(image, disk(radius_px))
-    if settings.background == "gaussian":
-        background = cv2.GaussianBlur(image, (0, 0), radius_px)
-    elif settings.background == "median":
-        background = cv2.medianBlur(image, 2 * round(radius_px) + 1)
-    else:
-        return image
-    flat: NDArray[np.uint8] = np.clip(image.astype(np.int16) - background + 128, 0, 255).astype(np.uint8)
-    return flat
+def differentiate(image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the derivatives down the rows and along the columns, gray levels per pixel (equation 1).
+
+    Sobel's 3x3 differences over 8, so that a ramp of slope 1 gives 1; the border is reflected.
+
+    Notes
+    -----
+    The paper prints the vertical difference as f(x, y + a) - f(x, y + a), which is 0 everywhere; it must be
+    f(x, y + a) - f(x, y - a). The T in its equation is the transpose, not a threshold.
+    """
+    down = cv2.Sobel(image, cv2.CV_32F, 0, 1, ksize=3, scale=1 / 8, borderType=cv2.BORDER_REFLECT_101)
+    right = cv2.Sobel(image, cv2.CV_32F, 1, 0, ksize=3, scale=1 / 8, borderType=cv2.BORDER_REFLECT_101)
+    return np.asarray(down, np.float32), np.asarray(right, np.float32)
+
+
+def magnitude(down: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the length of the gradient, the root of the sum of squares (equation 2, as printed)."""
+    return np.asarray(cv2.magnitude(down, right), np.float32)
+
+
+def orientation(down: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the direction of the gradient, -pi to pi, 0 along the columns (equation 3).
+
+    Notes
+    -----
+    The paper prints "alpha tan(dx, dy), alpha = arc": the arc tangent of two arguments, which take the order
+    (vertical, horizontal). No later step uses it, so the chain does not compute it.
+    """
+    return np.arctan2(down, right)
