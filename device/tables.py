@@ -38,12 +38,14 @@ class TableReader:
         """Return `table`, which stands at key `where`, as a record `cls`; None with faults noted."""
         known, hints = {item.name: item for item in fields(cls)}, get_type_hints(cls)
         prefix = where and f"{where}."
+        before = len(self.faults)
         self.unknown_keys(table, known, prefix, also=also)
         values: dict[str, Any] = {}
-        before = len(self.faults)
         for name, item in known.items():
             hint = _without_none(hints[name])
-            if name in table:
+            if name in table and table[name] is None and hint is not hints[name]:
+                values[name] = None  # JSON has a null, TOML leaves the key out
+            elif name in table:
                 values[name] = self.value(table[name], hint, item, f"{prefix}{name}")
             elif item.default is MISSING and item.default_factory is MISSING:
                 self.faults.append(f"{prefix}{name} is missing; expected {_expected(hint, item.metadata)}")

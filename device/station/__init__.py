@@ -74,7 +74,7 @@ class Station:
         self._failure: Exception | None = None
         self._known_faults: set[str] = set()
         self._faults: list[str] = []
-        self._before: tuple[int, Reading | None] = (0, None)
+        self._before: Reading | None = None
         section, publisher = config.station, config.publisher
         topics = Topics(section.site, section.name, getattr(publisher.settings, "prefix", "nanotox/v1"))
         with ExitStack() as opened:
@@ -139,8 +139,8 @@ class Station:
             )
         ]
         self._journal.note("start", config_sha256=sha256_of(self._config.path))
-        self._sender.start()
         self._say_plate()
+        self._sender.start()
         for loop in loops:
             loop.start()
         notify_systemd("READY=1", "STATUS=running")
@@ -200,14 +200,17 @@ class Station:
     # Analyse
 
     def _analyse(self) -> None:
+        run = 0
         while (shot := self._frames.get()) is not None:
+            if shot.run != run:
+                run, self._before = shot.run, None  # no field of this plate was seen before
             is_stale = shot.run != self._records.aim.run and not self._capture.live
-            reading = None if shot.frame is None or is_stale else self._read(shot.run, shot.frame)
+            reading = None if shot.frame is None or is_stale else self._read(shot.frame)
             if not self._readings.put((shot, reading)):
                 return
         self._readings.end()
 
-    def _read(self, run: int, frame: Frame | LostFrame) -> Reading:
+    def _read(self, frame: Frame | LostFrame) -> Reading:
         """Return the reading of a frame: `invalid` for one that is lost or whose analysis fails."""
         if isinstance(frame, LostFrame):
             if frame.reason is not Reason.CAMERA_LOST:
@@ -219,9 +222,8 @@ class Station:
         except Exception as error:  # noqa: BLE001 - one frame must not end the station; the default is invalid
             self._log_once(f"analysis of {frame.source} failed", error)
             return self._invalid(frame, Reason.ANALYSIS_FAILED)
-        before = self._before[1] if self._before[0] == run else None
-        reading = refuse_repeat(reading, before, live=self._capture.live)
-        self._before = run, reading if reading.quality.passed else before  # the last accepted field
+        reading = refuse_repeat(reading, self._before, live=self._capture.live)
+        self._before = reading if reading.quality.passed else self._before  # the last accepted field
         return reading
 
     def _invalid(self, found: Frame | LostFrame | Reading, reason: Reason) -> Reading:
