@@ -168,23 +168,26 @@ class Records:
 
     def _go_on(self, begun: dict[str, Any], planned: Plate | None) -> str | None:
         """Add the readings of a plate that had `begun` anew; return why not, None if that is done."""
-        plate = Plate(begun["plate"], tuple(parse(PlateWell, plan) for plan in begun["wells"]))
-        state = self._open_plate(plate, begun["operator"])
         rows = self._journal.rows(begun["after_seq"] + 1)
         if any(row.leaf == "plate" for row in rows):
             return "finished"
-        if state is None or not state.live:
-            return "broken off"
-        if rule_sha256(state.rule) != begun["rule_sha256"] or planned not in (None, plate):
-            return "broken off: station.toml names another rule or plate now"
+        verdicts: dict[str, Verdict] = {}
+        try:
+            plate = Plate(begun["plate"], tuple(parse(PlateWell, plan) for plan in begun["wells"]))
+            state = self._open_plate(plate, begun["operator"])
+            if state is None or not state.live:
+                return "broken off"
+            if rule_sha256(state.rule) != begun["rule_sha256"] or planned not in (None, plate):
+                return "broken off: station.toml names another rule or plate now"
+            for values in (json.loads(row.message) for row in rows if row.leaf == "reading"):
+                if values["plate"] == plate.name:
+                    state, verdict = plate_state.add(state, parse(Reading, values))
+                    verdicts |= {} if verdict is None else {verdict.well: verdict}
+        except (ValueError, KeyError) as error:
+            return f"broken off: another version of nanotox wrote it ({error})"
         self._begin(state)
-        for row in rows:
-            values = json.loads(row.message)
-            if row.leaf == "reading" and values["plate"] == plate.name:
-                state, verdict = plate_state.add(state, parse(Reading, values))
-                self._verdicts |= {} if verdict is None else {verdict.well: verdict}
-        self._state = state
-        n_fields = sum(verdict.n_fields for verdict in self._verdicts.values())
+        self._verdicts = verdicts
+        n_fields = sum(verdict.n_fields for verdict in verdicts.values())
         log.info("plate %s goes on with %d fields; say which well is shown", plate.name, n_fields)
         return None
 

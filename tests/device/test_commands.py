@@ -1,7 +1,9 @@
 """Whatever stands on `cmd/`, it is carried out once, or refused with what was found and expected."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -189,3 +191,12 @@ def test_junk_is_refused_and_never_an_error(name, text, asked):
         assert len(message.payload) <= MAX_MESSAGE_BYTES
         answers.error()
     assert order is None or not answers
+
+
+def test_every_code_of_a_refusal_stands_in_the_docs():
+    root = Path(__file__).parents[2]
+    source = (root / "device" / "station" / "commands.py").read_text()
+    codes = set(re.findall(r'(?:RefusedError|Refusal)\(\s*"([A-Z_]+)"', source))
+    assert len(codes) > 10
+    told = (root / "docs" / "mqtt.md").read_text()
+    assert {code for code in codes if f"`{code}`" not in told} == set()

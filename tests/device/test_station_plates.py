@@ -5,6 +5,7 @@ import json
 import queue
 import threading
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import cv2
@@ -419,6 +420,26 @@ def test_a_plate_is_not_gone_on_with_under_another_rule(lab, tmp_path, caplog):
     lab.end()
     assert lab.notes("plate_end")[0]["how"] == "broken off: station.toml names another rule or plate now"
     assert "plate p is not gone on with" in caplog.text
+
+
+def test_a_plate_that_another_version_wrote_is_broken_off_and_stops_no_station(lab, monkeypatch):
+    lab.run().do("plate_start", plate="p", csv=PLATE)
+    lab.do("plate_well", well="A1")
+    lab.show(2)
+    lab.end()
+    rows = Journal.rows
+
+    def older(journal, *limits):
+        return [
+            replace(row, message=row.message.replace(b'"tally"', b'"sums"')) for row in rows(journal, *limits)
+        ]
+
+    monkeypatch.setattr(Journal, "rows", older)
+    assert lab.run().do("plate_status")["plate"] is None
+    lab.end()
+    monkeypatch.setattr(Journal, "rows", rows)
+    how = "broken off: another version of nanotox wrote it (tally is missing; expected a payload of Reading)"
+    assert lab.notes("plate_end")[0]["how"] == how
 
 
 def test_a_configured_plate_on_a_live_camera_goes_on_too(lab):
