@@ -112,17 +112,28 @@ def write_plate(path: Path, plate: Plate) -> None:
     write_table(path, [used, *([row.get(name, "") for name in used] for row in rows)])
 
 
-def write_table(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write rows, the header among them, as CSV; the file is there whole or not at all."""
+def write_table(path: Path, rows: Iterable[Sequence[object]], *, quoted: bool = False) -> None:
+    """Write rows, the header among them, as CSV with every cell `quoted` or only those that need it.
+
+    Raises as `write_whole`.
+    """
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    _write_whole(path, text.getvalue())
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
+    writer.writerows(rows)
+    write_whole(path, [text.getvalue()])
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, parts: Iterable[str]) -> None:
+    """Write a text of `parts`; the file is there whole or not at all. ConfigError if it cannot be written."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8", newline="")
-    partial.replace(path)
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as stream:
+            stream.writelines(parts)
+        partial.replace(path)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written ({error.strerror}); expected a folder with rights"
+        ) from error
 
 
 def find_fields(plate: Plate, folder: Path) -> dict[str, tuple[Path, ...]]:
@@ -203,7 +214,7 @@ def write_dataset_info(folder: Path, info: DatasetInfo) -> None:
     """Write `info` as `folder`/dataset.json so that `read_dataset_info` gives it back."""
     content = {"um_per_px": info.scale.um_per_px, "um_per_px_source": info.scale.source}
     content |= {key: getattr(info, key) for key in _DATASET_KEYS}
-    _write_whole(folder / DATASET_FILE, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_whole(folder / DATASET_FILE, [json.dumps(content, indent=2, allow_nan=False), "\n"])
 
 
 def scale_of(info: DatasetInfo | None, um_per_px: float | None) -> Scale | None:

@@ -68,6 +68,15 @@ def test_a_change_that_no_test_notices_is_told_and_one_that_a_test_notices_is_no
     assert undetected(claims + "    assert grade(2) == 0\n") == []
 
 
+def test_simulated_wells_are_judged_and_told_in_tables() -> None:
+    command = [sys.executable, ROOT / "tools" / "simulate-verdicts", "--runs", "4"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = [line.strip("| ").split(" | ") for line in said.splitlines() if line.startswith("| 0.")]
+    assert len(rows) == 40 + 9 + 9 + 5
+    assert 0.9 <= np.mean([float(row[3]) for row in rows[:40]]) <= 1, "nominal 0.95"
+    assert rows[40][3] == "0.000 / 1.000 / 0.000", "ten fields of 30 % are surely under 50 %"
+
+
 def test_help_works_from_any_folder_and_unknown_options_are_refused(tmp_path: Path) -> None:
     done = subprocess.run(
         [ROOT / "tools" / "test", "--help"], cwd=tmp_path, capture_output=True, text=True, check=True

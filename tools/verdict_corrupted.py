@@ -34,7 +34,7 @@ SEVERITIES = {
 }
 """How bad each kind is at severity 4 and 5."""
 WELLS = 96
-"""Wells of spoiled fields on a plate, beside nine controls."""
+"""Wells of spoiled fields on a plate, beside three controls."""
 
 
 def spoil(kind: str, image: Image, badness: float, rng: np.random.Generator) -> Image:
@@ -94,7 +94,7 @@ def check_corrupted(args: argparse.Namespace) -> bool:
 
     judged: Judged = []
     for start in range(0, len(tests), WELLS):
-        judged += judge(controls() + tests[start : start + WELLS], images_of, RENDERED, args.jobs)[0]
+        judged += judge(controls(1) + tests[start : start + WELLS], images_of, RENDERED, args.jobs)[0]
         tell(f"{len(judged)} of {len(tests)} wells judged")
     rows = []
     for name in kinds:

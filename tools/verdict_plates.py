@@ -36,12 +36,12 @@ HEALTHY = 0.03
 CONTROLS = {"medium": ("blank", HEALTHY), "HDPE": ("negative", HEALTHY), "ZDEC": ("positive", 1.0)}
 
 
-def controls() -> list[PlateWell]:
-    """Return three wells of each control."""
+def controls(n: int = 3) -> list[PlateWell]:
+    """Return so many wells of each control."""
     return [
         PlateWell(f"{sample}{i}", sample, role, None, None, i, dead_fraction=dead)
         for sample, (role, dead) in CONTROLS.items()
-        for i in (1, 2, 3)
+        for i in range(1, n + 1)
     ]
 
 
