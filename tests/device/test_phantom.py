@@ -50,9 +50,7 @@ def test_a_field_is_made_again_from_its_seed_and_parameters():
         seed=field.seed,
         size=(said["height_px"], said["width_px"]),
         um_per_px=said["um_per_px"],
-        n_live=said["n_live"],
-        n_rounded=said["n_rounded"],
-        n_lysed=said["n_lysed"],
+        numbers=(said["n_live"], said["n_rounded"], said["n_lysed"]),
         optics=Optics(**said["optics"]),
         culture=Culture(**said["culture"]),
     )
@@ -80,9 +78,7 @@ def test_truth_equals_labels_and_the_numbers_asked_for(seed, n_live, n_rounded, 
     field = render_field(
         modality="phase",
         seed=seed,
-        n_live=n_live,
-        n_rounded=n_rounded,
-        n_lysed=n_lysed,
+        numbers=(n_live, n_rounded, n_lysed),
         size=(256, 320),
         um_per_px=um_per_px,
     )
@@ -107,7 +103,7 @@ def test_truth_equals_labels_and_the_numbers_asked_for(seed, n_live, n_rounded, 
 
 
 def test_center_and_radius_agree_with_the_mask_of_a_round_cell():
-    field = render_field(modality="phase", seed=3, n_rounded=8, culture=replace(CLEAN, bleb_share=0))
+    field = render_field(modality="phase", seed=3, numbers=(0, 8, 0), culture=replace(CLEAN, bleb_share=0))
     for cell in field.cells:
         if cell.touches_edge or cell.visible_fraction < 0.999:
             continue
@@ -145,14 +141,17 @@ def test_matter_is_in_the_truth_without_a_region():
 
 
 def test_a_mitotic_cell_counts_as_rounded():
-    field = render_field(modality="phase", seed=4, n_rounded=5, culture=replace(CLEAN, mitotic_share=1.0))
+    field = render_field(
+        modality="phase", seed=4, numbers=(0, 5, 0), culture=replace(CLEAN, mitotic_share=1.0)
+    )
     assert {cell.kind for cell in field.cells} == {"mitotic"}
     assert {cell.cell_class for cell in field.cells} == {CellClass.ROUNDED}
 
 
 def single(kind, modality="phase", optics=DARKROOM):
+    numbers = tuple(int(kind == other) for other in ("live", "rounded", "lysed"))
     for seed in range(20):
-        field = render_field(modality=modality, seed=seed, culture=CLEAN, optics=optics, **{kind: 1})
+        field = render_field(modality=modality, seed=seed, culture=CLEAN, optics=optics, numbers=numbers)
         if len([c for c in field.objects if c.region]) == 1 and not field.cells[0].touches_edge:
             return field
     raise AssertionError("no field with one whole cell")
@@ -164,7 +163,7 @@ def ring_around(mask, inner_px, outer_px):
 
 
 def test_in_phase_contrast_a_live_cell_is_dark_with_a_bright_halo():
-    field = single("n_live")
+    field = single("live")
     light, mask = relative(field), field.labels > 0
     assert light[mask].mean() < 0.8
     assert light[ring_around(mask, 2, 6)].mean() > 1.02
@@ -172,14 +171,14 @@ def test_in_phase_contrast_a_live_cell_is_dark_with_a_bright_halo():
 
 
 def test_in_phase_contrast_a_rounded_cell_is_bright_and_a_ghost_pale():
-    rounded, ghost = single("n_rounded"), single("n_lysed")
+    rounded, ghost = single("rounded"), single("lysed")
     assert np.median(relative(rounded)[rounded.labels > 0]) > 1.8
     assert 0.6 < np.median(relative(ghost)[ghost.labels > 0]) < 1.2
 
 
 def test_in_brightfield_a_live_cell_vanishes_in_focus_and_shows_beside_it():
     sharp, beside = (
-        single("n_live", "brightfield", replace(DARKROOM, defocus_um=z, condenser_aperture=0.08))
+        single("live", "brightfield", replace(DARKROOM, defocus_um=z, condenser_aperture=0.08))
         for z in (0, 12)
     )
     assert relative(sharp)[sharp.labels > 0].std() < 0.6 * relative(beside)[beside.labels > 0].std()
@@ -187,7 +186,7 @@ def test_in_brightfield_a_live_cell_vanishes_in_focus_and_shows_beside_it():
 
 def test_a_round_cell_in_brightfield_inverts_through_focus():
     above, below = (
-        single("n_rounded", "brightfield", replace(DARKROOM, defocus_um=z, condenser_aperture=0.08))
+        single("rounded", "brightfield", replace(DARKROOM, defocus_um=z, condenser_aperture=0.08))
         for z in (12, -12)
     )
 
@@ -258,8 +257,8 @@ def test_odd_sizes_and_scales_render(size, um_per_px, n_cells):
         ({"size": (8, 640)}, "size is .*expected 16 to 8192"),
         ({"um_per_px": float("nan")}, "um_per_px is nan; expected 0.1 to 4"),
         ({"dead_fraction": 1.1}, "dead_fraction is 1.1; expected 0 to 1"),
-        ({"n_cells": -1}, "-1 live"),
-        ({"n_live": 3}, "not both"),
+        ({"n_cells": -1}, r"cells are \(-1, 0, 0\); expected 0 to 20000 in all"),
+        ({"numbers": (20000, 0, 1)}, r"cells are \(20000, 0, 1\); expected 0 to 20000 in all"),
         ({"n_cells": 900, "size": (100, 100)}, "no room for another live cell.*ask for fewer cells"),
     ],
 )

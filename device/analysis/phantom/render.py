@@ -26,11 +26,9 @@ def render_field(
     rng: np.random.Generator | None = None,
     size: tuple[int, int] = (480, 640),
     um_per_px: float = 0.65,
-    n_cells: int | None = None,
-    dead_fraction: float | None = None,
-    n_live: int | None = None,
-    n_rounded: int | None = None,
-    n_lysed: int | None = None,
+    n_cells: int = 60,
+    dead_fraction: float = 0.1,
+    numbers: tuple[int, int, int] | None = None,
     optics: Optics | None = None,
     culture: Culture | None = None,
 ) -> Phantom:
@@ -47,11 +45,11 @@ def render_field(
         Rows and columns, 16 to 8192.
     um_per_px : float
         Micrometers a pixel, 0.1 to 4.
-    n_cells : int, optional
-        Cells with their center in the field (more may reach in), 60 by default; `dead_fraction` of them are
-        dead (0 to 1, 0.1 by default, rounded to whole cells), of these `culture.lysed_share` lysed.
-    n_live, n_rounded, n_lysed : int, optional
-        The numbers themselves, instead; those not given are 0.
+    n_cells : int
+        Cells with their center in the field (more may reach in), at most 20000; `dead_fraction` of them are
+        dead (0 to 1, rounded to whole cells), of these `culture.lysed_share` lysed.
+    numbers : (int, int, int), optional
+        Live, rounded and lysed cells, in place of what `n_cells` and `dead_fraction` give.
     optics : Optics, optional
         Default `default_optics(modality)`.
     culture : Culture, optional
@@ -59,16 +57,18 @@ def render_field(
     Raises
     ------
     ValueError
-        If an argument is out of its range, both ways of counting are mixed, or the cells do not fit.
+        If an argument is out of its range, or the cells do not fit.
     """
     if rng is not None and seed is None:
         seed = int(rng.integers(2**63))
     elif seed is None or rng is not None:
         raise ValueError("give either seed or rng to render_field")
     optics, culture = optics or default_optics(modality), culture or Culture()
-    numbers = _counts(n_cells, dead_fraction, (n_live, n_rounded, n_lysed), culture)
+    numbers = numbers or _split(n_cells, dead_fraction, culture.lysed_share)
     counts = dict(zip(("n_live", "n_rounded", "n_lysed"), numbers, strict=True))
     _check_arguments(modality, seed, size, um_per_px)
+    if min(numbers) < 0 or sum(numbers) > 20000:
+        raise ValueError(f"live, rounded and lysed cells are {numbers}; expected 0 to 20000 in all")
     draw = np.random.Generator(np.random.PCG64(seed))
     canvas = Canvas(size, um_per_px)
     dish = Dish(size[0] * um_per_px, size[1] * um_per_px, draw)
@@ -105,32 +105,13 @@ def light_on_sensor(
     return light
 
 
-def _counts(
-    n_cells: int | None,
-    dead_fraction: float | None,
-    numbers: tuple[int | None, int | None, int | None],
-    culture: Culture,
-) -> tuple[int, int, int]:
-    """Return live, rounded and lysed cells to draw."""
-    if any(number is not None for number in numbers):
-        if n_cells is not None or dead_fraction is not None:
-            raise ValueError(
-                "give either n_cells and dead_fraction or n_live, n_rounded and n_lysed, not both"
-            )
-        live, rounded, lysed = (number or 0 for number in numbers)
-    else:
-        n_cells = 60 if n_cells is None else n_cells
-        dead_fraction = 0.1 if dead_fraction is None else dead_fraction
-        if not 0 <= dead_fraction <= 1:
-            raise ValueError(f"dead_fraction is {dead_fraction}; expected 0 to 1")
-        dead = round(n_cells * dead_fraction)
-        lysed = round(dead * culture.lysed_share)
-        live, rounded = n_cells - dead, dead - lysed
-    if min(live, rounded, lysed) < 0 or live + rounded + lysed > 20000:
-        raise ValueError(
-            f"{live} live, {rounded} rounded and {lysed} lysed cells; expected 0 to 20000 in all"
-        )
-    return live, rounded, lysed
+def _split(n_cells: int, dead_fraction: float, lysed_share: float) -> tuple[int, int, int]:
+    """Return live, rounded and lysed cells among `n_cells`."""
+    if not 0 <= dead_fraction <= 1:
+        raise ValueError(f"dead_fraction is {dead_fraction}; expected 0 to 1")
+    dead = round(n_cells * dead_fraction)
+    lysed = round(dead * lysed_share)
+    return n_cells - dead, dead - lysed, lysed
 
 
 def _check_arguments(modality: Modality, seed: int, size: tuple[int, int], um_per_px: float) -> None:
@@ -201,9 +182,7 @@ def render_well(
             rng=draw,
             size=size,
             um_per_px=um_per_px,
-            n_live=number - dead,
-            n_rounded=dead - lysed,
-            n_lysed=lysed,
+            numbers=(number - dead, dead - lysed, lysed),
             optics=optics,
             culture=culture,
         )
