@@ -36,6 +36,7 @@ ALWAYS_WRITTEN = (*REQUIRED, "dose", "dose_unit", "replicate")
 COLUMNS = ("file", "position", *ALWAYS_WRITTEN, "dead_fraction", "fields")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _FIELDS_LIMIT = 10_000
+_TABLE = "expected a comma separated UTF-8 table"
 
 Faults = list[tuple[int, str]]  # line of plate.csv, and what is wrong with it
 
@@ -72,14 +73,32 @@ def read_plate(path: Path, *, name: str | None = None) -> Plate:
     ConfigError
         If the file cannot be read or states what cannot be. Lists all faults, each with its line number.
     """
+    return parse_plate(read_text(path), name=path.stem if name is None else name, where=str(path))
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a plate.csv; ConfigError if it cannot be read."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        missing = f"expected a plate.csv with columns {', '.join(COLUMNS)}"
+        raise _unreadable(path, error, missing, _TABLE) from error
+
+
+def parse_plate(text: str, *, name: str, where: str = "plate.csv") -> Plate:
+    """Return the plate that a table describes; ConfigError as `read_plate`, which calls the table `where`."""
     faults: Faults = []
-    rows = [(line, _parse_row(line, row, faults)) for line, row in _read_rows(path, faults)]
+    try:
+        rows = [(line, _parse_row(line, row, faults)) for line, row in _split_rows(text, faults)]
+    except csv.Error as error:
+        raise ConfigError(f"{where} cannot be read: {error}; {_TABLE}") from error
     wells = _join_rows(rows, faults)
     if faults:
-        raise ConfigError([f"{path} line {line}: {what}" for line, what in sorted(faults, key=itemgetter(0))])
+        faults.sort(key=itemgetter(0))
+        raise ConfigError([f"{where} line {line}: {what}" for line, what in faults])
     if not wells:
-        raise ConfigError(f"{path} has no wells; expected a header line and at least one row")
-    return Plate(name if name is not None else path.stem, tuple(wells))
+        raise ConfigError(f"{where} has no wells; expected a header line and at least one row")
+    return Plate(name, tuple(wells))
 
 
 def write_plate(path: Path, plate: Plate) -> None:
@@ -211,15 +230,10 @@ def scale_of(info: DatasetInfo | None, um_per_px: float | None) -> Scale | None:
     return Scale(um_per_px, "measured") if info is None else replace(info.scale, um_per_px=um_per_px)
 
 
-def _read_rows(path: Path, faults: Faults) -> list[tuple[int, dict[str, str]]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            table = csv.reader(stream, strict=True)
-            header = [name.strip() for name in next(table, [])]
-            lines = [(table.line_num, [cell.strip() for cell in row]) for row in table if any(row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        missing = f"expected a plate.csv with columns {', '.join(COLUMNS)}"
-        raise _unreadable(path, error, missing, "expected a comma separated UTF-8 table") from error
+def _split_rows(text: str, faults: Faults) -> list[tuple[int, dict[str, str]]]:
+    table = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header = [name.strip() for name in next(table, [])]
+    lines = [(table.line_num, [cell.strip() for cell in row]) for row in table if any(row)]
     for name in dict.fromkeys((*header, *REQUIRED)):
         if name not in COLUMNS:
             faults.append((1, f"unknown column {name!r}; expected {', '.join(COLUMNS)}"))

@@ -207,12 +207,12 @@ def correct_background(share: float, background: float) -> float:
     """
     if not 0 <= background < 1:
         raise ValueError(f"background is {background}; expected 0 to less than 1")
-    return min(1.0, max(0.0, (share - background) / (1 - background)))
+    return max(0.0, (share - background) / (1 - background))
 
 
 def growth_inhibition(amount: float, reference: float) -> float:
     """Return 1 - `amount` / `reference`, 0 to 1; live cells per area or confluences, reference > 0."""
-    return min(1.0, max(0.0, 1 - amount / reference))
+    return max(0.0, 1 - amount / reference)
 
 
 def is_destroyed(n_cells: int, amount: float, reference: float, rule: Rule) -> bool:

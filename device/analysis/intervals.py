@@ -123,7 +123,7 @@ class Growth:
         """Return the interval of growth inhibition, each end a one-sided bound at `level`."""
         half = t_quantile(level, self._degrees) * self._error if self._error else 0.0
         low, high = (1 - math.exp(self.log_ratio + sign * half) for sign in (1, -1))
-        return Interval(min(1.0, max(0.0, low)), min(1.0, max(0.0, high)))
+        return Interval(max(0.0, low), max(0.0, high))
 
     def above(self, limit: float) -> float:
         """Return the probability that growth inhibition is above `limit`, 0 to less than 1."""

@@ -11,7 +11,8 @@ from device.records import DoseSummary, Outcome, Reason, Reference, SampleVerdic
 
 _SPREAD_WELLS = 3
 """Fewer wells tell next to nothing of how wells differ: with two the quantile of t is 6.3."""
-_SEVERITY: dict[object, int] = {"non_toxic": 0, "inconclusive": 1, "toxic": 2}
+_RISING: tuple[object, ...] = ("non_toxic", "inconclusive", "toxic")
+"""Outcomes of wells that say something, the worst last."""
 
 
 def judge_controls(wells: Sequence[Evidence], rule: Rule) -> tuple[Reference | None, tuple[Reason, ...]]:
@@ -92,7 +93,7 @@ def summarize_doses(samples: Sequence[SampleVerdict]) -> tuple[DoseSummary, ...]
 
 def _summarize(sample: str, unit: str, doses: Sequence[tuple[float, Stated]]) -> DoseSummary:
     lowest_toxic = min((dose for dose, outcome in doses if outcome is Outcome.TOXIC), default=None)
-    passing = [dose for dose, outcome in doses if _SEVERITY.get(outcome) == 0]
+    passing = [dose for dose, outcome in doses if str(outcome) == "non_toxic"]
     below = [dose for dose in passing if lowest_toxic is None or dose < lowest_toxic]
     return DoseSummary(sample, unit, lowest_toxic, max(below, default=None), len(below) == len(passing))
 
@@ -102,7 +103,7 @@ def _agree(
 ) -> tuple[Stated, tuple[Reason, ...]]:
     """Return what wells say together under the rule's policy; only `any` minds that one is invalid."""
     valid = (verdict.outcome for verdict in verdicts if verdict.outcome is not Outcome.INVALID)
-    outcomes = sorted(valid, key=_SEVERITY.__getitem__)
+    outcomes = sorted(valid, key=_RISING.index)
     if not outcomes or pooled is None:
         return Outcome.INVALID, ()
     if rule.policy == "pooled" and len(outcomes) >= rule.wells_min:

@@ -97,7 +97,7 @@ def add(state: PlateState, reading: Reading) -> tuple[PlateState, Verdict | None
     if index is None:
         return state, None
     before = state.readings[index]
-    again = state.rolling and reading.quality.refused_by == (Reason.DUPLICATE_FIELD,)
+    again = state.live and reading.quality.refused_by == (Reason.DUPLICATE_FIELD,)
     if not again and (reading.source, reading.sequence, reading.taken_at) not in {
         (known.source, known.sequence, known.taken_at) for known in before
     }:

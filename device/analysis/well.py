@@ -115,7 +115,8 @@ def _with_growth(
     expected = fmean(value for well in wells for value in well)
     if not fields or not expected:
         return measures
-    least = 1 / max(field.area_mm2 or 1 for field in fields) if by_area else LEAST_CONFLUENCE
+    areas = [field.area_mm2 for field in fields if field.area_mm2]
+    least = 1 / max(areas) if by_area else LEAST_CONFLUENCE
     value, growth = growth_inhibition(fmean(tested), expected), compare_growth(tested, wells, least=least)
     limit = rule.growth_limit
     criterion = Criterion(

@@ -14,8 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from device.errors import ConfigError, ModelError, StationError
 
 COMMANDS = (
-    *("count", "grade", "report", "export", "audit", "run", "phantom", "config", "model", "schema", "demo"),
-    *("bench", "qc"),
+    *("count", "grade", "report", "export", "audit", "run", "plate", "phantom", "config", "model", "schema"),
+    *("demo", "bench", "qc"),
 )
 """Modules of this package that are commands, in the order of `--help`."""
 

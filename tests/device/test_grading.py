@@ -62,6 +62,12 @@ def test_the_grade_is_the_worst_of_the_criteria():
     assert grade_well(0.8, 0.4, 0.3, EXTRACT) == 4
 
 
+def test_growth_that_nobody_knows_is_none_at_all():
+    strict = dataclasses.replace(EXTRACT, growth_steps=(0.0, 0.2, 0.5, 0.9))
+    assert grade_well(0.0, None, 0.0, strict) == 0
+    assert grade_well(0.0, 0.001, 0.0, strict) == 1
+
+
 def test_a_viability_rule_counts_neither_growth_nor_lysis():
     assert grade_well(0.0, 1.0, 1.0, VIABILITY) == 0
 
@@ -172,7 +178,7 @@ def test_viability_has_the_bands_of_the_assay():
         ({"rho_min": 1.0}, "rho_min is 1.0"),
         ({"affected_steps": (0.2, 0.1, 0.5, 0.7)}, "affected_steps is .* none below the one before"),
         ({"affected_steps": (0.1, 0.2, 0.5)}, "affected_steps is .* expected 4 shares"),
-        ({"growth_steps": (0.1, 0.2, 0.5, 1.1)}, "growth_steps is"),
+        ({"growth_steps": (0.1, 0.2, 0.5, 1.001)}, "growth_steps is"),
         ({"lysis_steps": (-0.1, 0.5)}, "lysis_steps is .* expected 2 shares"),
         ({"p_toxic_low": 0.91}, "p_toxic_low and p_toxic_high is"),
         ({"grade_limit": 4}, "grade_limit is 4; expected 0 to 3"),

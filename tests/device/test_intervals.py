@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from device.analysis.grading import EXTRACT
 from device.analysis.intervals import (
     UNKNOWN,
+    _within,
     compare_growth,
     correct_interval,
     design_effect,
@@ -57,19 +58,27 @@ def test_wilson_stays_within_0_and_1_and_holds_its_share():
     assert wilson(0.0, 50, 1.8).high == pytest.approx(1.8**2 / (50 + 1.8**2))
 
 
+def test_rounding_never_takes_an_interval_beyond_the_ends_of_the_scale():
+    assert wilson(1.0, 7, 1.5).high == 1
+    assert wilson(0.0, 7, 2.2).low == 0
+
+
 def test_design_effect_by_hand():
     # p = 10/20; v = 2/1 * (2^2 + 2^2) / 20^2 = 0.04; v0 = 0.25 / 20 = 0.0125
     assert design_effect([3, 7], [10, 10], n_fields=2, rho_min=0.02) == pytest.approx(3.2)
     # a field that is too small to count still spreads, but gives no degree of freedom: 3/2 -> 2/1
     few = design_effect([3, 7, 0], [10, 10, 0], n_fields=2, rho_min=0.02)
     assert few == pytest.approx(3.2)
+    # p = 4/20; v = 2 * (2^2 + 2^2) / 20^2 = 0.04; pv = 4.5/21
+    rare = design_effect([4, 0], [10, 10], n_fields=2, rho_min=0.0)
+    assert rare == pytest.approx(0.04 / (4.5 / 21 * (1 - 4.5 / 21) / 20))
 
 
 def test_equal_fields_do_not_look_more_certain_than_the_floor():
     assert design_effect([5, 5], [10, 10], n_fields=2, rho_min=0.02) == pytest.approx(1 + 9 * 0.02)
     # fields of unequal size weigh by sum n^2 / N = 1000 / 40 = 25
     assert design_effect([15, 5], [30, 10], n_fields=2, rho_min=0.1) == pytest.approx(1 + 24 * 0.1)
-    assert design_effect([0, 1], [1, 1], n_fields=2, rho_min=-1) >= 1
+    assert design_effect([5, 5], [10, 10], n_fields=2, rho_min=0.0) == 1
 
 
 def test_interval_of_ten_equal_fields_by_hand():
@@ -182,6 +191,34 @@ def test_growth_interval_by_hand():
     assert interval.high == pytest.approx(1 - 0.5 * math.exp(-half))
 
 
+def test_growth_interval_of_more_fields_by_hand():
+    # ratio .5; variances 100 and 400/3: relative ones of the means 100/5/50^2 = .008 and 1/300
+    tested, control = [40.0, 40.0, 50.0, 60.0, 60.0], [[90.0, 90.0, 110.0, 110.0]]
+    parts = (0.008, 4), (1 / 300, 3)
+    error = math.sqrt(sum(part for part, _ in parts))
+    degrees = error**4 / sum(part**2 / n for part, n in parts)
+    low, high = (1 - 0.5 * math.exp(s * t_quantile(0.95, degrees) * error) for s in (1, -1))
+    assert 0 < low < 0.5 < high < 1
+    assert growth_interval(tested, control, 0.95) == Interval(pytest.approx(low), pytest.approx(high))
+
+
+def test_the_variation_between_wells_by_hand():
+    def between(*wells):
+        return compare_growth([18.0, 22.0], wells, least=1.0).others[1:]
+
+    wells = [8.0, 12.0], [18.0, 22.0], [28.0, 32.0]
+    # variance of means 100 less 8/2 within, over 20^2; with the 4/3 of three wells
+    assert between(*wells) == ((pytest.approx((100 - 4) / 400 * 4 / 3), 2),)
+    assert between(*[[18.0, 22.0]] * 3) == ((0.0, 2),)
+    assert between(*wells[:2]) == ()
+    assert between(*wells, [20.0]) == ()
+
+
+def test_a_field_without_live_cells_among_others_stays_empty():
+    growth = compare_growth([0.0, 50.0], [[90.0, 110.0]], least=40.0)
+    assert growth.log_ratio == pytest.approx(math.log(25 / 100))
+
+
 def test_growth_does_not_depend_on_the_unit():
     small = growth_interval([40.0, 60.0, 55.0], [[90.0, 110.0, 95.0]], 0.95, least=1.0)
     large = growth_interval([400.0, 600.0, 550.0], [[900.0, 1100.0, 950.0]], 0.95, least=1.0)
@@ -245,6 +282,8 @@ def test_no_number_of_fields_tells_a_share_at_the_limit_from_it():
     assert fields_needed(0.5, 0.5, [60] * 10, 1.0, 0.95, EXTRACT) is None
     assert fields_needed(0.49, 0.5, [60] * 10, 1.0, 0.95, EXTRACT) is None
     assert fields_needed(0.1, 0.5, [60] * 10, 1.0, 0.95, EXTRACT) == EXTRACT.fields_min
+    assert fields_needed(0.0, 0.0, [60] * 10, 1.0, 0.95, EXTRACT) is None
+    assert (_within(20.0, 1.0, EXTRACT), _within(20.1, 1.0, EXTRACT)) == (20, None)
 
 
 @pytest.mark.parametrize(("affected", "above"), [(20, False), (24, False), (36, True), (40, True)])

@@ -13,7 +13,7 @@ import device
 from device.analysis.evidence import gather_well, pool_reference
 from device.analysis.grading import EXTRACT, PAPER, RULES, USP87, VIABILITY, rule_sha256, rule_text
 from device.analysis.intervals import UNKNOWN
-from device.analysis.verdict import _fields_in_all, judge_well
+from device.analysis.verdict import Case, _fields_in_all, _non_toxic, judge_well
 from device.analysis.well import Criterion, measure_well
 from device.messages import payload
 from device.messages.recompute import recompute
@@ -617,6 +617,44 @@ def test_exactly_one_function_constructs_non_toxic():
         for name in _constructs_non_toxic(ast.parse(path.read_text("utf-8")))
     ]
     assert found == [("analysis/verdict.py", "NonToxic made in _non_toxic"), ("records/words.py", "__new__")]
+
+
+@pytest.mark.parametrize(
+    ("of", "changed"),
+    [
+        ("evidence", {"fields": ()}),
+        ("evidence", {"um_per_px_source": None}),
+        ("case", {"control_faults": (Reason.POS_CONTROL_FAILED,)}),
+        ("measures", {"n_fields_counted": 4}),
+        ("measures", {"n_cells": 199}),
+        ("measures", {"destroyed": True}),
+        ("measures", {"criteria": ()}),
+        ("measures", {"criteria": (Criterion(None, 0.1, 0.5, UNKNOWN, None, None),)}),
+    ],
+    ids=str,
+)
+def test_non_toxic_is_not_constructed_where_any_one_thing_is_missing(readings, reference, of, changed):
+    evidence = evidence_of(readings(*SHARES["healthy"]))
+    measures = measure_well(evidence, reference, EXTRACT)
+    case = Case(evidence, measures, reference, EXTRACT, "final", (), (), False, None)
+    assert _non_toxic(case) == (NON_TOXIC, ())
+    parts = {"evidence": evidence, "measures": measures}
+    without = changed if of == "case" else {of: dataclasses.replace(parts[of], **changed)}
+    assert _non_toxic(dataclasses.replace(case, **without)) == (INCONCLUSIVE, ())
+
+
+def test_a_pass_is_discordant_by_damage_that_is_there_and_only_below_the_limit(readings, make_reading):
+    """The rule that calls any damage discordant finds none in a well without; see also the marked passes."""
+    control = pool_reference([evidence_of(readings(58, 0), plan=BLANK)], EXTRACT)
+    sensitive = dataclasses.replace(EXTRACT, discordant_above=0.005)
+    assert judge(readings(60, 0), control, sensitive).reasons == ()
+    assert judge(readings(60, 1), control, sensitive).reasons == (Reason.QUAL_QUANT_DISCORDANT,)
+    inhibited = [make_reading(36, 0, field=i) for i in range(10)]
+    assert judge(inhibited, control).reasons == (Reason.QUAL_QUANT_DISCORDANT,)
+    at = dataclasses.replace(EXTRACT, discordant_above=judge(inhibited, control).growth_inhibition)
+    assert judge(inhibited, control, at).reasons == ()
+    as_strict = dataclasses.replace(EXTRACT, affected_steps=(0.05, 0.2, 0.3, 0.7))
+    assert judge(inhibited, control, as_strict).reasons == ()
 
 
 @pytest.mark.parametrize(("n_odd", "outcome"), [(5, NON_TOXIC), (6, INCONCLUSIVE)])
