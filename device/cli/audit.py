@@ -67,7 +67,7 @@ class _Audit:
     def __init__(self, kept: KeptFrames | None) -> None:
         self._kept = kept
         self._before: Reading | None = None
-        self._boot_id: str | None = None
+        self._started: tuple[str | None, str | None] | None = None
         self._models: set[str] = set()
         self.n_seen: Counter[str] = Counter()
         self.n_equal: Counter[str] = Counter()
@@ -84,6 +84,8 @@ class _Audit:
                     yield self._read(values, self._kept)
                     continue
                 self.n_untouched += 1
+            if values["schema"].startswith("plate/"):
+                self._started = None
             yield values
 
     def judge_plate(self, run: "PlateRun") -> None:
@@ -124,8 +126,8 @@ class _Audit:
         from device.messages import payload
 
         self._compare_models(values["cell_model"], kept)
-        if values.get("boot_id") != self._boot_id:
-            self._before, self._boot_id = None, values.get("boot_id")
+        if (started := (values.get("boot_id"), values["plate"])) != self._started:
+            self._before, self._started = None, started  # as the station, which begins anew then
         name = f"reading of {values['source']}"
         try:
             reading = kept.read(values)[1]
