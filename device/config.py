@@ -4,22 +4,18 @@ Every fault is found in one reading, each with its key path, what was found and 
 the camera's and the publisher's kind are read by the same rules.
 """
 
-import difflib
 import json
-import math
 import pkgutil
-import re
-import tomllib
-import types
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from device.analysis.grading import RULES, Rule
 from device.errors import ConfigError, StationError
 from device.records import Assay, Method, Modality, ScaleSource
+from device.tables import TableReader, read_toml
 
 NAME_PATTERN = r"[a-z0-9][a-z0-9-]{0,31}"
 """Names that stand in topics: no wildcards, no separators, no capitals to mistype."""
@@ -93,7 +89,13 @@ class PlateSection:
     """`[plate]`: the wells that the camera shows."""
 
     file: Path | None = None
-    """plate.csv; without it readings belong to no well and no verdict is given."""
+    """plate.csv; without it a plate is started by command, and until then readings belong to no well."""
+    wait: bool = False
+    """Open a camera that ends, such as `folder`, only when a plate is started, and stay for the next one."""
+
+    def __post_init__(self) -> None:
+        if self.wait and self.file is not None:
+            raise ValueError("file and wait exclude each other; expected one of them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,30 @@ class RuleSection:
 
     id: str | None = None
     """Such as `iso10993-5-extract/1`; the rule of the assay if left out."""
+    file: Path | None = None
+    """TOML file of a lab's own rule, instead of `id`."""
+
+    def __post_init__(self) -> None:
+        if self.id is not None and self.file is not None:
+            raise ValueError("id and file exclude each other; expected one of them")
+
+
+@dataclass(frozen=True, slots=True)
+class FramesSection:
+    """`[frames]`: images kept, so that a verdict can be computed again from what the camera saw."""
+
+    keep: bool = False
+    """Keep each analyzed frame as PNG, without loss."""
+    path: Path = Path("frames")
+    """Folder of them: a folder a day, a file a frame, named by its SHA-256."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandsSection:
+    """`[commands]`: what the broker may ask of this station."""
+
+    accept: bool = True
+    """Carry out commands; the broker's access list must say who may write to `cmd/`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +143,8 @@ class Config:
     journal: JournalSection
     plate: PlateSection
     rule: RuleSection
+    frames: FramesSection
+    commands: CommandsSection
 
 
 _SECTIONS = [item.name for item in fields(Config) if item.name != "path"]
@@ -152,8 +180,8 @@ def read_config(
     ConfigError
         If the file cannot be read, or with every fault in it.
     """
-    table = _read_table(path, "a station.toml, sections such as [camera]")
-    reader = _Reader(path.parent)
+    table = read_toml(path, "a station.toml, sections such as [camera]")
+    reader = TableReader(path.parent)
     reader.unknown_keys(table, _SECTIONS, "")
     hints = get_type_hints(Config)
     sections: dict[str, Any] = {}
@@ -164,7 +192,7 @@ def read_config(
             found = {}
         if hints[name] is KindSection:
             settings_of = camera_settings if name == "camera" else publisher_settings
-            sections[name] = reader.kind(found, name, settings_of)
+            sections[name] = _read_kind(reader, found, name, settings_of)
         else:
             sections[name] = reader.record(found, hints[name], name)
     if reader.faults:
@@ -188,12 +216,12 @@ def read_rule(named: str | Path) -> Rule:
     path, expected = Path(named), f"one of {', '.join(RULES)}, or a TOML file of your own"
     if path.suffix != ".toml":
         raise ConfigError(f"rule is {str(named)!r}; expected {expected}")
-    table = _read_table(path, "a rule, such as id = and based_on =")
+    table = read_toml(path, "a rule, such as id = and based_on =")
     based_on = table.pop("based_on", None)
     if not isinstance(based_on, str) or based_on not in RULES:
         found = "missing" if based_on is None else repr(based_on)
         raise ConfigError(f"based_on is {found}; expected one of {', '.join(RULES)} ({path.name})")
-    reader = _Reader(path.parent)
+    reader = TableReader(path.parent)
     if not isinstance(table.get("id"), str) or table["id"] in RULES:
         found = repr(table["id"]) if "id" in table else "missing"
         reader.faults.append(f"rule.id is {found}; expected a name of its own, such as our-lab/1")
@@ -216,122 +244,19 @@ def to_toml(config: Config) -> str:
     return "\n".join(lines)
 
 
-def _read_table(path: Path, expected: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}); expected {expected}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}; expected {expected}") from error
-
-
-class _Reader:
-    """Reads tables into records and gathers every fault on the way."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.faults: list[str] = []
-
-    def kind(
-        self, table: Mapping[str, Any], where: str, settings_of: SettingsOf | None
-    ) -> KindSection | None:
-        default, usual = ("mqtt", "mqtt") if where == "publisher" else (None, "folder")
-        kind = table.get("kind", default)
-        if not isinstance(kind, str):
-            found = "missing" if kind is None else repr(kind)
-            self.faults.append(f'{where}.kind is {found}; expected the name of a kind, such as "{usual}"')
-        elif settings_of is None:
-            return KindSection(kind)
-        else:
-            try:
-                return KindSection(kind, self.record(table, settings_of(kind), where, also=("kind",)))
-            except StationError as error:
-                self.faults.append(str(error))
-        return None
-
-    def record(
-        self, table: Mapping[str, Any], cls: type[Any], where: str, *, also: tuple[str, ...] = ()
-    ) -> object:
-        """Return `table` as a record `cls`; None with faults noted."""
-        known, hints = {item.name: item for item in fields(cls)}, get_type_hints(cls)
-        self.unknown_keys(table, known, f"{where}.", also=also)
-        values: dict[str, Any] = {}
-        before = len(self.faults)
-        for name, item in known.items():
-            hint = _without_none(hints[name])
-            if name in table:
-                values[name] = self.value(table[name], hint, item, f"{where}.{name}")
-            elif item.default is MISSING and item.default_factory is MISSING:
-                self.faults.append(f"{where}.{name} is missing; expected {_expected(hint, item.metadata)}")
-            elif isinstance(item.default, Path):
-                values[name] = self.folder / item.default
+def _read_kind(
+    reader: TableReader, table: Mapping[str, Any], where: str, settings_of: SettingsOf | None
+) -> KindSection | None:
+    default, usual = ("mqtt", "mqtt") if where == "publisher" else (None, "folder")
+    kind = table.get("kind", default)
+    if not isinstance(kind, str):
+        found = "missing" if kind is None else repr(kind)
+        reader.faults.append(f'{where}.kind is {found}; expected the name of a kind, such as "{usual}"')
+    elif settings_of is None:
+        return KindSection(kind)
+    else:
         try:
-            return cls(**values) if len(self.faults) == before else None
-        except ValueError as error:
-            self.faults.append(f"{where}: {error}")
-            return None
-
-    def value(self, found: object, hint: Any, item: Field[Any], key: str) -> object:  # noqa: ANN401 - any option's type
-        """Return `found` as `hint` wants it, or note a fault and return None."""
-        try:
-            value = _convert(found, hint, self.folder)
-            if _is_allowed(value, item.metadata):
-                return value
-        except (ValueError, OverflowError):
-            pass
-        self.faults.append(f"{key} is {found!r}; expected {_expected(hint, item.metadata)}")
-        return None
-
-    def unknown_keys(
-        self, table: Iterable[str], known: Iterable[str], where: str, *, also: tuple[str, ...] = ()
-    ) -> None:
-        names = [*also, *known]
-        for key in table:
-            if key not in names:
-                near = difflib.get_close_matches(key, names, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                expected = ", ".join(known) or "no options"
-                self.faults.append(f"{where}{key} is unknown; expected {expected}{hint}")
-
-
-def _without_none(hint: Any) -> Any:  # noqa: ANN401 - any option's type
-    if get_origin(hint) in (Union, types.UnionType):
-        return next(arm for arm in get_args(hint) if arm is not types.NoneType)
-    return hint
-
-
-def _convert(found: Any, hint: Any, folder: Path) -> Any:  # noqa: ANN401 - any option's type
-    """Return `found` as the type `hint`; ValueError if it is no such thing."""
-    if get_origin(hint) is Literal and found in get_args(hint):
-        return found
-    if get_origin(hint) is tuple and isinstance(found, list):
-        return tuple(_convert(item, get_args(hint)[0], folder) for item in found)
-    if hint is Path and isinstance(found, str) and found:
-        return folder / found
-    if hint is float and type(found) in (int, float) and math.isfinite(found):
-        return float(found)
-    if type(found) is hint:  # a bool is no whole number
-        return found
-    raise ValueError(found)
-
-
-def _is_allowed(value: Any, limits: Mapping[str, Any]) -> bool:  # noqa: ANN401 - any option's type
-    if "range" in limits:
-        low, high = limits["range"]
-        return bool(low <= value <= high)
-    return "pattern" not in limits or re.fullmatch(limits["pattern"], value) is not None
-
-
-def _expected(hint: Any, metadata: Mapping[str, Any]) -> str:  # noqa: ANN401 - any option's type
-    """Return in words what a value must be."""
-    if get_origin(hint) is Literal:
-        return "one of " + ", ".join(repr(choice) for choice in get_args(hint))
-    if "range" in metadata:
-        low, high = metadata["range"]
-        return f"{'a whole number from ' if hint is int else ''}{low:g} to {high:g}"
-    if "pattern" in metadata:
-        return f"text that matches {metadata['pattern']}"
-    if get_origin(hint) is tuple:
-        return f"a list, each item {_expected(get_args(hint)[0], {})}"
-    words = {str: "text", Path: "a path", bool: "true or false", int: "a whole number", float: "a number"}
-    return words.get(hint, str(hint))
+            return KindSection(kind, reader.record(table, settings_of(kind), where, also=("kind",)))
+        except StationError as error:
+            reader.faults.append(str(error))
+    return None

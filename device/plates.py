@@ -36,6 +36,7 @@ ALWAYS_WRITTEN = (*REQUIRED, "dose", "dose_unit", "replicate")
 COLUMNS = ("file", "position", *ALWAYS_WRITTEN, "dead_fraction", "fields")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _FIELDS_LIMIT = 10_000
+_TABLE = "expected a comma separated UTF-8 table"
 
 Faults = list[tuple[int, str]]  # line of plate.csv, and what is wrong with it
 
@@ -72,14 +73,32 @@ def read_plate(path: Path, *, name: str | None = None) -> Plate:
     ConfigError
         If the file cannot be read or states what cannot be. Lists all faults, each with its line number.
     """
+    return parse_plate(read_text(path), name=path.stem if name is None else name, where=str(path))
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a plate.csv; ConfigError if it cannot be read."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        missing = f"expected a plate.csv with columns {', '.join(COLUMNS)}"
+        raise _unreadable(path, error, missing, _TABLE) from error
+
+
+def parse_plate(text: str, *, name: str, where: str = "plate.csv") -> Plate:
+    """Return the plate that a table describes; ConfigError as `read_plate`, which calls the table `where`."""
     faults: Faults = []
-    rows = [(line, _parse_row(line, row, faults)) for line, row in _read_rows(path, faults)]
+    try:
+        rows = [(line, _parse_row(line, row, faults)) for line, row in _split_rows(text, faults)]
+    except csv.Error as error:
+        raise ConfigError(f"{where} cannot be read: {error}; {_TABLE}") from error
     wells = _join_rows(rows, faults)
     if faults:
-        raise ConfigError([f"{path} line {line}: {what}" for line, what in sorted(faults, key=itemgetter(0))])
+        faults.sort(key=itemgetter(0))
+        raise ConfigError([f"{where} line {line}: {what}" for line, what in faults])
     if not wells:
-        raise ConfigError(f"{path} has no wells; expected a header line and at least one row")
-    return Plate(name if name is not None else path.stem, tuple(wells))
+        raise ConfigError(f"{where} has no wells; expected a header line and at least one row")
+    return Plate(name, tuple(wells))
 
 
 def write_plate(path: Path, plate: Plate) -> None:
@@ -93,17 +112,28 @@ def write_plate(path: Path, plate: Plate) -> None:
     write_table(path, [used, *([row.get(name, "") for name in used] for row in rows)])
 
 
-def write_table(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write rows, the header among them, as CSV; the file is there whole or not at all."""
+def write_table(path: Path, rows: Iterable[Sequence[object]], *, quoted: bool = False) -> None:
+    """Write rows, the header among them, as CSV with every cell `quoted` or only those that need it.
+
+    Raises as `write_whole`.
+    """
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    _write_whole(path, text.getvalue())
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
+    writer.writerows(rows)
+    write_whole(path, [text.getvalue()])
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, parts: Iterable[str]) -> None:
+    """Write a text of `parts`; the file is there whole or not at all. ConfigError if it cannot be written."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8", newline="")
-    partial.replace(path)
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as stream:
+            stream.writelines(parts)
+        partial.replace(path)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written ({error.strerror}); expected a folder with rights"
+        ) from error
 
 
 def find_fields(plate: Plate, folder: Path) -> dict[str, tuple[Path, ...]]:
@@ -184,7 +214,7 @@ def write_dataset_info(folder: Path, info: DatasetInfo) -> None:
     """Write `info` as `folder`/dataset.json so that `read_dataset_info` gives it back."""
     content = {"um_per_px": info.scale.um_per_px, "um_per_px_source": info.scale.source}
     content |= {key: getattr(info, key) for key in _DATASET_KEYS}
-    _write_whole(folder / DATASET_FILE, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_whole(folder / DATASET_FILE, [json.dumps(content, indent=2, allow_nan=False), "\n"])
 
 
 def scale_of(info: DatasetInfo | None, um_per_px: float | None) -> Scale | None:
@@ -200,15 +230,10 @@ def scale_of(info: DatasetInfo | None, um_per_px: float | None) -> Scale | None:
     return Scale(um_per_px, "measured") if info is None else replace(info.scale, um_per_px=um_per_px)
 
 
-def _read_rows(path: Path, faults: Faults) -> list[tuple[int, dict[str, str]]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            table = csv.reader(stream, strict=True)
-            header = [name.strip() for name in next(table, [])]
-            lines = [(table.line_num, [cell.strip() for cell in row]) for row in table if any(row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        missing = f"expected a plate.csv with columns {', '.join(COLUMNS)}"
-        raise _unreadable(path, error, missing, "expected a comma separated UTF-8 table") from error
+def _split_rows(text: str, faults: Faults) -> list[tuple[int, dict[str, str]]]:
+    table = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header = [name.strip() for name in next(table, [])]
+    lines = [(table.line_num, [cell.strip() for cell in row]) for row in table if any(row)]
     for name in dict.fromkeys((*header, *REQUIRED)):
         if name not in COLUMNS:
             faults.append((1, f"unknown column {name!r}; expected {', '.join(COLUMNS)}"))

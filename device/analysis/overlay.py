@@ -22,6 +22,7 @@ _WORDS: dict[CellClass, str] = {kind: f"{kind[0].upper()} {kind}" for kind in Ce
 }
 _BAR_LENGTHS_UM = (10, 20, 50, 100, 200, 500, 1000)
 _MARKER_UM = 3.0
+_REPORT_PX, _REPORT_BYTES = 640, 60_000
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 
@@ -55,6 +56,24 @@ def draw_overlay(image: NDArray[np.uint8], reading: Reading) -> NDArray[np.uint8
     if um_per_px and reading.quality.um_per_px_source in {"measured", "published"}:
         _draw_scale_bar(picture, um_per_px)
     return picture
+
+
+def overlay_jpeg(image: NDArray[np.uint8], reading: Reading) -> bytes:
+    """Return the overlay of a field as a JPEG file for a report: 640 px wide at most, 60 kB at most.
+
+    `image` is (M, N) gray, the reading's frame or its half, quarter or eighth as it was decoded.
+    """
+    if image.shape != (reading.height_px, reading.width_px):
+        image = cv2.resize(image, (reading.width_px, reading.height_px), interpolation=cv2.INTER_LINEAR)
+    picture = draw_overlay(image, reading)
+    shrink = min(1.0, _REPORT_PX / picture.shape[1])
+    picture = np.asarray(cv2.resize(picture, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA))
+    encoded = b""
+    for quality in range(85, 0, -10):
+        encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+        if len(encoded) <= _REPORT_BYTES:
+            break
+    return encoded
 
 
 def stage_picture(picture: NDArray[np.generic]) -> NDArray[np.uint8]:

@@ -9,6 +9,8 @@ from device.analysis.verdict import judge_well
 from device.analysis.well import Measures, measure_well
 from device.records import DoseSummary, Outcome, Reason, Reference, SampleVerdict, Stated, Verdict
 
+_SPREAD_WELLS = 3
+"""Fewer wells tell next to nothing of how wells differ: with two the quantile of t is 6.3."""
 _RISING: tuple[object, ...] = ("non_toxic", "inconclusive", "toxic")
 """Outcomes of wells that say something, the worst last."""
 
@@ -57,7 +59,7 @@ def judge_sample(
     elif first.role == "test" and len(usable) < rule.wells_min:
         outcome = Outcome.INCONCLUSIVE
         reasons = (*reasons, Reason.TOO_FEW_REPLICATES)
-    grade = _sample_grade(verdicts, pooled, rule)
+    grade, few = _sample_grade(verdicts, pooled, rule), len(usable) < _SPREAD_WELLS
     return SampleVerdict(
         sample=first.sample,
         role=first.role,
@@ -71,9 +73,9 @@ def judge_sample(
         grade=grade,
         reactivity=None if grade is None else REACTIVITY[grade],
         affected_corrected=None if pooled is None else pooled.affected_corrected,
-        bounds=None if pooled is None or len(usable) < 2 else pooled.bounds,
+        bounds=None if pooled is None or few else pooled.bounds,
         growth_inhibition=None if pooled is None else pooled.growth_inhibition,
-        growth_inhibition_bounds=None if pooled is None else pooled.growth_inhibition_bounds,
+        growth_inhibition_bounds=None if pooled is None or few else pooled.growth_inhibition_bounds,
     )
 
 

@@ -97,7 +97,7 @@ def add(state: PlateState, reading: Reading) -> tuple[PlateState, Verdict | None
     if index is None:
         return state, None
     before = state.readings[index]
-    again = state.rolling and reading.quality.refused_by == (Reason.DUPLICATE_FIELD,)
+    again = state.live and reading.quality.refused_by == (Reason.DUPLICATE_FIELD,)
     if not again and (reading.source, reading.sequence, reading.taken_at) not in {
         (known.source, known.sequence, known.taken_at) for known in before
     }:
@@ -125,10 +125,14 @@ def finish(state: PlateState) -> tuple[tuple[Verdict, ...], PlateReport]:
 
     ValueError for a live state: it has no plate, no controls and no end.
     """
-    rule = state.rule
     if state.rolling:
         raise ValueError("a live view without a plate has no final verdict; expected a plate")
-    wells = _evidence_of(state, {well.well for well in state.wells})
+    return conclude(state, _evidence_of(state, {well.well for well in state.wells}))
+
+
+def conclude(state: PlateState, wells: Sequence[Evidence]) -> tuple[tuple[Verdict, ...], PlateReport]:
+    """Return what `finish` does, from what was seen in all wells instead of from the readings of `state`."""
+    rule = state.rule
     reference, faults = judge_controls(wells, rule)
     verdicts = tuple(_judge(state, well, reference, "final", faults) for well in wells)
     groups: dict[tuple[object, ...], list[tuple[Evidence, Verdict]]] = {}

@@ -86,6 +86,11 @@ def camera_settings(kind: str) -> type[Any]:
     return settings
 
 
+def is_live(settings: object) -> bool:
+    """Return whether the camera of a settings record is live; kinds that end say `live = False` there."""
+    return bool(getattr(settings, "live", True))
+
+
 def open_camera(kind: str, settings: object, setup: Setup) -> Camera:
     """Open the camera `kind` with its own settings record; CameraError if its source cannot be opened."""
     camera: Camera = import_kind(__name__, kind).open_camera(settings, setup)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ClassVar
 
 from device.cameras import LostFrame, Setup
 from device.errors import CameraError, ImageError
@@ -17,6 +18,7 @@ from device.records import Frame, Reason
 class Settings:
     """Options of `[camera]` for kind `folder`."""
 
+    live: ClassVar = False
     path: Path
     """Folder of images, or one image. With a plate its wells name the files, relative to this folder."""
     loop: bool = False
@@ -47,7 +49,7 @@ class FolderCamera:
     Rendered images are marked as simulated where dataset.json, beside them or in the folder above, says so.
     """
 
-    live = False
+    live = Settings.live
 
     def __init__(
         self, settings: Settings, setup: Setup, shots: Sequence[tuple[Path, str | None, int | None]]

@@ -32,6 +32,8 @@ class Settings:
     """Columns of the image, px."""
     period_s: float = field(default=0.0, metadata={"range": (0.0, 3600.0)})
     """Pause after each field, s; 0 is as fast as fields are read."""
+    live: bool = False
+    """A stream without end, whether or not it is read, as a microscope gives: for trying plate commands."""
     varied: bool = False
     """Another microscope and dish for each field, within the ranges that the models were trained on."""
 
@@ -64,11 +66,10 @@ class PhantomCamera:
     it is a pause that `close` ends.
     """
 
-    live = False
-
     def __init__(
         self, settings: Settings, setup: Setup, *, wait: Callable[[float], object] | None = None
     ) -> None:
+        self.live = settings.live
         self._closed = threading.Event()
         self._period_s = settings.period_s
         self._wait = wait or self._closed.wait
@@ -113,8 +114,10 @@ def _shots(
         "um_per_px": um_per_px,
         "varied": settings.varied,
     }
-    if setup.wells:
+    if setup.wells and not settings.live:
         plate = render_plate(setup.wells, fields=settings.fields or 10, **options)
         return ((well.well, number, phantom) for well, number, phantom in plate)
-    stream = render_well(settings.dead_fraction, fields=settings.fields or None, **options)
+    stream = render_well(
+        settings.dead_fraction, fields=None if settings.live else settings.fields or None, **options
+    )
     return ((None, None, phantom) for phantom in stream)

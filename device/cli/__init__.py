@@ -13,7 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 from device.errors import ConfigError, ModelError, StationError
 
-COMMANDS = ("count", "grade", "run", "phantom", "config", "model", "schema", "demo", "bench", "qc")
+COMMANDS = (
+    *("count", "grade", "report", "export", "audit", "run", "plate", "phantom", "config", "model", "schema"),
+    *("demo", "bench", "qc"),
+)
 """Modules of this package that are commands, in the order of `--help`."""
 
 DONE, FAILED, USAGE, REFUSED, TOXIC, INTERRUPTED = 0, 1, 2, 3, 4, 130

@@ -32,8 +32,9 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Count, print a line a file, and return 1 if one could not be read, 3 if one was refused, else 0."""
     from device.cli import DONE, FAILED, REFUSED
-    from device.cli.counts import Pictures, csv_row, find_files, json_line, text_line, write_csv
+    from device.cli.counts import CSV_COLUMNS, Pictures, csv_row, find_files, json_line, text_line
     from device.cli.fields import open_reader
+    from device.plates import write_table
 
     files = find_files(args.paths)
     images = [file.path for file in files if file.path.is_file()]
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
             end = "\n" if number == len(files) else ""
             print(f"\r{number}/{len(files)}", end=end, file=sys.stderr, flush=True)
     if args.csv is not None:
-        write_csv(args.csv, rows)
+        write_table(args.csv, [CSV_COLUMNS, *rows])
     noun = "file" if len(files) == 1 else "files"
     print(f"{len(files)} {noun}: {n_refused} refused, {n_unreadable} unreadable", file=sys.stderr)
     return FAILED if n_unreadable else REFUSED if n_refused else DONE

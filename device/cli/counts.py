@@ -16,7 +16,6 @@ from device.cli.fields import FieldFile, FieldResult
 from device.errors import ConfigError, ImageError
 from device.images import list_images, read_gray, write_png
 from device.messages import payload
-from device.plates import write_table
 from device.records import Quality, Reading
 
 _OTHERS = {"source", "sequence", "taken_at", "well", "field", "tally", "labels", "glimpse", "zoom"}
@@ -73,22 +72,6 @@ def _csv_text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else str(value)
-
-
-def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    """Write rows under `CSV_COLUMNS`; the file is there whole or not at all.
-
-    Raises
-    ------
-    ConfigError
-        If it cannot be written.
-    """
-    try:
-        write_table(path, [CSV_COLUMNS, *rows])
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written ({error.strerror}); expected a folder with rights"
-        ) from error
 
 
 class Pictures:

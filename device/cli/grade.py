@@ -3,14 +3,16 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from device.cli.options import Commands, add_analysis_options, add_json_option
 
 if TYPE_CHECKING:
-    from device.records import PlateReport, SampleVerdict, Verdict
+    from device.analysis.plate_state import PlateState
+    from device.cli.fields import FieldFile, FieldReader
 
 
 def add_parser(commands: Commands) -> None:
@@ -21,7 +23,7 @@ def add_parser(commands: Commands) -> None:
         description="Read the fields of a plate from files and judge its wells, samples and controls. Fields "
         "that fail the quality gate enter no well; each is named on stderr with the reason. For research use "
         "only.",
-        epilog="Example: nanotox grade images/ --plate plate.csv --um-per-px 0.65 --assay adherent",
+        epilog="Example: nanotox grade images/ --plate plate.csv --um-per-px 0.65 --report plate.html",
     )
     parser.add_argument(
         "folder", type=Path, metavar="FOLDER", help="folder that the files of plate.csv lie in"
@@ -32,9 +34,12 @@ def add_parser(commands: Commands) -> None:
     add_analysis_options(parser)
     parser.add_argument(
         "--rule",
-        metavar="R",
-        help="what decides: iso10993-5-extract/1 or viability-70/1; default: by assay",
+        metavar="R|FILE.toml",
+        help="what decides, such as usp87/1, or a rule of your own; default: by assay",
     )
+    parser.add_argument("--operator", metavar="NAME", help="who graded it, for the report")
+    parser.add_argument("--report", type=Path, metavar="F.html", help="also write a report to hand on")
+    parser.add_argument("--csv", type=Path, metavar="F.csv", help="also write the wells as csv/1")
     parser.add_argument("--fail-on", choices=("toxic",), help="exit with 4 if a test well or sample is toxic")
     add_json_option(parser)
     parser.set_defaults(run=run)
@@ -42,95 +47,136 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Grade the plate; return 4 if something is toxic and that was asked for, else the codes of `count`."""
-    from device.analysis.grading import RULES, default_rule
-    from device.analysis.plate_state import add, finish, start
+    from device.analysis.grading import default_rule
+    from device.analysis.plate_state import finish, start
     from device.cli import DONE, FAILED, REFUSED, TOXIC
     from device.cli.fields import FieldFile, open_reader
-    from device.errors import ConfigError
+    from device.config import read_rule
+    from device.messages import Published, payload, schema_of
     from device.messages.recompute import with_decision
     from device.plates import find_fields, read_plate
-    from device.records import Outcome
 
     plate = read_plate(args.plate)
-    if args.rule is not None and args.rule not in RULES:
-        raise ConfigError(f"rule {args.rule!r} is unknown; expected one of {', '.join(RULES)}")
+    rule = None if args.rule is None else read_rule(args.rule)
     fields = find_fields(plate, args.folder)
-    files = [
-        FieldFile(path, well, number) for well, paths in fields.items() for number, path in enumerate(paths)
-    ]
+    files = [FieldFile(path, well, i) for well, paths in fields.items() for i, path in enumerate(paths)]
     reader = open_reader(args, [file.path.parent for file in files])
     settings = reader.settings
     state = start(
         plate.wells,
-        default_rule(settings.assay) if args.rule is None else RULES[args.rule],
+        rule or default_rule(settings.assay),
         plate=plate.name,
         assay=settings.assay,
         modality=settings.modality,
         method=settings.method,
+        operator=args.operator,
     )
-    unreadable = refused = 0
+    state, n_refused, n_unreadable = _read(state, reader, files)
+    verdicts, report = finish(state)
+    records: tuple[Published, ...] = (*verdicts, with_decision(verdicts, report))
+    *wells, whole = [
+        {"schema": schema_of(record), **payload(record), "research_use_only": True} for record in records
+    ]
+    if args.json:
+        print(*(json.dumps(line, allow_nan=False) for line in (*wells, whole)), sep="\n", flush=True)
+    else:
+        _print_table(whole, wells)
+    _write(args, whole, wells, state, reader, files)
+    judged = [item for item in (*wells, *whole["samples"]) if item["role"] == "test"]
+    if args.fail_on and any(item["outcome"] == "toxic" for item in judged):
+        return TOXIC
+    return FAILED if n_unreadable else REFUSED if n_refused else DONE
+
+
+def _read(
+    state: "PlateState", reader: "FieldReader", files: "Sequence[FieldFile]"
+) -> "tuple[PlateState, int, int]":
+    """Return the plate with its files read, and how many were refused and how many could not be read."""
+    from device.analysis.plate_state import add
+
+    n_refused = n_unreadable = 0
     for result in reader.read(files):
         fault = None
         if result.reading is None:
-            unreadable += 1
+            n_unreadable += 1
             fault = f"unreadable: {result.error}"
         else:
             state, _ = add(state, result.reading)
             if not result.reading.quality.passed:
-                refused += 1
+                n_refused += 1
                 fault = f"refused: {', '.join(result.reading.quality.refused_by)}"
         if fault is not None:
             print(f"well {result.file.well}: {result.file.path}: {fault}", file=sys.stderr)
-    verdicts, report = finish(state)
-    report = with_decision(verdicts, report)
-    (_print_json if args.json else _print_table)(verdicts, report)
-    judged: list[Verdict | SampleVerdict] = [*verdicts, *report.samples]
-    if args.fail_on and any(item.role == "test" and item.outcome == Outcome.TOXIC for item in judged):
-        return TOXIC
-    return FAILED if unreadable else REFUSED if refused else DONE
+    return state, n_refused, n_unreadable
 
 
-def _print_json(verdicts: Iterable["Verdict"], report: "PlateReport") -> None:
-    from device.messages import payload, schema_of
+def _write(
+    args: argparse.Namespace,
+    plate: dict[str, Any],
+    verdicts: Sequence[dict[str, Any]],
+    state: "PlateState",
+    reader: "FieldReader",
+    files: "Sequence[FieldFile]",
+) -> None:
+    """Write the table and the report that were asked for; the fields it shows are read once more."""
+    from device.analysis.overlay import overlay_jpeg
+    from device.cli import installed_version
+    from device.messages import payload, rfc3339
+    from device.plates import write_table, write_whole
+    from device.report import pick_fields, render_report
+    from device.report.table import table_rows
 
-    records: list[Verdict | PlateReport] = [*verdicts, report]
-    for record in records:
-        line = {"schema": schema_of(record), **payload(record), "research_use_only": True}
-        print(json.dumps(line, allow_nan=False), flush=True)
+    if args.csv is not None:
+        write_table(args.csv, table_rows("verdicts", verdicts), quoted=True)
+    if args.report is None:
+        return
+    readings = [payload(reading) for well in state.readings for reading in well]
+    chosen = {reading["source"]: well for well, reading in pick_fields(verdicts, readings).items()}
+    pictures: dict[str, bytes] = {}
+    shown = [file for file in files if str(file.path) in chosen]
+    for _ in reader.read(
+        shown, keep=lambda path, image, seen: pictures.update({chosen[str(path)]: overlay_jpeg(image, seen)})
+    ):
+        pass
+    written = {"version": installed_version(), "written_at": rfc3339(datetime.now(UTC))}
+    write_whole(args.report, [render_report(plate, verdicts, readings, pictures, **written)])
 
 
-def _print_table(verdicts: Iterable["Verdict"], report: "PlateReport") -> None:
+def _print_table(plate: dict[str, Any], verdicts: Sequence[dict[str, Any]]) -> None:
+    from device.report.words import explain, name_of, tell_doses
+
     titles = ("well", "role", "sample", "dose", "fields", "affected", "range", "grade", "outcome", "why")
     rows = [titles, *map(_row, verdicts)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
-    state = "valid" if report.controls_valid else f"not valid: {', '.join(report.reasons)}"
-    print(f"\ncontrols {state}; rule {report.rule}" + ("; simulated images" if report.simulated else ""))
-    for sample in report.samples:
-        why = ", ".join(sample.reasons)
-        wells = f"{len(sample.wells)} well" + "s" * (len(sample.wells) > 1)
-        name = " ".join(filter(None, (sample.sample, _dose(sample))))
-        print(f"sample {name} ({sample.role}, {wells}): {sample.outcome}{': ' if why else ''}{why}")
-    print("for research use only")
+    state = "valid" if plate["controls_valid"] else f"not valid: {', '.join(plate['reasons'])}"
+    print(f"\ncontrols {state}; rule {plate['rule']}" + ("; simulated images" if plate["simulated"] else ""))
+    for sample in plate["samples"]:
+        wells = f"{len(sample['wells'])} well" + "s" * (len(sample["wells"]) > 1)
+        grade = "" if sample["grade"] is None else f", grade {sample['grade']} ({sample['reactivity']})"
+        why = f": {', '.join(sample['reasons'])}" if sample["reasons"] else ""
+        print(f"sample {name_of(sample)} ({sample['role']}, {wells}): {sample['outcome']}{grade}{why}")
+    for doses in plate["doses"]:
+        print(f"doses of {doses['sample']}: {tell_doses(doses)}")
+    judged = (plate, *verdicts, *plate["samples"])
+    for code in dict.fromkeys(reason for item in judged for reason in item["reasons"]):
+        print(explain(code))
+    print(f"decision {plate['decision_sha256']}\nfor research use only")
 
 
-def _row(verdict: "Verdict") -> tuple[str, ...]:
-    share, bounds = verdict.affected_corrected, verdict.bounds
-    grade = "-" if verdict.grade is None else f"{verdict.grade} ({verdict.grade_low}-{verdict.grade_high})"
+def _row(verdict: dict[str, Any]) -> tuple[str, ...]:
+    from device.report.words import dose_text, grade_text, in_percent, span
+
     return (
-        verdict.well,
-        verdict.role,
-        verdict.sample,
-        _dose(verdict),
-        f"{verdict.n_fields}/{verdict.n_fields + verdict.n_fields_refused}",
-        "-" if share is None else f"{100 * share:.1f} %",
-        "-" if bounds is None else f"{100 * bounds.low:.0f}-{100 * bounds.high:.0f} %",
-        grade,
-        str(verdict.outcome),
-        ", ".join(verdict.reasons),
+        verdict["well"],
+        verdict["role"],
+        verdict["sample"],
+        dose_text(verdict),
+        f"{verdict['n_fields']}/{verdict['n_fields'] + verdict['n_fields_refused']}",
+        in_percent(verdict["affected_corrected"]),
+        span(verdict["bounds"]),
+        grade_text(verdict),
+        verdict["outcome"],
+        ", ".join(verdict["reasons"]),
     )
-
-
-def _dose(item: "Verdict | SampleVerdict") -> str:
-    return "" if item.dose is None else f"{item.dose:g} {item.dose_unit}"

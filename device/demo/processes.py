@@ -13,11 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-
 from device.errors import PublishError
 from device.messages import Topics
+from device.publishers import Connected, Event, Received, Setup, mqtt, open_publisher
 
 Messages: TypeAlias = "queue.Queue[tuple[str, dict[str, Any]]]"
 """Last part of the topic, and what stood there."""
@@ -72,17 +70,16 @@ def subscribe(port: int, topics: Topics) -> "Iterator[Messages]":
     messages: Messages = queue.Queue()
     subscribed = threading.Event()
 
-    def take(_client: Client, _data: object, message: MQTTMessage) -> None:
-        messages.put((message.topic.rsplit("/", 1)[1], json.loads(message.payload)))
+    def take(event: Event) -> None:
+        if isinstance(event, Connected):
+            subscribed.set()
+        elif isinstance(event, Received):
+            messages.put((event.topic.rsplit("/", 1)[1], json.loads(event.payload)))
 
-    client = Client(
-        CallbackAPIVersion.VERSION2, client_id="nanotox-demo", protocol=MQTTProtocolVersion.MQTTv5
-    )
-    client.on_message = take
-    client.on_subscribe = lambda *_: subscribed.set()
-    client.connect("127.0.0.1", port)
-    client.subscribe([(topics.of(leaf), 1) for leaf in ("reading", "verdict", "plate")])
-    client.loop_start()
+    asked = tuple(topics.of(leaf) for leaf in ("reading", "verdict", "plate"))
+    settings = mqtt.Settings(host="127.0.0.1", port=port, session_expiry_s=0)
+    client = open_publisher("mqtt", settings, Setup("nanotox-demo", None, take, asked))
+    client.start()
     try:
         if not subscribed.wait(_START_S):
             raise PublishError(
@@ -90,8 +87,7 @@ def subscribe(port: int, topics: Topics) -> "Iterator[Messages]":
             )
         yield messages
     finally:
-        client.disconnect()
-        client.loop_stop()
+        client.close()
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:

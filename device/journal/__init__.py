@@ -159,6 +159,13 @@ class Journal:
                 (rfc3339(self._clock()), self.boot_id, kind, canonical(body).decode()),
             )
 
+    def notes(self, *kinds: str, limit: int) -> list[tuple[str, dict[str, Any]]]:
+        """Return the newest events of some kinds, each with its body, the newest first, at most `limit`."""
+        marks = ", ".join("?" * len(kinds))
+        query = f"SELECT kind, body FROM event WHERE kind IN ({marks}) ORDER BY id DESC LIMIT ?"  # noqa: S608 - marks
+        with self._mutex, guarded(self.path, "read"):
+            return [(kind, json.loads(body)) for kind, body in self._db.execute(query, (*kinds, limit))]
+
     def unsent(self, limit: int, *, after: int = 0) -> list[Row]:
         """Return the oldest rows beyond seq `after` that nobody acknowledged, at most `limit`."""
         rows = self._rows("WHERE sent_at IS NULL AND seq > ? ORDER BY seq LIMIT ?", (after, limit))

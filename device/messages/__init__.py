@@ -108,7 +108,9 @@ class State:
     n_dropped: int = 0
     """Live frames passed over because the analysis was late."""
     fault: str | None = None
-    """Code of the present fault, null without one."""
+    """Code of the present fault, the newest of several; null without one."""
+    fields_planned: int | None = None
+    """Planned number of fields of the well; null where none is planned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,8 @@ def _plain(value: object, name: str) -> Any:  # noqa: ANN401 - any JSON value
         return rfc3339(value)
     if isinstance(value, tuple | list):
         return [_plain(item, name) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item, key) for key, item in value.items()}
     return payload(value)
 
 

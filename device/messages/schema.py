@@ -5,12 +5,13 @@ import inspect
 import itertools
 import types
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from device.messages import LEAVES, MAX_MESSAGE_BYTES, RETAINED, SCHEMAS, Identity, Published, Topics
+from device.messages.commands import COMMANDS, Command, Reply
 from device.records import NonToxic, Outcome
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -19,6 +20,7 @@ _PARAMETERS = {
     "site": {"description": "The laboratory."},
     "station": {"description": "The station within it."},
 }
+_TRANSACTION = {"transaction": {"description": "That of the command, where it names no response topic."}}
 _SUMMARY = {
     "availability": "online; stopped after a clean end; offline as last will after 10 s; retained",
     "reading": "what one field gives; an event, never retained",
@@ -60,19 +62,24 @@ def asyncapi(version: str) -> dict[str, Any]:
         # Inside AsyncAPI a $ref counts from the document, so the definitions move to its own components.
         moved = _moved(json_schema(name), f"#/components/messages/{leaf}/payload/$defs/")
         messages[leaf] = {"name": name, "contentType": "application/json", "payload": moved}
-    channels, operations = {}, {}
+    messages |= _commands()
+    channels: dict[str, Any] = {}
+    operations: dict[str, Any] = {}
     for leaf, message in messages.items():
-        message["title"] = _SUMMARY[leaf]
+        message.setdefault("title", _SUMMARY.get(leaf))
+        address = "reply/{transaction}" if leaf == "reply" else leaf.replace("cmd_", "cmd/", 1)
         channels[leaf] = {
-            "address": topics.of(leaf),
-            "parameters": _PARAMETERS,
+            "address": topics.of(address),
+            "parameters": _PARAMETERS | (_TRANSACTION if leaf == "reply" else {}),
             "messages": {leaf: {"$ref": f"#/components/messages/{leaf}"}},
         }
         operations[leaf] = {
-            "action": "send",
+            "action": "receive" if leaf.startswith("cmd_") else "send",
             "channel": {"$ref": f"#/channels/{leaf}"},
             "bindings": {"mqtt": {"qos": 1, "retain": leaf in RETAINED, "bindingVersion": "0.2.0"}},
         }
+        if leaf.startswith("cmd_"):
+            operations[leaf]["reply"] = {"channel": {"$ref": "#/channels/reply"}}
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -86,6 +93,30 @@ def asyncapi(version: str) -> dict[str, Any]:
         "operations": operations,
         "components": {"messages": messages},
     }
+
+
+def _commands() -> dict[str, Any]:
+    """Return the messages of all commands and of their reply."""
+    found: dict[str, Any] = {}
+    forms: dict[str, type[Any]] = {"reply": Reply, **{f"cmd_{name}": args for name, args in COMMANDS.items()}}
+    for leaf, record in forms.items():
+        definitions: dict[str, Any] = {}
+        if leaf == "reply":
+            schema = _record_schema(record, definitions)
+        else:
+            schema = _asked_schema(Command)
+            del schema["properties"]["issued_at"]["pattern"]  # any time with a zone
+            schema["properties"]["args"] = _asked_schema(record)
+        moved = _moved(schema | {"$defs": definitions}, f"#/components/messages/{leaf}/payload/$defs/")
+        title = " ".join((record.__doc__ or "").split())
+        found[leaf] = {"name": leaf, "title": title, "contentType": "application/json", "payload": moved}
+    return found
+
+
+def _asked_schema(record: type[Any]) -> dict[str, Any]:
+    """Return the schema of what others send: defaults may be left out, nothing may come besides."""
+    needed = [f.name for f in fields(record) if f.default is MISSING and f.default_factory is MISSING]
+    return _record_schema(record, {}) | {"required": needed, "additionalProperties": False}
 
 
 def field_docs(record: type[Any]) -> dict[str, str]:
@@ -111,6 +142,8 @@ def _record_schema(record: type[Any], definitions: dict[str, Any]) -> dict[str, 
         if not item.metadata.get("payload", True):
             continue
         schema = _type_schema(hints[item.name], definitions)
+        if "pattern" in item.metadata:
+            schema["pattern"] = f"^{item.metadata['pattern']}$"
         properties[item.name] = schema | ({"description": docs[item.name]} if item.name in docs else {})
     description = " ".join((record.__doc__ or "").split())
     required = list(properties)
@@ -126,6 +159,8 @@ def _type_schema(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:  # n
         return {"anyOf": schemas}
     if origin is Literal:
         return {"enum": list(arms)}
+    if origin is dict:
+        return {"type": "object"}
     if origin is tuple:
         return {"type": "array", "items": _type_schema(arms[0], definitions)}
     if hint is datetime:

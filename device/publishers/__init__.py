@@ -21,6 +21,10 @@ class Message:
     expiry_s: int | None = None
     """The broker forgets it after this many seconds; None keeps it."""
     content_type: str = "application/json"
+    response_topic: str | None = None
+    """Where the answer to a request is waited for."""
+    correlation: bytes | None = None
+    """Mark of a request that its answer bears too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,8 @@ class Connected:
 
     window: int
     """Most messages that may be under way."""
+    refused: str | None = None
+    """Why the other side takes no subscription, where it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,20 @@ class Settled:
     """None when it took the message, else why it never will as things stand."""
 
 
-Event: TypeAlias = Connected | Lost | Settled
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message on a topic that `Setup.subscribe` asks for."""
+
+    topic: str
+    payload: bytes
+    response_topic: str | None = None
+    """Where whoever sent it waits for an answer."""
+    correlation: bytes | None = None
+    retained: bool = False
+    """True for one that was sent to be kept, as a command never is."""
+
+
+Event: TypeAlias = Connected | Lost | Settled | Received
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +76,14 @@ class Setup:
     """What every publisher is told, whatever its kind."""
 
     client_id: str
-    will: Message
-    """What the broker says when the station is gone without a word."""
+    will: Message | None
+    """What the broker says when the station is gone without a word; None for a visitor."""
     notify: Callable[[Event], None]
     """Takes events, from any thread, and must only put them in a queue: paho calls back with its own lock
     held."""
+    subscribe: tuple[str, ...] = ()
+    """Topics to listen to, `#` allowed; what was retained there before is not sent. Kinds without a way back
+    pass over it."""
 
 
 class Publisher(Protocol):

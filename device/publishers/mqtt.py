@@ -1,4 +1,4 @@
-"""Publisher kind `mqtt`: MQTT 5, QoS 1, one client a connection.
+"""Publisher kind `mqtt`: MQTT 5, QoS 1 both ways, one client a connection.
 
 paho is used for one connection only and thrown away with it. Its own reconnect sends again all that it holds,
 past its own limit (paho issue 492), and keeps a message that the broker will never take at the head for ever;
@@ -12,18 +12,20 @@ import random
 import ssl
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from paho.mqtt.client import Client
+from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from device.errors import PublishError
-from device.publishers import Connected, Lost, Message, Settled, Setup
+from device.publishers import Connected, Lost, Message, Received, Settled, Setup
 
 WINDOW = 16
 """Most messages under way, below the 20 that Mosquitto receives at once."""
@@ -38,6 +40,8 @@ _ANSWER_S = 10.0
 _SHORT_S = 2.0
 """A connection that ends sooner was none; that again and again means two stations under one name."""
 _FLAPS = 3
+_LARGEST_BYTES = 64 * 1024
+"""The broker keeps larger messages to itself; nothing that a station hears or says comes near."""
 _WILL_DELAY_S = 10
 """The will hides a Wi-Fi dropout that is shorter."""
 _NEEDS_A_PERSON = {133, 134, 135, 138, 140}
@@ -132,7 +136,11 @@ class MqttPublisher:
         if link is None:
             return None
         properties = _properties(
-            PacketTypes.PUBLISH, ContentType=message.content_type, MessageExpiryInterval=message.expiry_s
+            PacketTypes.PUBLISH,
+            ContentType=message.content_type,
+            MessageExpiryInterval=message.expiry_s,
+            ResponseTopic=message.response_topic,
+            CorrelationData=message.correlation,
         )
         sent = link.client.publish(
             message.topic, message.payload, qos=1, retain=message.retain, properties=properties
@@ -168,11 +176,17 @@ class MqttPublisher:
         client.on_connect = partial(self._on_connect, link)
         client.on_disconnect = link.on_disconnect
         client.on_publish = partial(self._on_publish, link)
-        expiry = _properties(PacketTypes.CONNECT, SessionExpiryInterval=settings.session_expiry_s)
+        client.on_subscribe = partial(self._on_subscribe, link)
+        client.on_message = self._on_message
+        session = _properties(
+            PacketTypes.CONNECT,
+            SessionExpiryInterval=settings.session_expiry_s,
+            MaximumPacketSize=_LARGEST_BYTES,
+        )
         began = time.monotonic()
         try:
             client.connect(
-                settings.host, settings.port, settings.keepalive_s, clean_start=False, properties=expiry
+                settings.host, settings.port, settings.keepalive_s, clean_start=False, properties=session
             )
             client.loop_start()
             while not link.over.wait(0.2):
@@ -201,17 +215,17 @@ class MqttPublisher:
             client.username_pw_set(self._settings.user, self._password)
         if self._context is not None:
             client.tls_set_context(self._context)
-        will = self._setup.will
-        properties = _properties(
-            PacketTypes.WILLMESSAGE, WillDelayInterval=_WILL_DELAY_S, ContentType=will.content_type
-        )
-        client.will_set(will.topic, will.payload, qos=1, retain=will.retain, properties=properties)
+        if will := self._setup.will:
+            properties = _properties(
+                PacketTypes.WILLMESSAGE, WillDelayInterval=_WILL_DELAY_S, ContentType=will.content_type
+            )
+            client.will_set(will.topic, will.payload, qos=1, retain=will.retain, properties=properties)
         return client
 
     def _on_connect(
         self,
         link: "_Link",
-        _client: Client,
+        client: Client,
         _data: object,
         _flags: object,
         reason: ReasonCode,
@@ -222,8 +236,32 @@ class MqttPublisher:
             link.needs_a_person = reason.value in _NEEDS_A_PERSON
             return
         link.is_up = True
+        link.window = min(WINDOW, getattr(answer, "ReceiveMaximum", WINDOW))
+        # Retain handling 2: an old message is no command; as published: so that one sent to be kept shows.
+        options = SubscribeOptions(qos=1, retainAsPublished=True, retainHandling=2)
+        if topics := self._setup.subscribe:
+            client.subscribe([(topic, options) for topic in topics])
+        else:
+            self._on_subscribe(link)
+
+    def _on_subscribe(
+        self,
+        link: "_Link",
+        _client: Client | None = None,
+        _data: object = None,
+        _mid: int = 0,
+        reasons: Sequence[ReasonCode] = (),
+        _answer: Properties | None = None,
+    ) -> None:
+        """Say that the connection stands, once answers to what is sent from now on can be heard."""
         self._link = link
-        self._setup.notify(Connected(min(WINDOW, getattr(answer, "ReceiveMaximum", WINDOW))))
+        refused = next((f"{reason} (code {reason.value})" for reason in reasons if reason.is_failure), None)
+        self._setup.notify(Connected(link.window, refused))
+
+    def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+        answer_to = getattr(message.properties, "ResponseTopic", None)
+        mark = getattr(message.properties, "CorrelationData", None)
+        self._setup.notify(Received(message.topic, bytes(message.payload), answer_to, mark, message.retain))
 
     def _on_publish(
         self, link: "_Link", _client: Client, _data: object, mid: int, reason: ReasonCode, _answer: Properties
@@ -240,6 +278,7 @@ class _Link:
     client: Client
     over: threading.Event = field(default_factory=threading.Event)
     is_up: bool = False
+    window: int = 0
     detail: str = "connection lost"
     needs_a_person: bool = False
     lived_s: float = 0.0

@@ -181,7 +181,7 @@ class SampleVerdict:
     affected_corrected: float | None
     """Share of affected cells in all its valid wells together, after Abbott's correction."""
     bounds: Interval | None
-    """Decision bounds of that share with wells as the statistical unit; null with fewer than two wells."""
+    """Decision bounds of that share with wells as the statistical unit; null with fewer than three wells."""
     growth_inhibition: float | None
     growth_inhibition_bounds: Interval | None
 

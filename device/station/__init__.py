@@ -7,39 +7,47 @@ a message. An error in one frame gives an `invalid` reading; an error in a loop 
 everything stored.
 """
 
-import hashlib
 import logging
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
-from device.analysis import plate_state
 from device.analysis.assess import assess, refuse
-from device.analysis.plate_state import PlateState
 from device.analysis.repeats import refuse_repeat
-from device.cameras import LostFrame, open_camera
+from device.cameras import Camera, LostFrame, is_live, open_camera
 from device.cameras import Setup as CameraSetup
 from device.config import Config
 from device.errors import JournalError, StationError
 from device.journal import Journal
-from device.messages import LEAVES, Info, State, Topics
-from device.publishers import open_publisher
-from device.records import Frame, Reading, Reason, Scale
+from device.messages import State, Topics
+from device.publishers import Received, open_publisher
+from device.records import Frame, PlateWell, Reading, Reason, Scale
 from device.service import clock_state, notify_systemd
 from device.station.buffer import Buffer
-from device.station.capture import Capture
-from device.station.instruments import Instruments, load_config, open_instruments
+from device.station.capture import Capture, Shot
+from device.station.commands import REMEMBERED, Desk, Order
+from device.station.instruments import (
+    Instruments,
+    load_config,
+    make_info,
+    open_instruments,
+    open_plate,
+    sha256_of,
+)
 from device.station.sender import Sender
 from device.station.store import Records
 
 __all__ = ["Instruments", "Station", "load_config", "open_instruments"]
 
 log = logging.getLogger(__name__)
+
+Read: TypeAlias = tuple[Shot, Reading | None]
+"""A frame and what it gives; None where the camera has shown all, or the frame came too late."""
 
 _FRAMES, _READINGS = 2, 8
 """Sizes of the two queues; a live frame waits for one other at most."""
@@ -58,44 +66,63 @@ class Station:
     def __init__(self, config: Config, *, version: str, instruments: Instruments | None = None) -> None:
         self._config = config
         self._tools = tools = instruments or open_instruments(config)
-        self._frames: Buffer[Frame | LostFrame] = Buffer(_FRAMES)
-        self._readings: Buffer[Reading] = Buffer(_READINGS)
+        self._frames: Buffer[Shot] = Buffer(_FRAMES)
+        self._readings: Buffer[Read | Order] = Buffer(_READINGS)
         self._stopping = threading.Event()
         self._finished = threading.Event()
         self._mutex = threading.Lock()
         self._failure: Exception | None = None
         self._known_faults: set[str] = set()
+        self._faults: list[str] = []
         self._before: Reading | None = None
-        self._field_model = tools.classify_field.id if tools.classify_field is not None else None
-        section, camera = config.station, config.camera
-        setup = CameraSetup(
-            Scale(config.scale.um_per_px, config.scale.source),
-            section.assay,
-            section.modality,
-            tools.plate.wells if tools.plate else (),
-        )
+        section, publisher = config.station, config.publisher
+        topics = Topics(section.site, section.name, getattr(publisher.settings, "prefix", "nanotox/v1"))
         with ExitStack() as opened:
-            self._journal = Journal(
+            self._journal = journal = Journal(
                 config.journal.path, site=section.site, station=section.name, clock_state=clock_state
             )
-            opened.callback(self._journal.close)
-            plate = tools.plate.name if tools.plate else None
-            self._state = State("state/1", self._journal.boot_id, datetime.now(UTC), "idle", plate)
+            opened.callback(journal.close)
+            self._state = State("state/1", journal.boot_id, datetime.now(UTC), "idle", None)
+            wells = tools.plate.wells if tools.plate else ()
+            waits = config.plate.wait and not is_live(config.camera.settings)
             self._capture = Capture(
-                camera.kind,
-                lambda: open_camera(camera.kind, camera.settings, setup),
+                config.camera.kind,
+                None if waits else lambda: self._open_camera(wells),
                 self._frames,
-                lambda is_lost: self._say(fault=Reason.CAMERA_LOST.value if is_lost else None),
+                lambda is_lost: self._note_fault(Reason.CAMERA_LOST, is_lost),
+                lambda: self._records.aim,
             )
             opened.callback(self._capture.close)
-            self._sender = self._make_sender(version)
+            self._sender = Sender(
+                journal,
+                topics,
+                info=make_info(config, tools, journal, version),
+                state=self._state,
+                make_publisher=lambda setup: open_publisher(publisher.kind, publisher.settings, setup),
+                client_id=f"nanotox-{section.name}",
+                hear=self._hear if config.commands.accept else None,
+            )
             self._records = Records(
-                self._journal,
-                self._start_plate(),
+                journal,
+                lambda plate, operator: open_plate(
+                    config, tools.rule, plate, operator, live=self._capture.live
+                ),
+                frames=config.frames.path if config.frames.keep else None,
                 note_stored=self._sender.stored,
-                note_full=lambda is_full: self._say(fault="STORAGE_FULL" if is_full else None),
+                note_fault=self._note_fault,
                 stopping=self._stopping,
             )
+            self._desk = Desk(
+                self._records,
+                self._capture,
+                topics,
+                known=[body["transaction"] for _, body in journal.notes("command", limit=REMEMBERED)],
+                answer=self._sender.reply,
+                open_camera=self._open_camera,
+                note_plate=self._say_plate,
+                finish=self._finish_plate,
+            )
+            self._records.resume(tools.plate)
             opened.pop_all()
 
     def run(self, stop: threading.Event) -> None:
@@ -111,9 +138,9 @@ class Station:
                 ("store", self._store),
             )
         ]
-        self._journal.note("start", config_sha256=_sha256(self._config.path))
+        self._journal.note("start", config_sha256=sha256_of(self._config.path))
+        self._say_plate()
         self._sender.start()
-        self._say(mode="running")
         for loop in loops:
             loop.start()
         notify_systemd("READY=1", "STATUS=running")
@@ -142,8 +169,7 @@ class Station:
         """End the loops: the frame in work is finished and stored, frames behind it are not begun."""
         self._stopping.set()
         self._capture.close()
-        if not self._finished.is_set():
-            self._frames.end(discard=True)
+        self._frames.end(discard=True)
         for loop in loops:
             # A camera that hangs keeps its thread; the others end by themselves.
             loop.join(_JOIN_S)
@@ -174,8 +200,13 @@ class Station:
     # Analyse
 
     def _analyse(self) -> None:
-        while (frame := self._frames.get()) is not None:
-            if not self._readings.put(self._read(frame)):
+        run = 0
+        while (shot := self._frames.get()) is not None:
+            if shot.run != run:
+                run, self._before = shot.run, None  # no field of this plate was seen before
+            is_stale = shot.run != self._records.aim.run and not self._capture.live
+            reading = None if shot.frame is None or is_stale else self._read(shot.frame)
+            if not self._readings.put((shot, reading)):
                 return
         self._readings.end()
 
@@ -207,7 +238,8 @@ class Station:
                 simulated=found.simulated,
             )
         reading = refuse(found, reason, self._tools.classify, self._tools.settings)
-        return replace(reading, field_model=self._field_model)
+        second = self._tools.classify_field
+        return replace(reading, field_model=second.id if second is not None else None)
 
     def _log_once(self, what: str, error: Exception) -> None:
         key = f"{type(error).__name__}: {error}"
@@ -220,83 +252,78 @@ class Station:
     # Store
 
     def _store(self) -> None:
-        while (reading := self._readings.get()) is not None:
-            try:
-                self._records.take(reading)
-            except ValueError as error:
-                self._log_once(f"the reading of {reading.source} cannot be told", error)
-                self._records.take(self._invalid(reading, Reason.ANALYSIS_FAILED))
-            self._say(well=reading.well, field=reading.field)
-            notify_systemd(f"STATUS={self._records.n_fields} fields, {self._frames.n_dropped} passed over")
-        # A plate that was broken off has no final verdict.
-        if not self._stopping.is_set() and self._failure is None:
-            self._records.finish()
-            self._finished.set()
+        while not self._finished.is_set() and (item := self._readings.get()) is not None:
+            if isinstance(item, Order):
+                self._desk.carry_out(item)
+                continue
+            shot, reading = item
+            if shot.frame is not None and reading is not None:
+                self._keep(shot.run, shot.frame, reading)
+            elif shot.run == self._records.aim.run and not self._stopping.is_set():
+                self._finish_plate()  # the camera has shown all; a plate that was broken off has no verdict
 
-    def _start_plate(self) -> PlateState | None:
-        section, tools = self._config.station, self._tools
-        if tools.plate is not None:
-            return plate_state.start(
-                tools.plate.wells,
-                tools.rule,
-                plate=tools.plate.name,
-                assay=section.assay,
-                modality=section.modality,
-                method=section.method,
-                live=self._capture.live,
-            )
-        if self._capture.live:
-            return plate_state.start_live(
-                tools.rule, assay=section.assay, modality=section.modality, method=section.method
-            )
-        return None
+    def _keep(self, run: int, frame: Frame | LostFrame, reading: Reading) -> None:
+        try:
+            stored = self._records.take(run, frame, reading)
+        except ValueError as error:
+            self._log_once(f"the reading of {reading.source} cannot be told", error)
+            invalid = self._invalid(reading, Reason.ANALYSIS_FAILED)
+            stored = self._records.take(run, frame, invalid)
+        planned = self._records.fields_planned(stored.well)
+        self._say(well=stored.well, field=stored.field, fields_planned=planned)
+        notify_systemd(f"STATUS={self._records.n_fields} fields, {self._frames.n_dropped} passed over")
+
+    def _finish_plate(self) -> None:
+        """Finish the plate, if one runs; without a live camera the station then waits for one, or ends."""
+        self._records.finish()
+        if not self._capture.live:
+            self._capture.show(None, self._records.aim.run)
+            if not self._config.plate.wait:
+                self._finished.set()
+        self._say_plate()
+
+    def _open_camera(self, wells: tuple[PlateWell, ...]) -> Camera:
+        section, scale, camera = self._config.station, self._config.scale, self._config.camera
+        known = Scale(scale.um_per_px, scale.source)
+        return open_camera(
+            camera.kind, camera.settings, CameraSetup(known, section.assay, section.modality, wells)
+        )
 
     # Send
 
-    def _make_sender(self, version: str) -> Sender:
-        config, tools = self._config, self._tools
-        section, publisher = config.station, config.publisher
-        info = Info(
-            schema="info/1",
-            site=section.site,
-            station=section.name,
-            boot_id=self._journal.boot_id,
-            ledger_id=self._journal.ledger_id,
-            version=version,
-            started_at=datetime.now(UTC),
-            assay=section.assay,
-            modality=section.modality,
-            method=section.method,
-            cell_model=tools.classify.id,
-            field_model=self._field_model,
-            rule=tools.rule.id,
-            camera=config.camera.kind,
-            um_per_px=config.scale.um_per_px,
-            um_per_px_source=config.scale.source,
-            config_sha256=_sha256(config.path),
-            capabilities=tuple(LEAVES.values()),
+    def _hear(self, received: Received) -> None:
+        """Put what a command orders between two fields; called by the send loop."""
+        order = self._desk.hear(received)
+        if order is not None and not self._readings.offer(order):
+            self._desk.refuse_busy(order)
+
+    def _say_plate(self) -> None:
+        plate, well = self._records.plate, self._records.aim.well
+        is_idle = plate is None and self._config.plate.wait and not self._capture.live
+        self._say(
+            mode="idle" if is_idle else "running",
+            plate=None if plate is None else plate.plate,
+            well=well,
+            field=None,
+            fields_planned=self._records.fields_planned(well),
         )
-        prefix = getattr(publisher.settings, "prefix", "nanotox/v1")
-        return Sender(
-            self._journal,
-            Topics(section.site, section.name, prefix),
-            info=info,
-            state=self._state,
-            make_publisher=lambda setup: open_publisher(publisher.kind, publisher.settings, setup),
-            client_id=f"nanotox-{section.name}",
-        )
+
+    def _note_fault(self, code: str, is_there: bool) -> None:
+        with self._mutex:
+            self._faults = [fault for fault in self._faults if fault != code] + [code] * is_there
+        self._say()
 
     def _say(self, **changes: object) -> None:
         """Publish a change of the state; the loops call it from their threads."""
         with self._mutex:
             before = self._state
-            counts = {"n_fields": self._records.n_fields, "n_dropped": self._frames.n_dropped}
-            self._state = replace(before, ts=before.ts, **counts, **changes)  # type: ignore[arg-type]  # named by the callers
+            now = {
+                "n_fields": self._records.n_fields,
+                "n_dropped": self._frames.n_dropped,
+                "fault": self._faults[-1] if self._faults else None,
+            }
+            self._state = replace(before, **now, **changes)  # type: ignore[arg-type]  # named by the callers
             if self._state == before:
                 return
             self._state = replace(self._state, ts=datetime.now(UTC))
             self._sender.say(self._state)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

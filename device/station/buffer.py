@@ -32,6 +32,11 @@ class Buffer(Generic[T]):
                 self.n_dropped += 1
             return self._add(item)
 
+    def offer(self, item: T) -> bool:
+        """Add `item` at once, even beyond `size`; False if it has ended or holds twice its size already."""
+        with self._change:
+            return len(self._items) < 2 * self._size and self._add(item)
+
     def get(self) -> T | None:
         """Return the oldest item when there is one, or None when the buffer has ended and is empty."""
         with self._change:

@@ -1,15 +1,21 @@
 """What a station measures with: models, rule and plate, opened and checked before the camera."""
 
+import hashlib
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+from device.analysis import plate_state
 from device.analysis.assess import AnalysisSettings, CellClassifier, FieldClassifier
 from device.analysis.grading import RULES, Rule, default_rule
+from device.analysis.plate_state import PlateState
 from device.baseline import qc_file, read_qc, with_baseline
 from device.cameras import camera_settings
 from device.classifier import open_cell_classifier, open_field_classifier
-from device.config import Config, read_config
+from device.config import Config, read_config, read_rule
 from device.errors import ConfigError, ModelError
+from device.journal import Journal
+from device.messages import LEAVES, Info
 from device.model_card import Bundle, fit_faults, settings_from_card
 from device.models import default_bundle, find_bundle
 from device.plates import Plate, read_plate
@@ -58,6 +64,57 @@ def open_instruments(config: Config) -> Instruments:
     return Instruments(settings, classify, classify_field, rule, plate)
 
 
+def open_plate(
+    config: Config, rule: Rule, plate: Plate | None, operator: str | None, *, live: bool
+) -> PlateState | None:
+    """Return the state of a plate without fields; without a plate a live camera rolls, any other has none."""
+    section = config.station
+    if plate is not None:
+        return plate_state.start(
+            plate.wells,
+            rule,
+            plate=plate.name,
+            assay=section.assay,
+            modality=section.modality,
+            method=section.method,
+            operator=operator,
+            live=live,
+        )
+    if not live:
+        return None
+    return plate_state.start_live(rule, assay=section.assay, modality=section.modality, method=section.method)
+
+
+def make_info(config: Config, tools: Instruments, journal: Journal, version: str) -> Info:
+    """Return the birth message of a station of `version`."""
+    section, second = config.station, tools.classify_field
+    return Info(
+        schema="info/1",
+        site=section.site,
+        station=section.name,
+        boot_id=journal.boot_id,
+        ledger_id=journal.ledger_id,
+        version=version,
+        started_at=datetime.now(UTC),
+        assay=section.assay,
+        modality=section.modality,
+        method=section.method,
+        cell_model=tools.classify.id,
+        field_model=second.id if second is not None else None,
+        rule=tools.rule.id,
+        camera=config.camera.kind,
+        um_per_px=config.scale.um_per_px,
+        um_per_px_source=config.scale.source,
+        config_sha256=sha256_of(config.path),
+        capabilities=tuple(LEAVES.values()),
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def _find(config: Config, name: str) -> Bundle:
     beside = config.path.parent / name
     return find_bundle(beside if beside.is_dir() else name, trusted=config.model.trusted)
@@ -72,11 +129,16 @@ def _fitting(config: Config, bundle: Bundle) -> Bundle:
 
 def check_files(config: Config) -> tuple[Rule, Plate | None]:
     """Return the rule and the plate that the configuration names; ConfigError with all faults of both."""
-    faults, plate = [], None
-    rule_id = config.rule.id
-    if rule_id is not None and rule_id not in RULES:
-        expected = ", ".join(RULES)
-        faults.append(f"rule.id is {rule_id!r}; expected one of {expected} ({config.path.name})")
+    faults, plate, section = [], None, config.rule
+    rule = default_rule(config.station.assay)
+    try:
+        if section.id is not None and section.id not in RULES:
+            expected = ", ".join(RULES)
+            faults.append(f"rule.id is {section.id!r}; expected one of {expected} ({config.path.name})")
+        elif (named := section.id or section.file) is not None:
+            rule = read_rule(named)
+    except ConfigError as error:
+        faults += error.faults
     if config.plate.file is not None:
         try:
             plate = read_plate(config.plate.file)
@@ -84,4 +146,4 @@ def check_files(config: Config) -> tuple[Rule, Plate | None]:
             faults += error.faults
     if faults:
         raise ConfigError(faults)
-    return RULES[rule_id] if rule_id is not None else default_rule(config.station.assay), plate
+    return rule, plate

@@ -8,11 +8,12 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 from device.journal import Journal, StorageFullError
 from device.messages import RETAINED, Info, State, Topics, canonical, payload
-from device.publishers import Connected, Event, Lost, Message, Publisher, Settled, Setup
+from device.publishers import Connected, Event, Lost, Message, Publisher, Received, Settled, Setup
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ _REFUSED_S = 30.0
 _FRUITLESS, _POISON = 3, 5
 """Connections that broke without one record taken: after so many records go one by one, and after so many
 more the one at the head is set aside, because it may be what the broker breaks at."""
+_REPLIES = 64
+"""Most replies that wait for a broker; the oldest are forgotten."""
 _FAREWELL_S = 2.0
 """Limit for the last words."""
 
@@ -36,7 +39,8 @@ class Sender:
     """The send loop: unsent rows of the journal are the outbox; `info` and `state` are said at birth.
 
     `make_publisher` opens the publisher with the set-up it gets; `client_id` is the identity towards the
-    broker.
+    broker. `hear` takes commands in; it is called in this loop's thread and must not wait. Without it none
+    are asked for.
     """
 
     def __init__(
@@ -48,13 +52,15 @@ class Sender:
         state: State,
         make_publisher: Callable[[Setup], Publisher],
         client_id: str,
+        hear: Callable[[Received], None] | None = None,
     ) -> None:
         self._journal, self._topics = journal, topics
         self._info, self._state = info, state
-        # Besides the publisher's events: a new state, the end of the drain, None for new rows of the journal.
-        self._events: queue.SimpleQueue[Event | State | float | None] = queue.SimpleQueue()
-        will = self._availability("offline")
-        self._publisher = make_publisher(Setup(client_id, will, self._events.put))
+        # Besides the publisher's events: a new state, a reply, the end of the drain, None for new rows.
+        self._events: queue.SimpleQueue[Event | State | Message | float | None] = queue.SimpleQueue()
+        self._hear = hear
+        will, asked = self._availability("offline"), () if hear is None else (topics.of("cmd/#"),)
+        self._publisher = make_publisher(Setup(client_id, will, self._events.put, asked))
         self._thread = threading.Thread(target=self._run, name="send", daemon=True)
         self.error: Exception | None = None
         """What ended the loop before its time, if anything did."""
@@ -62,6 +68,7 @@ class Sender:
         self._cursor = 0
         self._under_way: dict[object, int | None] = {}
         self._retained: dict[str, Message] = {}
+        self._replies: deque[Message] = deque(maxlen=_REPLIES)
         self._acknowledged: list[int] = []
         self._fault: str | None = None
         self._losses: set[str] = set()
@@ -82,6 +89,10 @@ class Sender:
     def say(self, state: State) -> None:
         """Publish what the station does now."""
         self._events.put(state)
+
+    def reply(self, message: Message) -> None:
+        """Publish the answer to a command; once, and if there is a broker within its life."""
+        self._events.put(message)
 
     def end(self, drain_s: float) -> int:
         """Drain for at most `drain_s` seconds, part from the broker; return how many rows are unsent."""
@@ -109,11 +120,18 @@ class Sender:
         except queue.Empty:
             pass
 
-    def _take(self, event: Event | State | float | None) -> None:
+    def _take(self, event: Event | State | Message | float | None) -> None:
         match event:
             case Connected():
                 log.info("broker connected, %d records to send", self._journal.count_unsent())
                 self._greet(event.window)
+                if event.refused is not None:
+                    log.warning("no commands: the broker refuses to hand them over (%s)", event.refused)
+            case Received():
+                if self._hear is not None:
+                    self._hear(event)
+            case Message():
+                self._replies.append(event)
             case Lost():
                 self._window = 0
                 self._look_for_poison()
@@ -143,8 +161,11 @@ class Sender:
         self._retained["availability"] = self._availability("online")
 
     def _settle(self, event: Settled) -> None:
+        is_reply = event.token not in self._under_way
         seq = self._under_way.pop(event.token, None)
-        if event.failure is not None:
+        if event.failure is not None and is_reply:
+            log.warning("the broker refuses a reply: %s; check its access list for reply/#", event.failure)
+        elif event.failure is not None:
             self._note_fault(
                 f"the broker refuses a message: {event.failure}; check its access list for this station"
             )
@@ -197,6 +218,8 @@ class Sender:
             leaf = next(iter(self._retained))
             if not self._hand_over(self._retained.pop(leaf), None):
                 return
+        while self._replies and self._window and self._publisher.send(self._replies[0]) is not None:
+            self._replies.popleft()
         room = self._window - len(self._under_way)
         if room > 0 and now >= self._refused_until:
             skip = {seq for seq in self._under_way.values() if seq is not None} | set(self._acknowledged)

@@ -1,10 +1,14 @@
-"""What several device tests need: readings without an image behind them."""
+"""What several device tests need: readings and plates without an image behind them."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from device.records import Frame, ModelId, Outcome, Quality, Reading, Reason, Scale, Tally
+from device.analysis.grading import EXTRACT
+from device.analysis.plate_state import add, finish, start
+from device.messages import payload
+from device.messages.recompute import with_decision
+from device.records import Frame, ModelId, Outcome, PlateWell, Quality, Reading, Reason, Scale, Tally
 
 START = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 MODEL = ModelId("phase-cell", "0" * 64, trusted=True)
@@ -79,3 +83,37 @@ def make_reading():
         return Reading(**values | other)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def judged_plate(make_reading):
+    """A function that gives payloads of a judged plate: its report, its verdicts and its readings.
+
+    One item at doses 1, 10 and 100 of three wells each, two controls, ten fields a well, one field blurred;
+    `shares` changes the share of dead cells of wells.
+    """
+
+    def judge(shares=None, *, sample="silver", operator="J. Doe", controls=True, name="p7"):
+        truth = {"A1": 0.03, "A2": 0.9, **{f"B{i}": 0.05 for i in (1, 2, 3)}}
+        truth |= {f"C{i}": 0.3 for i in (1, 2, 3)} | {f"D{i}": 0.8 for i in (1, 2, 3)} | (shares or {})
+        doses = {"B": 1.0, "C": 10.0, "D": 100.0}
+        wells = [PlateWell("A1", "medium", "blank", None, None, 1, fields=10)] * controls
+        wells += [PlateWell("A2", "ZDEC", "positive", None, None, 1, fields=10)] * controls
+        wells += [
+            PlateWell(f"{row}{i}", sample, "test", dose, "ug/mL", i, fields=10)
+            for row, dose in doses.items()
+            for i in (1, 2, 3)
+        ]
+        state = start(wells, EXTRACT, plate=name, assay="adherent", modality="phase", operator=operator)
+        readings = []
+        for number, (well, field) in enumerate((w.well, i) for w in wells for i in range(10)):
+            dead = round(60 * truth[well]) + field % 3
+            refused = (Reason.BLUR,) if (well, field) == ("B1", 4) else ()
+            place = {"well": well, "field": field, "plate": name, "sequence": number}
+            readings.append(make_reading(62 - dead, dead, refused_by=refused, **place))
+            state, _ = add(state, readings[-1])
+        verdicts, report = finish(state)
+        report = with_decision(verdicts, report)
+        return payload(report), [payload(v) for v in verdicts], [payload(r) for r in readings]
+
+    return judge

@@ -4,6 +4,7 @@ import pytest
 
 from device.cli import main
 from device.config import read_config
+from device.station.instruments import check_files, load_config
 
 SAMPLE = Path(__file__).parents[2] / "systemd" / "station.toml"
 
@@ -36,12 +37,31 @@ def test_every_fault_has_its_line(config, capsys):
 
 def test_rule_and_plate_are_checked_too(config, capsys):
     config.write_text(
-        config.read_text().replace('# file = "plate.csv"', 'file = "plate.csv"') + '[rule]\nid = "iso"\n'
+        config.read_text()
+        .replace('# file = "plate.csv"', 'file = "plate.csv"')
+        .replace("[rule]", '[rule]\nid = "iso"')
     )
     assert main(["config", "check", "--config", str(config)]) == 2
     said = capsys.readouterr().err
     assert "rule.id is 'iso'; expected one of iso10993-5-extract/1" in said
     assert "plate.csv" in said
+
+
+def test_a_rule_of_the_lab_is_a_file_and_excludes_a_named_one(config, capsys):
+    own = config.parent / "own.toml"
+    text = config.read_text()
+    config.write_text(text.replace("[rule]", '[rule]\nfile = "own.toml"'))
+    own.write_text('id = "our-lab/1"\nbased_on = "iso10993-5-extract/1"\nfields_min = 0.5\n')
+    assert main(["config", "check", "--config", str(config)]) == 2
+    assert "rule.fields_min is 0.5; expected " in capsys.readouterr().err
+    own.write_text('id = "our-lab/1"\nbased_on = "iso10993-5-extract/1"\nfields_min = 4\n')
+    assert main(["config", "check", "--config", str(config)]) == 0
+    rule, _ = check_files(load_config(config))
+    assert (rule.id, rule.fields_min) == ("our-lab/1", 4)
+    both = '[rule]\nfile = "own.toml"\nid = "iso10993-5-extract/1"'
+    config.write_text(text.replace("[rule]", both))
+    assert main(["config", "check", "--config", str(config)]) == 2
+    assert "rule: id and file exclude each other" in capsys.readouterr().err
 
 
 def test_what_is_shown_is_complete_and_can_be_read_again(config, capsys, tmp_path):

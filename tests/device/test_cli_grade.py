@@ -1,6 +1,8 @@
 """Claims about `nanotox grade`: what it prints, where, and how it exits."""
 
+import csv
 import json
+import re
 from types import SimpleNamespace
 
 import cv2
@@ -68,8 +70,11 @@ def test_wells_controls_and_samples_are_told_in_a_table(plate, reader, capsys):
     assert rows["C1"].split()[3:5] == ["100", "%"]
     assert "10/10" in rows["A1"]
     assert "controls valid; rule iso10993-5-extract/1" in out
-    assert "sample low 1 % (test, 3 wells): non_toxic" in out
-    assert "sample high 100 % (test, 3 wells): toxic" in out
+    assert "sample low 1 % (test, 3 wells): non_toxic, grade 1 (slight)" in out
+    assert "sample high 100 % (test, 3 wells): toxic, grade 4 (severe)" in out
+    assert "doses of low: no dose is surely above the limit; highest dose that passes: 1 %" in out
+    assert "doses of high: first dose above the limit: 100 %; no dose below it passes" in out
+    assert re.search(r"^decision [0-9a-f]{64}$", out, re.MULTILINE)
     assert "sample medium (blank, 1 well): non_toxic" in out
     assert "for research use only" in out
     assert err == ""
@@ -133,6 +138,34 @@ def test_the_rule_may_be_named_and_an_unknown_one_lists_the_known(plate, reader,
     assert message in capsys.readouterr().err
 
 
+def test_a_rule_of_the_labs_own_stands_in_every_verdict(plate, reader, capsys):
+    (plate / "strict.toml").write_text(
+        'id = "our-lab/1"\nbased_on = "iso10993-5-extract/1"\ngrade_limit = 1\n'
+    )
+    assert grade(plate, "--rule", str(plate / "strict.toml"), "--operator", "J. Doe", "--json") == 0
+    *verdicts, report = map(json.loads, capsys.readouterr().out.splitlines())
+    assert {verdict["rule"] for verdict in verdicts} == {"our-lab/1"}
+    assert json.loads(report["rule_text"])["grade_limit"] == 1
+    assert report["operator"] == "J. Doe"
+
+
+def test_reason_codes_are_explained_below_the_table(plate, reader, capsys):
+    reader.update({("A2", i): {"refused_by": (Reason.BLUR,)} for i in range(10)})
+    assert grade(plate) == 3
+    assert (
+        "\nPOS_CONTROL_FAILED: the positive control is missing, unreadable, or shows"
+        in capsys.readouterr().out
+    )
+
+
+def test_the_table_for_a_lims_has_a_row_a_well(plate, reader):
+    assert grade(plate, "--csv", str(plate / "wells.csv")) == 0
+    with (plate / "wells.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["well"] for row in rows] == list(WELLS)
+    assert {row["form"] for row in rows} == {"verdicts-csv/1"}
+
+
 def test_a_plate_with_faults_is_a_usage_error_that_lists_them(plate, reader, capsys):
     (plate / "plate.csv").write_text("file,well,sample,role\nA1/*.png,A1,x,tset\nnone.png,,x,test\n")
     assert grade(plate) == 2
@@ -160,9 +193,12 @@ def test_real_files_go_the_way_of_every_frame_and_the_papers_method_decides_noth
         cv2.imwrite(str(tmp_path / f"{i}.png"), image)
     (tmp_path / "plate.csv").write_text("file,well,sample,role\n*.png,A1,x,test\n")
     options = ("--method", "paper", "--assay", "suspension", "--modality", "brightfield", "--json")
-    assert grade(tmp_path, *options) in (0, 3)
+    assert grade(tmp_path, *options, "--report", str(tmp_path / "plate.html")) in (0, 3)
     verdict, report = map(json.loads, capsys.readouterr().out.splitlines())
     assert verdict["outcome"] in ("inconclusive", "invalid")
     assert verdict["n_fields"] + verdict["n_fields_refused"] == 5
     assert verdict["um_per_px_source"] in ("measured", None)
     assert report["samples"][0]["outcome"] in ("inconclusive", "invalid")
+    page = (tmp_path / "plate.html").read_text("utf-8")
+    assert page.count("data:image/jpeg;base64,") == (verdict["n_fields"] > 0)
+    assert verdict["outcome"] in page

@@ -22,7 +22,7 @@ um_per_px = 0.65
 [camera]
 kind = "toy"
 """
-SECTIONS = "station, scale, camera, model, publisher, journal, plate, rule"
+SECTIONS = "station, scale, camera, model, publisher, journal, plate, rule, frames, commands"
 OPTIONS = "exposure_ms, gain, mode, path, loop, levels"
 
 

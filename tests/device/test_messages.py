@@ -24,6 +24,7 @@ from device.messages import (
     seal,
     seal_record,
 )
+from device.messages.commands import COMMANDS
 from device.messages.schema import asyncapi, field_docs, json_schema
 from device.records import (
     Cell,
@@ -197,7 +198,11 @@ def test_every_leaf_has_a_form():
 
 def test_asyncapi_holds_every_channel_and_its_references_lead_somewhere():
     document = asyncapi("0.1.0")
-    assert set(document["channels"]) == {*LEAVES, "availability"}
+    asked = {f"cmd_{name}" for name in COMMANDS}
+    assert set(document["channels"]) == {*LEAVES, "availability", "reply", *asked}
+    assert document["channels"]["cmd_plate_start"]["address"] == "nanotox/v1/{site}/{station}/cmd/plate_start"
+    actions = {name: operation["action"] for name, operation in document["operations"].items()}
+    assert {name for name, action in actions.items() if action == "receive"} == asked
     assert document["channels"]["verdict"]["address"] == "nanotox/v1/{site}/{station}/verdict"
     assert document["operations"]["verdict"]["bindings"]["mqtt"] == {
         "qos": 1,

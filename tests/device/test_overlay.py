@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from device.analysis.assess import AnalysisSettings, assess
-from device.analysis.overlay import draw_overlay, stage_picture
+from device.analysis.overlay import draw_overlay, overlay_jpeg, stage_picture
 from device.records import Cell, CellClass, Frame, Outcome, Reason, Scale, Tally
 
 
@@ -98,6 +98,20 @@ def test_a_one_pixel_frame_has_an_overlay(reading):
 def test_the_image_is_not_drawn_upon(image, reading):
     draw_overlay(image, reading)
     assert (image == 100).all()
+
+
+@pytest.mark.parametrize("shrink", [1, 4])
+def test_a_picture_for_a_report_is_small_whatever_the_field_is(reading, shrink):
+    noise = np.random.default_rng(1).integers(0, 256, (1200 // shrink, 1600 // shrink)).astype(np.uint8)
+    large = replace(reading, height_px=1200, width_px=1600, zoom=4.0)
+    encoded = overlay_jpeg(noise, large)
+    assert len(encoded) <= 60_000
+    assert cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR).shape == (480, 640, 3)
+
+
+def test_a_small_field_is_not_enlarged_for_a_report(image, reading):
+    encoded = np.frombuffer(overlay_jpeg(image, reading), np.uint8)
+    assert cv2.imdecode(encoded, cv2.IMREAD_COLOR).shape == (300, 400, 3)
 
 
 def test_stages_become_pictures():

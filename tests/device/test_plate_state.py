@@ -253,8 +253,9 @@ def test_a_sample_carries_the_numbers_of_its_wells_together(play):
     assert sample.growth_inhibition == pytest.approx(1 - (58 + 58 + 46) / (3 * 58), abs=2e-3)
     assert sample.growth_inhibition_bounds.low <= sample.growth_inhibition
     assert (sample.grade, sample.reactivity) == (2, "mild")
-    blank = next(s for s in play(SEEN)[1].samples if s.sample == "medium")
-    assert blank.bounds is None  # one well alone has no spread
+    two = play(SEEN, wells=CONTROLS + TESTS[:2])[1].samples[-1]
+    assert (two.sample, two.bounds, two.growth_inhibition_bounds) == ("gelatin", None, None)
+    assert two.affected_corrected is not None
 
 
 def test_the_first_toxic_dose_is_named(play):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import device.station as station_module
+import device.station.store as store_module
 from device.analysis.assess import AnalysisSettings
 from device.analysis.grading import RULES, default_rule
 from device.cameras import LostFrame
@@ -20,7 +21,7 @@ from device.publishers import Lost
 from device.records import Frame, ModelId, Outcome, PlateReport, Quality, Reading, Reason, Tally, Verdict
 from device.station import Instruments, Station, load_config
 from device.station.buffer import Buffer
-from device.station.capture import Capture
+from device.station.capture import Aim, Capture
 from device.station.sender import Sender
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -316,7 +317,7 @@ def test_a_defect_in_a_loop_ends_the_station_with_all_stored(lab, monkeypatch, c
             raise RuntimeError("a defect in the verdicts")
         return state, None
 
-    monkeypatch.setattr(station_module.plate_state, "add", fail)
+    monkeypatch.setattr(store_module.plate_state, "add", fail)
     for well in "npt":
         lab.draw(*[2] * 6, well=well)
     with pytest.raises(StationError, match="had to end, see the log; all that it stored is kept"):
@@ -329,14 +330,14 @@ def test_the_first_reading_is_stored_before_its_verdict_is_thought_of(lab, monke
     for well in "npt":
         lab.draw(*[2] * 6, well=well)
     heads = []
-    add = station_module.plate_state.add
+    add = store_module.plate_state.add
     made = lab.station(CONFIG.replace('path = "images"', 'path = "."'), plate=PLATE)
 
     def note(state, reading):
         heads.append(made._journal.head.seq)
         return add(state, reading)
 
-    monkeypatch.setattr(station_module.plate_state, "add", note)
+    monkeypatch.setattr(store_module.plate_state, "add", note)
     made.run(threading.Event())
     assert heads[:3] == [1, 2, 4]
 
@@ -431,11 +432,11 @@ def test_a_lost_live_camera_is_opened_again_and_tells_its_loss_once(monkeypatch,
         return camera
 
     frames, losses = Buffer(100), []
-    capture = Capture("cam", open_next, frames, losses.append)
+    capture = Capture("cam", open_next, frames, losses.append, lambda: Aim(0))
     capture.run()
     got = []
-    while (frame := frames.get()) is not None:
-        got.append(frame.reason if isinstance(frame, LostFrame) else "frame")
+    while (shot := frames.get()) is not None:
+        got.append(shot.frame.reason if isinstance(shot.frame, LostFrame) else "frame")
     lost = Reason.CAMERA_LOST
     assert got == ["frame", "frame", lost, "frame", lost, "frame", lost]
     assert losses == [True, False, True, False, True]

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import sqlite3
@@ -14,11 +15,13 @@ import numpy as np
 import pytest
 
 from device import models
+from device.analysis.assess import assess
 from device.cli import main
 from device.journal import Journal
-from device.messages import State, Topics
-from device.publishers import Connected, Lost, Message, Settled, Setup, mqtt, open_publisher
-from device.records import Outcome, PlateReport, SampleVerdict
+from device.messages import State, Topics, payload
+from device.publishers import Connected, Lost, Message, Received, Settled, Setup, mqtt, open_publisher
+from device.records import Frame, Outcome, PlateReport, SampleVerdict, Scale
+from device.station import load_config, open_instruments
 from device.station.sender import Sender
 
 pytestmark = pytest.mark.system
@@ -278,7 +281,128 @@ def test_the_first_reading_is_there_in_a_second_and_a_half(bench):
     assert min(walls) <= 1.5 or min(cpus) <= 1.5, (walls, cpus)
 
 
+# Plates by commands
+
+PLATE = (
+    "well,sample,role,dose,dose_unit,dead_fraction,fields\n"
+    "A1,medium,negative,,,0.03,2\nA2,zinc,positive,,,0.9,2\nB1,silver,test,10,ug/mL,0.1,2\n"
+)
+
+
+def plate(bench, *arguments):
+    return main(["plate", *arguments, "--config", str(bench.folder / "station.toml")])
+
+
+def test_a_plate_is_started_watched_and_ends_by_itself_and_its_frames_are_kept(
+    bench, broker, subscribe, capsys
+):
+    subscriber = subscribe(broker)
+    (bench.folder / "p7.csv").write_text(PLATE)
+    keep = "[plate]\nwait = true\n[frames]\nkeep = true\n"
+    bench.configure(broker.port, camera='kind = "phantom"', more=keep)
+    bench.start()
+    assert subscriber.wait_for(lambda s: s.payloads("state"))
+    assert subscriber.payloads("state")[-1]["mode"] == "idle"
+    assert plate(bench, "status") == 0
+    assert capsys.readouterr().out == "no plate runs; start one with nanotox plate start\n"
+    assert plate(bench, "start", "--plate", str(bench.folder / "p7.csv"), "--operator", "Ada") == 0
+    assert "plate p7 runs: 3 wells" in capsys.readouterr().out
+    capsys.readouterr()
+    assert plate(bench, "status", "--watch") == 0
+    told = capsys.readouterr().out.splitlines()
+    # on a slow machine it may end before it is looked at
+    assert told[0] == "plate p7 by Ada" or told[0].startswith("no plate runs")
+    assert "\x1b" not in "".join(told)
+    assert subscriber.wait_for(lambda s: s.payloads("plate"))
+    report = subscriber.payloads("plate")[0]
+    assert (report["plate"], report["operator"], report["n_wells"]) == ("p7", "Ada", 3)
+    final = [v["well"] for v in subscriber.payloads("verdict") if v["stage"] == "final"]
+    assert final == ["A1", "A2", "B1"]
+    readings = subscriber.payloads("reading")
+    assert [(r["plate"], r["well"], r["field"]) for r in readings] == [
+        ("p7", well, i) for well in ("A1", "A2", "B1") for i in range(2)
+    ]
+    code, said = bench.end(number=signal.SIGTERM)
+    assert code == 0, said
+    config = load_config(bench.folder / "station.toml")
+    tools = open_instruments(config)
+    journal, known = bench.journal(), Scale(0.65, "measured")
+    for reading in (journal.full(r["seq"]) for r in readings):
+        file = bench.folder / "frames" / reading["taken_at"][:10] / f"{reading['frame_sha256']}.png"
+        image = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        again = payload(assess(Frame(image, NOW, "kept", 0, known), tools.classify, tools.settings))
+        same = {"n_live", "n_dead", "n_other", "affected", "tally", "quality", "cells", "outcome"}
+        assert {key: again[key] for key in same} == {key: reading[key] for key in same}
+    journal.close()
+
+
+def test_a_live_plate_outlives_a_killed_station(bench, broker, subscribe, capsys):
+    subscriber = subscribe(broker)
+    (bench.folder / "p7.csv").write_text(PLATE.replace(",2\n", ",1000\n"))
+    bench.configure(broker.port, camera='kind = "phantom"\nlive = true\nperiod_s = 0.02')
+
+    def n_of_well(s):
+        return sum(reading["well"] == "A1" for reading in s.payloads("reading"))
+
+    bench.start()
+    assert subscriber.wait_for(lambda s: s.payloads("reading"))
+    assert plate(bench, "start", "--plate", str(bench.folder / "p7.csv"), "--operator", "Ada") == 0
+    assert plate(bench, "well", "A1") == 0
+    assert subscriber.wait_for(lambda s: n_of_well(s) >= 4)
+    bench.kill()
+    bench.start()
+    assert subscriber.wait_for(lambda s: s.words()[-1:] == ["online"] and s.payloads("state")[-1]["plate"])
+    assert plate(bench, "well", "A1") == 0
+    before = n_of_well(subscriber)
+    assert subscriber.wait_for(lambda s: n_of_well(s) >= before + 3)
+    capsys.readouterr()
+    assert plate(bench, "status", "--json") == 0
+    status = json.loads(capsys.readouterr().out)
+    assert (status["plate"], status["operator"], status["well"]) == ("p7", "Ada", "A1")
+    assert plate(bench, "finish") == 1
+    assert "fields are missing in A1, A2, B1" in capsys.readouterr().err
+    assert plate(bench, "finish", "--force") == 0
+    assert subscriber.wait_for(lambda s: s.payloads("plate"))
+    code, said = bench.end(number=signal.SIGTERM)
+    assert code == 0, said
+    stored = {r["seq"]: r for r in subscriber.payloads("reading") if r["well"] == "A1"}.values()
+    final = next(v for v in subscriber.payloads("verdict") if v["stage"] == "final" and v["well"] == "A1")
+    accepted = [reading["field"] for reading in stored if reading["quality"]["passed"]]
+    assert len({reading["boot_id"] for reading in stored}) == 2
+    assert [count["field"] for count in final["fields"]] == accepted == list(range(len(accepted)))
+
+
+def test_nobody_at_the_other_end_is_told_in_one_line(bench, make_broker, capsys, monkeypatch):
+    bench.configure(9)
+    assert plate(bench, "status") == 1
+    assert "no broker at 127.0.0.1:9 ([Errno 111] Connection refused)" in capsys.readouterr().err
+    broker = make_broker()
+    bench.configure(broker.port)
+    monkeypatch.setattr("device.cli.plate._ANSWER_S", 0.5)
+    assert plate(bench, "status") == 1
+    assert "station lab/bench-1 does not answer within 0.5 s; expected it to run" in capsys.readouterr().err
+
+
 # The publisher against a real broker
+
+
+def test_a_visitor_hears_what_it_asks_for_but_nothing_that_was_kept(broker):
+    heard, other = Heard(), Heard()
+    sender = connect(broker.port, other)
+    other.wait(Connected)
+    sender.send(Message("nanotox/v1/lab/b/cmd/ping", b"kept", retain=True))
+    other.wait(Settled)
+    settings = mqtt.Settings(host="127.0.0.1", port=broker.port, session_expiry_s=0)
+    visitor = open_publisher("mqtt", settings, Setup("nanotox-v", None, heard, ("nanotox/v1/lab/b/cmd/#",)))
+    visitor.start()
+    assert heard.wait(Connected).refused is None
+    asked = Message("nanotox/v1/lab/b/cmd/ping", b"{}", response_topic="a/b", correlation=b"7", expiry_s=30)
+    sender.send(asked)
+    assert heard.wait(Received) == Received("nanotox/v1/lab/b/cmd/ping", b"{}", "a/b", b"7", retained=False)
+    sender.send(Message("nanotox/v1/lab/b/cmd/ping", b"1", retain=True))
+    assert heard.wait(Received, n=2).retained
+    for publisher in (sender, visitor):
+        publisher.close()
 
 
 class Heard:

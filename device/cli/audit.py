@@ -1,0 +1,201 @@
+"""`nanotox audit`: whether what stands in a journal or report follows from what it stands on."""
+
+import argparse
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from device.cli.kept import KeptFrames, add_frames_options
+from device.cli.options import Commands
+from device.cli.report import SOURCE
+
+if TYPE_CHECKING:
+    from device.journal.read import PlateRun
+    from device.records import PlateReport, Reading, Verdict
+
+_SHOWN = 5  # differences of one record that are printed one by one
+_LONGEST = 80  # characters of a value that are printed
+_INCOMPLETE = "cannot be recomputed from the message alone, which leaves lists out; take the journal"
+
+
+def add_parser(commands: Commands) -> None:
+    """Add `nanotox audit` to the commands."""
+    audit = commands.add_parser(
+        "audit",
+        help="judge again what was published, and compare",
+        epilog="Example: nanotox audit reproduce plate.html",
+    )
+    kinds = audit.add_subparsers(metavar="WHAT", required=True)
+    parser = kinds.add_parser(
+        "reproduce",
+        help="recompute verdicts, and readings from kept frames",
+        description="Judge each verdict again from its own numbers and each plate from its wells. With "
+        "--frames also read every kept frame again with the model and configuration of the station. Prints "
+        "a line for each difference; exits with 0 only if everything is equal.",
+        epilog="Example: nanotox audit reproduce journal.db --frames frames/ --config station.toml",
+    )
+    parser.add_argument("source", type=Path, metavar="SOURCE", help=SOURCE)
+    add_frames_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Reproduce, print differences and how many records are equal; return 0 only if all of them are."""
+    from device.cli import DONE, FAILED
+    from device.journal.read import plate_runs, read_records
+
+    audit = _Audit(None if args.frames is None else KeptFrames(args))
+    for plate in plate_runs(audit.check(read_records(args.source))):
+        audit.judge_plate(plate)
+    kinds = [kind for kind in ("reading", "verdict", "plate") if audit.n_seen[kind]]
+    said = ", ".join(f"{audit.n_equal[kind]} of {audit.n_seen[kind]} {kind}s" for kind in kinds)
+    print(f"{said or 'no records'} equal")
+    if audit.n_untouched:
+        print(f"{audit.n_untouched} readings were not read again; give --frames to do so")
+    return DONE if kinds and audit.n_equal == audit.n_seen else FAILED
+
+
+class _Audit:
+    """Counts of what was judged again, and the last accepted field, to know a repeated one."""
+
+    def __init__(self, kept: KeptFrames | None) -> None:
+        self._kept = kept
+        self._before: Reading | None = None
+        self._boot_id: str | None = None
+        self._models: set[str] = set()
+        self.n_seen: Counter[str] = Counter()
+        self.n_equal: Counter[str] = Counter()
+        self.n_untouched = 0
+        """Readings that nobody asked to read again."""
+
+    def check(self, records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Yield the records, readings replaced by what their kept frames give now."""
+        for values in records:
+            if values["schema"].startswith("verdict/"):
+                self._judge_well(values)
+            if values["schema"].startswith("reading/"):
+                if self._kept is not None:
+                    yield self._read(values, self._kept)
+                    continue
+                self.n_untouched += 1
+            yield values
+
+    def judge_plate(self, run: "PlateRun") -> None:
+        """Judge a plate again from the evidence in its verdicts, and from its readings where they are."""
+        from device.journal.read import is_complete
+        from device.messages import payload
+        from device.messages.recompute import with_decision
+
+        found: list[str] = []
+        if not run.verdicts or not all(map(is_complete, (*run.verdicts, run.plate))):
+            found.append(_INCOMPLETE)
+        else:
+            try:
+                for verdicts, report in _conclusions(run):
+                    found += _differences(run.plate, payload(with_decision(verdicts, report)))
+                    for values, verdict in zip(run.verdicts, verdicts, strict=True):
+                        lines = _differences(values, payload(verdict))
+                        found += [f"well {verdict.well}: {line}" for line in lines]
+            except (ValueError, KeyError) as error:
+                found.append(f"cannot be judged again: {error}")
+        self._note("plate", run.plate, f"plate {run.plate['plate']}", list(dict.fromkeys(found)))
+
+    def _judge_well(self, values: dict[str, Any]) -> None:
+        from device.journal.read import is_complete
+        from device.messages import payload
+        from device.messages.recompute import recompute
+
+        try:
+            found = _differences(values, payload(recompute(values))) if is_complete(values) else [_INCOMPLETE]
+        except (ValueError, KeyError) as error:
+            found = [f"cannot be recomputed: {error}"]
+        self._note("verdict", values, f"{values['stage']} verdict of well {values['well']}", found)
+
+    def _read(self, values: dict[str, Any], kept: KeptFrames) -> dict[str, Any]:
+        """Return what the kept frame of a reading gives now; the reading itself where there is none."""
+        from device.analysis.repeats import refuse_repeat
+        from device.errors import ImageError
+        from device.messages import payload
+
+        self._compare_models(values["cell_model"], kept)
+        if values.get("boot_id") != self._boot_id:
+            self._before, self._boot_id = None, values.get("boot_id")
+        name = f"reading of {values['source']}"
+        try:
+            reading = kept.read(values)[1]
+        except ImageError as error:
+            # an image that never came cannot make anything look better than it is
+            is_lost = values["frame_sha256"] is None and values["outcome"] == "invalid"
+            self._note("reading", values, name, [] if is_lost else [str(error)])
+            return values
+        reading = refuse_repeat(reading, self._before, live=kept.live)
+        self._before = reading if reading.quality.passed else self._before
+        again = payload(reading)
+        self._note("reading", values, name, _differences(values, again))
+        return values | again
+
+    def _compare_models(self, said: dict[str, Any] | None, kept: KeptFrames) -> None:
+        here = kept.cell_model
+        if said is not None and said["sha256"] != here.sha256 and said["sha256"] not in self._models:
+            self._models.add(said["sha256"])
+            print(
+                f"readings were made with {said['name']}, SHA-256 {said['sha256']}; here is {here.name}, "
+                f"SHA-256 {here.sha256}: expected the same model file"
+            )
+
+    def _note(self, kind: str, values: dict[str, Any], name: str, found: list[str]) -> None:
+        self.n_seen[kind] += 1
+        self.n_equal[kind] += not found
+        place = "" if values.get("seq") is None else f", seq {values['seq']}"
+        if len(found) > _SHOWN:
+            found = [*found[:_SHOWN], f"and {len(found) - _SHOWN} more differences"]
+        for line in found:
+            print(f"{name}{place}: {line}")
+
+
+def _conclusions(run: "PlateRun") -> "Iterator[tuple[tuple[Verdict, ...], PlateReport]]":
+    """Yield what a plate comes to from the evidence in its verdicts, and from its readings if all are there.
+
+    ValueError or KeyError if a record does not hold what it must.
+    """
+    from device.analysis import plate_state
+    from device.messages.recompute import evidence_of, parse, rule_of
+    from device.records import Reading
+
+    first, wells = run.verdicts[0], [evidence_of(verdict) for verdict in run.verdicts]
+    state = plate_state.start(
+        [well.plan for well in wells],
+        rule_of(run.plate),
+        plate=run.plate["plate"],
+        assay=first["assay"],
+        modality=first["modality"],
+        method=first["method"],
+        operator=run.plate["operator"],
+        live=not first["scale_may_be_assumed"],
+    )
+    yield plate_state.conclude(state, wells)
+    if len(run.readings) == sum(v["n_fields"] + v["n_fields_refused"] for v in run.verdicts):
+        for values in run.readings:
+            state, _ = plate_state.add(state, parse(Reading, {**values, "cells": []}))
+        yield plate_state.finish(state)
+
+
+def _differences(stands: Mapping[str, Any], came: Mapping[str, Any], path: str = "") -> list[str]:
+    """Return a line for each value of the record `came` that stands otherwise in a payload."""
+    lines = []
+    for key, value in came.items():
+        here, there = f"{path}{key}", stands.get(key)
+        if isinstance(value, dict) and isinstance(there, dict):
+            lines += _differences(there, value, f"{here}.")
+        elif isinstance(value, list) and isinstance(there, list) and len(value) == len(there):
+            old, new = ({str(i): item for i, item in enumerate(items)} for items in (there, value))
+            lines += _differences(old, new, f"{here}.")
+        elif value != there or isinstance(value, bool) != isinstance(there, bool):
+            lines.append(f"{here} is {_short(there)} and comes out as {_short(value)}")
+    return lines
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -1,0 +1,92 @@
+"""Frames that a station kept, read again as it read them: for `report` and `audit`."""
+
+import argparse
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from device.cli.options import add_config_option
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from device.records import Reading
+
+
+def add_frames_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--frames` and `--config`, which say where kept frames are and what reads them."""
+    parser.add_argument(
+        "--frames", type=Path, metavar="DIR", help="folder where the station of --config kept its frames"
+    )
+    add_config_option(parser)
+
+
+class KeptFrames:
+    """The frames that the station of `--config` kept below `--frames`, and what reads them again.
+
+    Raises
+    ------
+    ConfigError
+        If the folder is missing or the configuration has faults.
+    ModelError
+        If a model of the station cannot be used.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        from device.errors import ConfigError
+        from device.station import load_config, open_instruments
+
+        self._folder: Path = args.frames
+        if not self._folder.is_dir():
+            raise ConfigError(
+                f"{self._folder} is no folder; expected the one where the station kept its frames"
+            )
+        config = load_config(args.config)
+        self._tools = open_instruments(config)
+        self.cell_model = self._tools.classify.id
+        self.live = config.camera.kind not in {"folder", "phantom"}
+        """Whether fields came by themselves, so that one without a well may be a repeated one."""
+
+    def read(self, values: Mapping[str, Any]) -> "tuple[NDArray[np.uint8], Reading]":
+        """Return the kept frame of a reading's payload, and what it gives now.
+
+        ImageError if none was kept, it is not there, or its bytes have another SHA-256 than the reading says.
+        """
+        from device.analysis.assess import assess
+        from device.records import Frame, Scale
+
+        image = self._find(values)
+        quality, size = values["quality"], (values["height_px"], values["width_px"])
+        known = quality["um_per_px"] is not None
+        frame = Frame(
+            image,
+            datetime.fromisoformat(values["taken_at"]),
+            values["source"],
+            values["sequence"],
+            Scale(quality["um_per_px"], quality["um_per_px_source"]) if known else None,
+            values["well"],
+            values["field"],
+            values["simulated"],
+            None if image.shape == size else size,
+        )
+        tools = self._tools
+        reading = assess(frame, tools.classify, tools.settings, classify_field=tools.classify_field)
+        return image, replace(reading, plate=values["plate"], frame_sha256=values["frame_sha256"])
+
+    def _find(self, values: Mapping[str, Any]) -> "NDArray[np.uint8]":
+        from device.errors import ImageError
+        from device.images import read_gray
+
+        sha256 = values["frame_sha256"]
+        if sha256 is None:
+            raise ImageError("no frame was kept; expected keep = true in [frames] of station.toml")
+        path = self._folder / str(values["taken_at"])[:10] / f"{sha256}.png"
+        image = read_gray(path)
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != sha256:
+            raise ImageError(f"{path} is altered: its SHA-256 is {found}; expected that of its name")
+        return image

@@ -1,0 +1,202 @@
+"""Whatever stands on `cmd/`, it is carried out once, or refused with what was found and expected."""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from device.messages import MAX_MESSAGE_BYTES, Topics
+from device.messages.commands import COMMANDS
+from device.messages.schema import asyncapi
+from device.publishers import Received
+from device.station.commands import REMEMBERED, Desk
+
+NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+TOPICS = Topics("lab", "bench-1")
+MESSAGES = asyncapi("0.1.0")["components"]["messages"]
+
+
+class Answers(list):
+    """A desk without a station behind it, and what it answers."""
+
+    def __init__(self, known=()):
+        super().__init__()
+        nothing = dict.fromkeys(("open_camera", "note_plate", "finish"))
+        self.desk = Desk(None, None, TOPICS, known=known, answer=self.append, clock=lambda: NOW, **nothing)
+
+    def hear(self, payload, *, name="ping", **options):
+        text = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        return self.desk.hear(Received(TOPICS.of(f"cmd/{name}"), text, **options))
+
+    def error(self):
+        reply = json.loads(self[-1].payload)
+        jsonschema.validate(reply, _whole("reply"))
+        assert reply["ok"] is False
+        return reply["error"]
+
+
+def _whole(leaf):
+    """The schema of a message with its references counted from itself."""
+    schema = MESSAGES[leaf]["payload"]
+    return json.loads(json.dumps(schema).replace(f"#/components/messages/{leaf}/payload/", "#/"))
+
+
+def command(**changes):
+    made = {"transaction": "t1", "issued_at": "2026-03-04T05:06:00Z", "operator": "Ada", "args": {}}
+    return {key: value for key, value in (made | changes).items() if value is not ...}
+
+
+@pytest.fixture
+def answers():
+    return Answers()
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("ping", {}),
+        ("plate_start", {"plate": "p 7", "csv": "well"}),
+        ("plate_well", {"well": "B03"}),
+        ("plate_well", {"well": None}),
+        ("plate_status", {}),
+        ("plate_finish", {}),
+        ("plate_finish", {"force": True}),
+    ],
+)
+def test_what_obeys_the_schema_is_an_order(answers, name, args):
+    sent = command(args=args, reason="a new lot")
+    jsonschema.validate(sent, _whole(f"cmd_{name}"))
+    order = answers.hear(sent, name=name)
+    assert (order.name, order.command.operator, order.command.reason) == (name, "Ada", "a new lot")
+    assert {key: getattr(order.args, key) for key in args} == args
+    assert not answers
+
+
+def test_arguments_and_reason_may_be_left_out(answers):
+    assert answers.hear(command(args=...)).command.reason is None
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "code", "field", "expected"),
+    [
+        ("boot", {}, "UNKNOWN_COMMAND", None, "command 'boot' is unknown; expected one of ping, plate_start"),
+        ("ping", {"transaction": ...}, "MALFORMED", "transaction", "transaction is missing; expected text"),
+        ("ping", {"transaction": "a/b"}, "MALFORMED", "transaction", "transaction is 'a/b'; expected text"),
+        ("ping", {"operator": " "}, "MALFORMED", "operator", "operator is ' '"),
+        ("ping", {"operator": "a\nb"}, "MALFORMED", "operator", "operator is 'a\\nb'"),
+        ("ping", {"issued_at": "soon"}, "MALFORMED", "issued_at", "expected a time with zone"),
+        ("ping", {"issued_at": "2026-03-04T05:06:00"}, "MALFORMED", "issued_at", "expected a time with zone"),
+        ("ping", {"args": []}, "MALFORMED", "args", "args is []; expected an object"),
+        ("ping", {"args": {"x": 1}}, "MALFORMED", "args.x", "args.x is unknown; expected no options"),
+        ("ping", {"colour": 1}, "MALFORMED", "colour", "colour is unknown; expected transaction, issued_at"),
+        ("plate_start", {}, "MALFORMED", "args.plate", "args.csv is missing; expected text"),
+        ("plate_well", {}, "MALFORMED", "args.well", "args.well is missing"),
+        ("plate_well", {"args": {"well": 3}}, "MALFORMED", "args.well", "args.well is 3; expected text"),
+        ("plate_finish", {"args": {"force": 1}}, "MALFORMED", "args.force", "expected true or false"),
+        ("ping", {"issued_at": "2026-03-04T05:05:36Z"}, "EXPIRED", "issued_at", "expected at most 30 s"),
+        ("ping", {"issued_at": "2026-03-04T05:06:38Z"}, "EXPIRED", "issued_at", "check both clocks"),
+    ],
+)  # fmt: skip
+def test_what_does_not_is_refused_with_found_and_expected(answers, name, change, code, field, expected):
+    assert answers.hear(command(**change), name=name) is None
+    error = answers.error() if answers else {}
+    if change.get("transaction", "t1") != "t1":
+        assert not answers, "nobody says where the answer goes"
+        answers.hear(command(**change), name=name, response_topic=TOPICS.of("reply/me"))
+        error = answers.error()
+    assert (error["code"], error["field"]) == (code, field)
+    assert expected in error["message"]
+
+
+@pytest.mark.parametrize("seconds", [-30, 30])
+def test_thirty_seconds_are_not_too_long(answers, seconds):
+    assert answers.hear(command(issued_at=(NOW + timedelta(seconds=seconds)).isoformat()))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"", "no JSON"),
+        (b"\xff", "no JSON"),
+        (b"[1]", "the command is [1]; expected an object"),
+        (b'{"transaction": "a", "transaction": "b"}', "a key stands twice"),
+        (b'{"args": {"a": 1, "a": 1}}', "a key stands twice"),
+        (b'{"args": NaN}', "no JSON"),
+        (b'{"args": 1e999}', "no JSON"),
+        (b'{"args": "\\ud800"}', "no JSON"),
+        (b"[" * 10_000, "no JSON"),
+        (b"9" * 10_000, "no JSON"),
+        (b" " * (MAX_MESSAGE_BYTES + 1), "has 16385 bytes; expected at most 16384"),
+    ],
+)
+def test_what_is_no_json_object_is_refused(answers, text, expected):
+    assert answers.hear(text, response_topic=TOPICS.of("reply/me"), correlation=b"7") is None
+    assert expected in answers.error()["message"]
+    assert (answers[0].topic, answers[0].correlation) == (TOPICS.of("reply/me"), b"7")
+
+
+def test_a_transaction_is_taken_once_and_those_of_before_a_restart_never(answers):
+    assert answers.hear(command())
+    assert answers.hear(command()) is None
+    assert answers.error()["code"] == "REPEATED"
+    later = Answers(known=["t1"])
+    assert later.hear(command()) is None
+    for i in range(REMEMBERED):
+        assert later.hear(command(transaction=f"x{i}"))
+    assert later.hear(command()), "only the newest are remembered"
+
+
+def test_a_retained_command_is_passed_over(answers, caplog):
+    assert answers.hear(command(), retained=True) is None
+    assert not answers
+    assert "send commands without retain" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "foreign", ["nanotox/v1/lab/other/reply/x", "nanotox/v1/lab/bench-1/verdict", TOPICS.of("reply/#"), ""]
+)
+def test_replies_stay_below_the_station(answers, foreign):
+    answers.hear(command(), name="boot", response_topic=foreign)
+    assert [(m.topic, m.retain, m.expiry_s) for m in answers] == [(TOPICS.of("reply/t1"), False, 60)]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=12,
+)
+near_misses = st.builds(
+    lambda key, value: json.dumps(command(**{key: value})).encode(),
+    st.sampled_from(["transaction", "issued_at", "operator", "args", "reason", "more"]),
+    json_values,
+)
+
+
+@settings(max_examples=300)
+@given(
+    name=st.sampled_from(sorted(COMMANDS)) | st.text(max_size=40),
+    text=st.binary(max_size=200) | near_misses | json_values.map(lambda v: json.dumps(v).encode()),
+    asked=st.none() | st.text(max_size=30) | st.text(max_size=10).map(lambda end: TOPICS.of("reply/") + end),
+)
+def test_junk_is_refused_and_never_an_error(name, text, asked):
+    answers = Answers()
+    order = answers.hear(text, name=name, response_topic=asked)
+    for message in answers:
+        assert message.topic.startswith(TOPICS.of("reply/"))
+        assert len(message.payload) <= MAX_MESSAGE_BYTES
+        answers.error()
+    assert order is None or not answers
+
+
+def test_every_code_of_a_refusal_stands_in_the_docs():
+    root = Path(__file__).parents[2]
+    source = (root / "device" / "station" / "commands.py").read_text()
+    codes = set(re.findall(r'(?:RefusedError|Refusal)\(\s*"([A-Z_]+)"', source))
+    assert len(codes) > 10
+    told = (root / "docs" / "mqtt.md").read_text()
+    assert {code for code in codes if f"`{code}`" not in told} == set()
