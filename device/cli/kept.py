@@ -72,6 +72,7 @@ class KeptFrames:
             values["field"],
             values["simulated"],
             None if image.shape == size else size,
+            quality["tint"],
         )
         tools = self._tools
         reading = assess(frame, tools.classify, tools.settings, classify_field=tools.classify_field)

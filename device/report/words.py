@@ -44,6 +44,7 @@ REASON_WORDS: dict[Reason, str] = {
     Reason.EXPOSURE: "the image as a whole is too dark or too bright",
     Reason.FLAT_IMAGE: "the image shows no structure at all",
     Reason.UNEVEN_LIGHT: "the illumination differs too much across the field",
+    Reason.TINT: "the image is strongly colored: a channel is missing, or a filter is in the light",
     Reason.NOISY: "noise hides the fine structure of cells",
     Reason.MOTION: "something moved during the exposure",
     Reason.DUPLICATE_FIELD: "shows the same cells as the field before and was not counted twice",
