@@ -119,7 +119,8 @@ class _Audit:
         from device.messages import payload
 
         self._compare_models(values["cell_model"], kept)
-        if values.get("boot_id") != self._boot_id:
+        is_reopened = not kept.live and values["sequence"] == 0
+        if values.get("boot_id") != self._boot_id or is_reopened:
             self._before, self._boot_id = None, values.get("boot_id")
         name = f"reading of {values['source']}"
         try:
