@@ -196,9 +196,10 @@ def _fields_more(case: Case, reasons: Collection[Reason]) -> int | None:
             return None
         needed = max(expected, have + 1)
     if case.looks:
-        needed = min((look for look in case.looks if look >= needed), default=rule.fields_max + 1)
         have = len(case.evidence.fields)
-    return needed - have if have < needed <= rule.fields_max else None
+        later = (look for look in case.looks if look >= max(needed, have + 1))
+        needed = min(later, default=rule.fields_max + 1)
+    return needed - have if needed <= rule.fields_max else None
 
 
 def _fields_in_all(criteria: Collection[Criterion]) -> int | None:

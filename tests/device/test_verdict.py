@@ -377,6 +377,25 @@ def test_a_few_more_fields_are_asked_for_where_they_would_help(readings, referen
     assert judge(readings(*SHARES["healthy"]), reference).fields_more is None
 
 
+def test_a_well_that_should_have_decided_is_asked_for_one_field_more(make_reading):
+    seen = [make_reading(36, 24, field=i) for i in range(5)]
+    rule = limited(VIABILITY, 0.479)
+    (affected,) = measure_well(evidence_of(seen), None, rule).criteria
+    assert affected.n_fields_needed == 5
+    assert judge(seen, None, rule).fields_more == 1
+
+
+def test_fields_are_asked_for_up_to_the_most_and_the_next_look(readings, make_reading):
+    most = dataclasses.replace(VIABILITY, fields_min=20, looks=(20,))
+    assert judge(readings(*SHARES["healthy"], n=3), None, most).fields_more == 17
+    small = [make_reading(5, 4, field=20 + i) for i in range(2)]
+    seen = [make_reading(36, 24, field=i) for i in range(8)]
+    at_look = judge([*seen, *small], None, limited(VIABILITY, 0.47), looks=LOOKS)
+    assert (at_look.n_fields, at_look.n_fields_counted, at_look.fields_more) == (10, 8, 5)
+    few = judge([*seen[:4], *small], None, VIABILITY, looks=LOOKS)
+    assert (few.reasons, few.fields_more) == ((Reason.TOO_FEW_FIELDS,), 4)
+
+
 def test_growth_says_how_many_fields_it_still_needs(make_reading, reference):
     seen = [make_reading(live, 0, field=i) for i, live in enumerate([55, 20, 45, 25, 50, 30])]
     verdict = judge(seen, reference)
@@ -403,6 +422,9 @@ def test_one_criterion_is_enough_to_be_toxic_and_passing_takes_all(make_reading)
     assert _fields_in_all([sure]) is None
     on_its_limit = Criterion(None, 0.5, 0.5, Interval(0.4, 0.6), 0.5, 7)
     assert _fields_in_all([on_its_limit]) == 7
+    assert _fields_in_all([on_its_limit, criterion(below, 9)]) == 9
+    passes_just = Criterion(None, 0.4, 0.5, Interval(0.3, 0.5), 0.05, None)
+    assert _fields_in_all([passes_just, criterion(below, 9)]) == 9
 
 
 @pytest.mark.parametrize(("kind", "decided"), [("healthy", True), ("half", False), ("dead", True)])
