@@ -126,8 +126,10 @@ class _Audit:
         from device.messages import payload
 
         self._compare_models(values["cell_model"], kept)
-        if (started := (values.get("boot_id"), values["plate"])) != self._started:
-            self._before, self._started = None, started  # as the station, which begins anew then
+        started = values.get("boot_id"), values["plate"]
+        is_reopened = not kept.live and values["sequence"] == 0
+        if started != self._started or is_reopened:  # as the station, which begins anew then
+            self._before, self._started = None, started
         name = f"reading of {values['source']}"
         try:
             reading = kept.read(values)[1]

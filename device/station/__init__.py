@@ -18,7 +18,6 @@ from typing import TypeAlias
 import numpy as np
 
 from device.analysis.assess import assess, refuse
-from device.analysis.repeats import refuse_repeat
 from device.cameras import Camera, LostFrame, is_live, open_camera
 from device.cameras import Setup as CameraSetup
 from device.config import Config
@@ -74,7 +73,6 @@ class Station:
         self._failure: Exception | None = None
         self._known_faults: set[str] = set()
         self._faults: list[str] = []
-        self._before: Reading | None = None
         section, publisher = config.station, config.publisher
         topics = Topics(section.site, section.name, getattr(publisher.settings, "prefix", "nanotox/v1"))
         with ExitStack() as opened:
@@ -200,10 +198,7 @@ class Station:
     # Analyse
 
     def _analyse(self) -> None:
-        run = 0
         while (shot := self._frames.get()) is not None:
-            if shot.run != run:
-                run, self._before = shot.run, None  # no field of this plate was seen before
             is_stale = shot.run != self._records.aim.run and not self._capture.live
             reading = None if shot.frame is None or is_stale else self._read(shot.frame)
             if not self._readings.put((shot, reading)):
@@ -218,13 +213,10 @@ class Station:
             return self._invalid(frame, frame.reason)
         tools = self._tools
         try:
-            reading = assess(frame, tools.classify, tools.settings, classify_field=tools.classify_field)
+            return assess(frame, tools.classify, tools.settings, classify_field=tools.classify_field)
         except Exception as error:  # noqa: BLE001 - one frame must not end the station; the default is invalid
             self._log_once(f"analysis of {frame.source} failed", error)
             return self._invalid(frame, Reason.ANALYSIS_FAILED)
-        reading = refuse_repeat(reading, self._before, live=self._capture.live)
-        self._before = reading if reading.quality.passed else self._before  # the last accepted field
-        return reading
 
     def _invalid(self, found: Frame | LostFrame | Reading, reason: Reason) -> Reading:
         if not isinstance(found, Frame):

@@ -16,6 +16,7 @@ import cv2
 from device.analysis import plate_state
 from device.analysis.grading import rule_sha256
 from device.analysis.plate_state import PlateState
+from device.analysis.repeats import refuse_repeat
 from device.cameras import LostFrame
 from device.journal import Journal, StorageFullError
 from device.messages import Published, payload
@@ -54,6 +55,7 @@ class Records:
         self._stopping = stopping
         self._state = open_plate(None, None)
         self._verdicts: dict[str, Verdict] = {}
+        self._before: Reading | None = None  # the last accepted field
         self._is_kept = True
         self.aim = Aim(0)
         """What frames are for from now on; other threads may read it."""
@@ -102,6 +104,10 @@ class Records:
             If the journal cannot be written; a full disk is waited for until the station stops.
         """
         reading = replace(self._placed(run, reading), frame_sha256=self._keep(frame))
+        is_live = self._state is not None and self._state.live
+        # A camera that ends counts from 0 when it is opened for another plate, whose fields are all new.
+        before = self._before if is_live or reading.sequence else None
+        reading = refuse_repeat(reading, before, live=is_live)
         records: list[Published] = [reading]
         if self.n_fields == 0:
             # The first verdict imports scipy; the first reading does not wait for that.
@@ -112,7 +118,7 @@ class Records:
             records += [verdict] if verdict is not None else []
         if records:
             self._append(*records)
-        self._state = state
+        self._state, self._before = state, reading if reading.quality.passed else before
         self.n_fields += 1
         if verdict is not None:
             self._verdicts[verdict.well] = verdict

@@ -108,12 +108,10 @@ def plate(station, readings):
 def test_an_analysis_that_breaks_anywhere_costs_the_field_and_the_verdict(station, frames):
     readings = [station._read(frame) for frame in frames]
     assert finish(plate(station, readings))[0][0].outcome is Outcome.NON_TOXIC
-    station._before = None
     found = places(lambda: station._read(frames[-1]))
     assert len(found) > 200
     n_outside = 0
     for place in found:
-        station._before = None
         try:
             reading, fired = break_at(place, lambda: station._read(frames[-1]), InjectedError())
         except InjectedError:

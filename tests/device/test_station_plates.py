@@ -347,9 +347,9 @@ def test_a_view_that_stays_where_it_is_is_no_field_of_the_plate(lab, monkeypatch
             (Reason.DUPLICATE_FIELD,) if before is not None and before.affected == reading.affected else ()
         )
         quality = Quality(not refused, refused, (), 0.1, 0.1, -1.0, 0, 0, 0.5, 0.1, 0.65, "measured")
-        return station_module.replace(reading, quality=quality)
+        return replace(reading, quality=quality)
 
-    monkeypatch.setattr(station_module, "refuse_repeat", again)
+    monkeypatch.setattr("device.station.store.refuse_repeat", again)
     lab.run().do("plate_start", plate="p", csv=PLATE)
     lab.do("plate_well", well="A1")
     lab.show(2, 2, 2, 3)
@@ -457,7 +457,14 @@ def test_a_configured_plate_on_a_live_camera_goes_on_too(lab):
 # A camera that ends
 
 
-def test_a_station_that_waits_opens_its_camera_for_each_plate_and_stays(lab):
+def test_a_station_that_waits_opens_its_camera_for_each_plate_and_stays(lab, monkeypatch):
+    befores = []
+
+    def note(reading, before, *, live):
+        befores.append(before if before is None else before.sequence)
+        return reading
+
+    monkeypatch.setattr("device.station.store.refuse_repeat", note)
     lab.is_live = False
     lab.draw(n=[2] * 5, p=[90] * 5)
     lab.run("[plate]\nwait = true\n")
@@ -475,6 +482,7 @@ def test_a_station_that_waits_opens_its_camera_for_each_plate_and_stays(lab):
     final = [v for v in lab.sent("verdict") if v["stage"] == "final"]
     assert len({json.dumps(v["fields"]) for v in final}) == 2, "a plate twice is no field twice"
     assert [body["how"] for body in lab.notes("plate_end")] == ["finished", "finished"]
+    assert befores == [None, *range(9)] * 2, "no field of a plate was seen before it"
 
 
 def test_a_plate_on_a_camera_that_runs_without_one_reopens_it_and_ends_the_station(lab):
