@@ -136,8 +136,9 @@ def test_the_grade_of_a_sample_follows_its_policy(policy, grade):
     wells = items_of((50, 10), (50, 10), (6, 54), (50, 10), (50, 10))
     sample = sample_of(wells, rule)
     assert (sample.grade, sample.policy) == (grade, policy)
-    four = sample_of(wells[:4], dataclasses.replace(rule, policy="median"))
-    assert four.grade == 1
+    middle = dataclasses.replace(rule, policy="median")
+    assert sample_of(wells[:4], middle).grade == 1
+    assert sample_of(items_of((6, 54), (50, 10), (40, 20), (50, 10), (6, 54)), middle).grade == 2
 
 
 def test_a_pooled_sample_of_too_few_valid_wells_is_not_pooled():
