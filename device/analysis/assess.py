@@ -165,13 +165,13 @@ def assess(
     scale = frame.scale
     if scale is None or not is_usable_scale(scale):
         pyramid = build_pyramid(image, WORKING_UM_PER_PX)
-        quality = measure_quality(pyramid, scale, settings.limits)
+        quality = measure_quality(pyramid, scale, settings.limits, tint=frame.tint)
         return _to_reading(frame, quality, _NOTHING, classify, settings)
     pyramid = build_pyramid(image, scale.um_per_px, shrink=frame.shrink, exact=settings.exact)
     watch("pyramid", pyramid.working)
     relative = flatten(pyramid)
     watch("flatten", relative)
-    quality = measure_quality(pyramid, scale, settings.limits, relative=relative)
+    quality = measure_quality(pyramid, scale, settings.limits, relative=relative, tint=frame.tint)
     watch("quality", None)
     counted_in = pyramid
     if settings.method == "paper" or classify is None:  # _check_model lets None pass for the paper only

@@ -104,7 +104,7 @@ def _agree(
     """Return what wells say together under the rule's policy; only `any` minds that one is invalid."""
     valid = (verdict.outcome for verdict in verdicts if verdict.outcome is not Outcome.INVALID)
     outcomes = sorted(valid, key=_RISING.index)
-    if not outcomes or pooled is None:
+    if pooled is None:
         return Outcome.INVALID, ()
     if rule.policy == "pooled" and len(outcomes) >= rule.wells_min:
         return pooled.outcome, pooled.reasons

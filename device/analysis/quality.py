@@ -62,13 +62,16 @@ class QualityLimits:
     shows. Not relative to the contrast of the field: healthy ones reach 0.85 of it where cells are few."""
     anisotropy: float | None = 4.5
     """Largest anisotropy, > 1; None tests no motion: ruled chambers and lens-shaped cells imitate it."""
+    tint: float = 0.6
+    """Largest distance of the color from gray, 0 to 1: a channel left out, or a filter in the way of a color
+    camera, which then sees with a quarter or half of its pixels."""
     cells_min: int = 10
     """Fewer counted cells set the flag TOO_FEW_CELLS, >= 0."""
 
     def __post_init__(self) -> None:
         """Refuse limits that no field or every field would break."""
         shares = ["laplacian_fraction", "tenengrad_fraction", "clipped_high", "clipped_low", "glare"]
-        shares += ["level_low", "level_high", "foreign"]
+        shares += ["level_low", "level_high", "foreign", "tint"]
         positive = ("slope_mads", "flatness", "noise")
         below = f"less than level_high, {self.level_high}"
         checks = [(name, 0 <= getattr(self, name) <= 1, "0 to 1") for name in shares]
@@ -103,6 +106,7 @@ def measure_quality(
     limits: QualityLimits,
     *,
     relative: NDArray[np.uint8] | None = None,
+    tint: float | None = None,
 ) -> Quality:
     """Return what the gate measured in one field and whether it passes: refused by every check that fails.
 
@@ -116,6 +120,8 @@ def measure_quality(
         With the focus reference of the modality.
     relative : (H, W) ndarray of uint8, optional
         `flatten` of the working image, where the caller has it.
+    tint : float or None
+        Of the frame.
 
     Notes
     -----
@@ -137,6 +143,7 @@ def measure_quality(
         (Reason.UNDEREXPOSED, light.clipped_low > limits.clipped_low),
         (Reason.EXPOSURE, not limits.level_low <= light.level <= limits.level_high),
         (Reason.UNEVEN_LIGHT, light.flatness is None or light.flatness > limits.flatness),
+        (Reason.TINT, tint is not None and tint > limits.tint),
         (Reason.FOREIGN_MATTER, usable and light.foreign > limits.foreign),
         (Reason.BLUR, n_blurred >= 2),
         (Reason.NOISY, (texture.noise or 0.0) > limits.noise),
@@ -148,6 +155,7 @@ def measure_quality(
         passed=not refused_by,
         refused_by=refused_by,
         flags=(Reason.SCALE_ASSUMED,) if scale is not None and scale.source == "assumed" else (),
+        tint=tint,
         **measured,
     )
 

@@ -77,7 +77,7 @@ class FolderCamera:
         place = (well, number, file.parent in self._simulated)
         try:
             um_per_px = None if self._scale is None else self._scale.um_per_px
-            image, full_size = read_reduced(file, um_per_px)
+            found = read_reduced(file, um_per_px)
         except ImageError as error:
             return LostFrame(Reason.UNREADABLE_IMAGE, str(error), now, source, sequence, *place)
-        return Frame(image, now, source, sequence, self._scale, *place, full_size)
+        return Frame(found.image, now, source, sequence, self._scale, *place, found.full_size, found.tint)

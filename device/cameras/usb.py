@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from device.cameras import Setup
 from device.errors import CameraError
+from device.images import measure_tint
 from device.records import Frame
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class UsbCamera:
     def __init__(self, capture: cv2.VideoCapture, settings: Settings, setup: Setup) -> None:
         self._capture, self._settings, self._scale = capture, settings, setup.scale
         self._news = threading.Condition()
-        self._newest: tuple[NDArray[np.uint8], datetime] | None = None
+        self._newest: tuple[NDArray[np.uint8], float | None, datetime] | None = None
         self._is_over = False
         self._closed = threading.Event()
         self._reader = threading.Thread(target=self._read, name="usb-camera", daemon=True)
@@ -98,8 +99,8 @@ class UsbCamera:
                 raise CameraError(
                     f"camera {device!r} gave no frame for {limit_s:g} s; check its cable and power"
                 )
-            image, taken_at = found
-            yield Frame(image, taken_at, device, sequence, self._scale)
+            image, tint, taken_at = found
+            yield Frame(image, taken_at, device, sequence, self._scale, tint=tint)
             self._closed.wait(self._settings.interval_s)
 
     def close(self) -> None:
@@ -117,7 +118,7 @@ class UsbCamera:
                 gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
                 gray.flags.writeable = False
                 with self._news:
-                    self._newest = gray, datetime.now(UTC)
+                    self._newest = gray, measure_tint(image), datetime.now(UTC)
                     self._news.notify()
         except cv2.error:
             log.exception("camera %s cannot be read", self._settings.device)

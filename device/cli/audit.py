@@ -1,6 +1,7 @@
 """`nanotox audit`: whether what stands in a journal or report follows from what it stands on."""
 
 import argparse
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 _SHOWN = 5  # differences of one record that are printed one by one
 _LONGEST = 80  # characters of a value that are printed
+_ROUNDING = 1e-6
+"""Real numbers of a reading are equal if they differ by no more, relative or absolute: how last digits are
+rounded depends on where an image lies in memory, and positions between pixels have differed by 2e-6."""
 _INCOMPLETE = "cannot be recomputed from the message alone, which leaves lists out; take the journal"
 
 
@@ -32,7 +36,8 @@ def add_parser(commands: Commands) -> None:
         help="recompute verdicts, and readings from kept frames",
         description="Judge each verdict again from its own numbers and each plate from its wells. With "
         "--frames also read every kept frame again with the model and configuration of the station. Prints "
-        "a line for each difference; exits with 0 only if everything is equal.",
+        "a line for each difference; exits with 0 only if everything is equal, real numbers of a reading "
+        "to 1e-6.",
         epilog="Example: nanotox audit reproduce journal.db --frames frames/ --config station.toml",
     )
     parser.add_argument("source", type=Path, metavar="SOURCE", help=SOURCE)
@@ -62,7 +67,7 @@ class _Audit:
     def __init__(self, kept: KeptFrames | None) -> None:
         self._kept = kept
         self._before: Reading | None = None
-        self._boot_id: str | None = None
+        self._started: tuple[str | None, str | None] | None = None
         self._models: set[str] = set()
         self.n_seen: Counter[str] = Counter()
         self.n_equal: Counter[str] = Counter()
@@ -79,6 +84,8 @@ class _Audit:
                     yield self._read(values, self._kept)
                     continue
                 self.n_untouched += 1
+            if values["schema"].startswith("plate/"):
+                self._started = None
             yield values
 
     def judge_plate(self, run: "PlateRun") -> None:
@@ -119,9 +126,10 @@ class _Audit:
         from device.messages import payload
 
         self._compare_models(values["cell_model"], kept)
+        started = values.get("boot_id"), values["plate"]
         is_reopened = not kept.live and values["sequence"] == 0
-        if values.get("boot_id") != self._boot_id or is_reopened:
-            self._before, self._boot_id = None, values.get("boot_id")
+        if started != self._started or is_reopened:  # as the station, which begins anew then
+            self._before, self._started = None, started
         name = f"reading of {values['source']}"
         try:
             reading = kept.read(values)[1]
@@ -133,7 +141,7 @@ class _Audit:
         reading = refuse_repeat(reading, self._before, live=kept.live)
         self._before = reading if reading.quality.passed else self._before
         again = payload(reading)
-        self._note("reading", values, name, _differences(values, again))
+        self._note("reading", values, name, _differences(values, again, rounding=_ROUNDING))
         return values | again
 
     def _compare_models(self, said: dict[str, Any] | None, kept: KeptFrames) -> None:
@@ -182,19 +190,27 @@ def _conclusions(run: "PlateRun") -> "Iterator[tuple[tuple[Verdict, ...], PlateR
         yield plate_state.finish(state)
 
 
-def _differences(stands: Mapping[str, Any], came: Mapping[str, Any], path: str = "") -> list[str]:
+def _differences(
+    stands: Mapping[str, Any], came: Mapping[str, Any], path: str = "", *, rounding: float = 0.0
+) -> list[str]:
     """Return a line for each value of the record `came` that stands otherwise in a payload."""
     lines = []
     for key, value in came.items():
         here, there = f"{path}{key}", stands.get(key)
         if isinstance(value, dict) and isinstance(there, dict):
-            lines += _differences(there, value, f"{here}.")
+            lines += _differences(there, value, f"{here}.", rounding=rounding)
         elif isinstance(value, list) and isinstance(there, list) and len(value) == len(there):
             old, new = ({str(i): item for i, item in enumerate(items)} for items in (there, value))
-            lines += _differences(old, new, f"{here}.")
-        elif value != there or isinstance(value, bool) != isinstance(there, bool):
+            lines += _differences(old, new, f"{here}.", rounding=rounding)
+        elif not _are_equal(there, value, rounding):
             lines.append(f"{here} is {_short(there)} and comes out as {_short(value)}")
     return lines
+
+
+def _are_equal(stands: object, came: object, rounding: float) -> bool:
+    if isinstance(stands, float) and isinstance(came, float):
+        return math.isclose(stands, came, rel_tol=rounding, abs_tol=rounding)
+    return stands == came and isinstance(stands, bool) == isinstance(came, bool)
 
 
 def _short(value: object) -> str:

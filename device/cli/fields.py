@@ -113,12 +113,12 @@ class FieldReader:
         scale, simulated = self._places.get(file.path.parent, (None, False))
         try:
             um_per_px = None if scale is None or self.settings.exact else scale.um_per_px
-            image, full_size = read_reduced(file.path, um_per_px)
+            found = read_reduced(file.path, um_per_px)
         except ImageError as error:
             return FieldResult(file, None, str(error))
         observe("read", None)
-        place = (file.well, file.field, simulated, full_size)
-        frame = Frame(image, datetime.now(UTC), str(file.path), number, scale, *place)
+        place = (file.well, file.field, simulated, found.full_size, found.tint)
+        frame = Frame(found.image, datetime.now(UTC), str(file.path), number, scale, *place)
         classify = self._free.get()
         try:
             reading = assess(frame, classify, self.settings, observe=observe)
@@ -127,7 +127,7 @@ class FieldReader:
         observe("rest", None)
         timing_ms["total"] = sum(timing_ms.values())
         if keep is not None:
-            keep(file.path, image, reading)
+            keep(file.path, found.image, reading)
         return FieldResult(file, reading, None, {name: round(ms, 3) for name, ms in timing_ms.items()})
 
 

@@ -48,7 +48,7 @@ class KeptFrames:
         config = load_config(args.config)
         self._tools = open_instruments(config)
         self.cell_model = self._tools.classify.id
-        self.live = config.camera.kind not in {"folder", "phantom"}
+        self.live: bool = getattr(config.camera.settings, "live", config.camera.kind != "folder")
         """Whether fields came by themselves, so that one without a well may be a repeated one."""
 
     def read(self, values: Mapping[str, Any]) -> "tuple[NDArray[np.uint8], Reading]":
@@ -72,6 +72,7 @@ class KeptFrames:
             values["field"],
             values["simulated"],
             None if image.shape == size else size,
+            quality["tint"],
         )
         tools = self._tools
         reading = assess(frame, tools.classify, tools.settings, classify_field=tools.classify_field)

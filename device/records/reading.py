@@ -44,6 +44,8 @@ class Frame:
     full_size: tuple[int, int] | None = None
     """Rows and columns of the file of which `image` is the half, quarter or eighth, as it was decoded; None
     where `image` is all there is. `scale` and everything in a reading are in pixels of the file."""
+    tint: float | None = None
+    """How far the color it was made from is from gray, 0 to 1; None where there was none."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -96,6 +98,9 @@ class Quality:
     anisotropy: float | None = None
     """Strength of the fine structure across the directions over that in the weakest one, >= 1: motion blurs
     along one direction. Null in fields under 256 px."""
+    tint: float | None = None
+    """How far the color of the image is from gray: 1 less the weakest channel over the strongest, 0 to 1;
+    null for a gray source."""
     odd_cells: float | None = None
     """Share of counted cells that are like nothing the cell model was validated on, 0 to 1; null without
     cells, or where the model cannot tell."""

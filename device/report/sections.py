@@ -9,6 +9,7 @@ from device.report.words import (
     NOT_KNOWN,
     Payload,
     confidence_text,
+    explain,
     explain_all,
     grade_text,
     in_percent,
@@ -145,7 +146,7 @@ def wells_section(verdicts: Sequence[Payload]) -> Html:
         "confidence",
         "outcome",
     )
-    rows = [(_well_row(verdict), explain_all(verdict["reasons"])) for verdict in verdicts]
+    rows = [(_well_row(verdict), _why(verdict)) for verdict in verdicts]
     note = (
         "Fields: accepted / planned. Corrected: after Abbott's correction, with the "
         "one-sided decision bounds. Growth inhibition with its decision bounds. Confidence: probability that "
@@ -171,6 +172,16 @@ def _well_row(verdict: Payload) -> tuple[object, ...]:
         confidence_text(verdict["confidence"]),
         _outcome(verdict["outcome"]),
     )
+
+
+def _why(verdict: Payload) -> str:
+    """Return the reasons of a verdict, and what would help or is leaned to where it is undecided."""
+    said = [explain(code) for code in verdict["reasons"]]
+    if verdict["fields_more"] is not None:
+        said.append(f"about {verdict['fields_more']} more fields are expected to decide")
+    if verdict["leans_toxic"] is not None:
+        said.append(f"the second opinion leans to {'toxic' if verdict['leans_toxic'] else 'non-toxic'}")
+    return "; ".join(said)
 
 
 def _share(share: float | None, interval: Payload | None) -> Html:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from device.records import Outcome, Reason
+from device.records import Reason
 
 Payload = Mapping[str, Any]
 """A record as it is published (`messages.payload`)."""
@@ -16,11 +16,11 @@ OUTCOME_NAMES = {
     "inconclusive": "inconclusive",
     "invalid": "invalid",
 }
-OUTCOME_WORDS: dict[Outcome, str] = {
-    Outcome.TOXIC: "the culture is harmed beyond the limit, and chance alone does not explain it",
-    Outcome.NON_TOXIC: "harm stays within the limit by every criterion, and all it stands on was checked",
-    Outcome.INCONCLUSIVE: "the images do not decide on which side of the limit the culture lies",
-    Outcome.INVALID: "nothing can be said: images, controls or scale are not fit for a judgment",
+OUTCOME_WORDS = {
+    "toxic": "the culture is harmed beyond the limit, and chance alone does not explain it",
+    "non_toxic": "harm stays within the limit by every criterion, and all it stands on was checked",
+    "inconclusive": "the images do not decide on which side of the limit the culture lies",
+    "invalid": "nothing can be said: images, controls or scale are not fit for a judgment",
 }
 REASON_WORDS: dict[Reason, str] = {
     Reason.INTERVAL_STRADDLES_LIMIT: "the interval reaches to both sides of the limit; more fields narrow it",
@@ -44,6 +44,7 @@ REASON_WORDS: dict[Reason, str] = {
     Reason.EXPOSURE: "the image as a whole is too dark or too bright",
     Reason.FLAT_IMAGE: "the image shows no structure at all",
     Reason.UNEVEN_LIGHT: "the illumination differs too much across the field",
+    Reason.TINT: "the image is strongly colored: a channel is missing, or a filter is in the light",
     Reason.NOISY: "noise hides the fine structure of cells",
     Reason.MOTION: "something moved during the exposure",
     Reason.DUPLICATE_FIELD: "shows the same cells as the field before and was not counted twice",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from device.errors import ImageError
-from device.images import list_images, read_gray, read_reduced, write_png
+from device.images import list_images, measure_tint, read_gray, read_reduced, write_png
 
 FORMATS = ["png", "tif", "jpg", "bmp"]
 
@@ -120,7 +120,9 @@ def test_a_jpeg_is_decoded_no_finer_than_the_working_scale(tmp_path, um_per_px, 
     rows, cols = 601, 803
     smooth = np.add.outer(np.arange(rows) // 8, np.arange(cols) // 8).astype(np.uint8)
     path = save(tmp_path / "a.jpg", cv2.merge([smooth, smooth, smooth]))
-    image, full_size = read_reduced(path, um_per_px)
+    found = read_reduced(path, um_per_px)
+    image, full_size = found.image, found.full_size
+    assert found.tint == pytest.approx(0, abs=0.02)
     assert image.shape == (-(-rows // shrink), -(-cols // shrink))
     assert full_size == (None if shrink == 1 else (rows, cols))
     # pixel k of the reduced image is the mean of those from k * shrink on
@@ -130,8 +132,23 @@ def test_a_jpeg_is_decoded_no_finer_than_the_working_scale(tmp_path, um_per_px, 
 
 def test_other_files_and_small_ones_are_decoded_whole(tmp_path, gray):
     for name in ("a.png", "a.tif", "a.bmp", "a.jpg"):
-        image, full_size = read_reduced(save(tmp_path / name, gray), 0.1)
-        assert (image.shape, full_size) == (gray.shape, None)
+        found = read_reduced(save(tmp_path / name, gray), 0.1)
+        assert (found.image.shape, found.full_size, found.tint) == (gray.shape, None, None)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.tif"])
+@pytest.mark.parametrize(("gains", "tint"), [((1, 1, 1), 0.0), ((0.8, 1, 0.9), 0.2), ((1, 0.3, 0.3), 0.7)])
+def test_a_file_tells_how_far_its_color_is_from_gray(tmp_path, name, gains, tint):
+    level = np.random.default_rng(1).integers(100, 200, (90, 120, 1))
+    path = save(tmp_path / name, np.rint(level * np.array(gains)).astype(np.uint8))
+    assert read_reduced(path, 0.65).tint == pytest.approx(tint, abs=0.03)
+
+
+def test_color_of_nothing_is_unknown():
+    assert measure_tint(np.zeros((16, 16, 3), np.uint8)) is None
+    assert measure_tint(np.full((16, 16), 9, np.uint8)) is None
+    deep = np.full((16, 16, 4), (1000, 4000, 2000, 65535), np.uint16)
+    assert measure_tint(deep) == 0.75
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])

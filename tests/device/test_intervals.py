@@ -320,7 +320,7 @@ def test_growth_is_above_a_bound_with_the_probability_of_that_bound(level):
 
 def test_equal_fields_leave_no_doubt_about_growth():
     growth = compare_growth([50.0, 50.0], [[100.0, 100.0]], least=1.0)
-    assert (growth.above(0.49), growth.above(0.51)) == (1.0, 0.0)
+    assert (growth.above(0.49), growth.above(0.5), growth.above(0.51)) == (1.0, 0.0, 0.0)
     assert growth.fields_needed(0.6, 0.95, EXTRACT) == EXTRACT.fields_min
 
 

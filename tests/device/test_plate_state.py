@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from device.analysis.grading import EXTRACT, VIABILITY, rule_sha256
@@ -387,6 +388,39 @@ def test_a_simulated_field_marks_well_and_plate(play):
     assert report.simulated
     assert all(verdict.simulated for verdict in verdicts)
     assert not play(SEEN)[1].simulated
+
+
+def test_one_simulated_well_marks_the_plate(make_reading):
+    state = start(TESTS[:2], VIABILITY, plate="p", assay="adherent", modality="phase")
+    for well in ("B1", "B2"):
+        state, _ = add(state, make_reading(*HEALTHY, well=well, simulated=well == "B2"))
+    verdicts, report = finish(state)
+    assert [verdict.simulated for verdict in verdicts] == [False, True]
+    assert report.simulated
+
+
+def test_a_plate_keeps_numbers_and_no_pictures(make_reading):
+    state = start(TESTS[:1], VIABILITY, plate="p", assay="adherent", modality="phase")
+    labels, glimpse = np.ones((4, 4), np.uint16), np.ones((4, 4), np.uint8)
+    reading = make_reading(*HEALTHY, well="B1", labels=labels, glimpse=glimpse)
+    ((kept,),) = add(state, reading)[0].readings
+    assert (kept.cells, kept.labels.shape, kept.glimpse.shape) == ((), (0, 0), (0, 0))
+    assert kept.tally == reading.tally
+
+
+def test_a_plate_is_one_of_files_unless_it_says_that_it_is_live(make_reading):
+    state = start(TESTS[:1], VIABILITY, plate="p", assay="adherent", modality="phase")
+    for i in range(10):
+        state, verdict = add(state, make_reading(*HEALTHY, field=i, well="B1", source="assumed"))
+    assert (verdict.outcome, verdict.looks, verdict.scale_may_be_assumed) == (NON_TOXIC, (), True)
+
+
+def test_a_live_view_never_passes_with_an_assumed_scale(make_reading):
+    state = start_live(VIABILITY, assay="adherent", modality="phase")
+    for i in range(10):
+        state, verdict = add(state, make_reading(*HEALTHY, field=i, source="assumed"))
+    assert (verdict.outcome, verdict.reasons) == (INCONCLUSIVE, (Reason.SCALE_ASSUMED,))
+    assert (verdict.replicate, verdict.looks) == (1, ())
 
 
 def live(make_reading, rule, fields):

@@ -161,6 +161,14 @@ def test_limits_depend_on_assay_and_modality():
     assert limits_for("adherent", "phase", reference).focus is reference
 
 
+@pytest.mark.parametrize(("tint", "refused_by"), [(None, ()), (0.0, ()), (0.6, ()), (0.61, (Reason.TINT,))])
+def test_a_strong_color_is_refused(tint, refused_by):
+    pyramid = build_pyramid(field(), 0.65)
+    quality = measure_quality(pyramid, SCALE, QualityLimits(), tint=tint)
+    assert (quality.refused_by, quality.tint) == (refused_by, tint)
+    assert measure_quality(pyramid, None, QualityLimits(), tint=tint).tint == tint
+
+
 def test_an_empty_field_is_not_noisy_or_uneven():
     image = make_noisy(np.full((480, 640), 100, np.uint8), 3)
     assert measure(image).refused_by == ()

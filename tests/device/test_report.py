@@ -173,6 +173,13 @@ def test_what_is_not_known_is_said(judged_plate):
     assert "This source holds no readings" in text
 
 
+def test_what_would_help_an_undecided_well_is_said(judged_plate):
+    plate, verdicts, readings = judged_plate()
+    verdicts[4] |= {"fields_more": 3, "leans_toxic": False}
+    text = Page(render(plate, verdicts, readings)).text
+    assert "about 3 more fields are expected to decide; the second opinion leans to non-toxic" in text
+
+
 def test_simulated_images_are_said_at_the_top(judged_plate):
     plate, verdicts, readings = judged_plate()
     assert "says nothing about any real item" not in render(plate, verdicts, readings)
