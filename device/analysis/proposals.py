@@ -133,7 +133,8 @@ def measure_symmetry(
     smooth = cv2.GaussianBlur(relative.astype(np.float32), (0, 0), gradient_sigma_um / um_per_px)
     down = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / (8 * GAIN))
     right = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / (8 * GAIN))
-    strength = cv2.magnitude(down, right)
+    # not cv2.magnitude: its last bit depends on where in memory an array lies, and counts must not
+    strength = np.sqrt(down * down + right * right)
     weight = strength * (strength + gradient_half_per_um * um_per_px)
     np.maximum(weight, 1e-12, out=weight)
     cosine, sine = (right * right - down * down) / weight, 2 * right * down / weight

@@ -54,25 +54,31 @@ class KeptFrames:
     def read(self, values: Mapping[str, Any]) -> "tuple[NDArray[np.uint8], Reading]":
         """Return the kept frame of a reading's payload, and what it gives now.
 
-        ImageError if none was kept, it is not there, or its bytes have another SHA-256 than the reading says.
+        ImageError if none was kept, it is not there, its bytes have another SHA-256 than the reading says, or
+        the reading is one of another version.
         """
         from device.analysis.assess import assess
-        from device.records import Frame, Scale
+        from device.errors import ImageError
+        from device.messages.recompute import parse
+        from device.records import Frame, Quality, Scale
 
-        image = self._find(values)
-        quality, size = values["quality"], (values["height_px"], values["width_px"])
-        known = quality["um_per_px"] is not None
+        image, size = self._find(values), (values["height_px"], values["width_px"])
+        try:
+            quality = parse(Quality, values["quality"])
+        except ValueError as error:
+            raise ImageError(f"the record is of another version of nanotox: {error}") from error
+        um_per_px, source = quality.um_per_px, quality.um_per_px_source
         frame = Frame(
             image,
             datetime.fromisoformat(values["taken_at"]),
             values["source"],
             values["sequence"],
-            Scale(quality["um_per_px"], quality["um_per_px_source"]) if known else None,
+            None if um_per_px is None or source is None else Scale(um_per_px, source),
             values["well"],
             values["field"],
             values["simulated"],
             None if image.shape == size else size,
-            quality["tint"],
+            quality.tint,
         )
         tools = self._tools
         reading = assess(frame, tools.classify, tools.settings, classify_field=tools.classify_field)

@@ -198,6 +198,19 @@ def test_positions_are_equal_but_for_the_rounding_of_last_digits(station, capsys
     assert ("reading of 1.png, seq 3: cells.0.row is" in capsys.readouterr().out) == bool(code)
 
 
+def test_a_reading_of_another_version_is_named(station, capsys):
+    older = station / "older.jsonl"
+    with older.open("w", encoding="utf-8") as stream:
+        for values in read_records(station / "journal.db"):
+            if values.get("source") == "1.png":
+                del values["quality"]["tint"]
+            print(json.dumps(values), file=stream)
+    assert audit(older, "--frames", station / "frames", "--config", station / "station.toml") == 1
+    assert "reading of 1.png, seq 3: the record is of another version of nanotox: tint is missing" in (
+        capsys.readouterr().out
+    )
+
+
 def test_a_frame_that_is_gone_is_named(station, capsys):
     path = frame_of(station, 0)
     path.unlink()

@@ -116,3 +116,13 @@ def test_hardly_a_cell_of_a_rendered_field_is_missed(modality):
         n_proposed += len(proposals.centers)
     assert hits / n_true >= 0.98
     assert n_proposed <= 8 * n_true
+
+
+def test_symmetry_does_not_depend_on_where_in_memory_an_image_lies():
+    relative = cv2.GaussianBlur(np.random.default_rng(3).integers(90, 170, (60, 81), np.uint8), (0, 0), 1.5)
+    options = {"um_per_px": 1.3, "gradient_sigma_um": 1.0, "gradient_half_per_um": 0.077}
+    filler, seen = [], set()
+    for size in np.random.default_rng(4).integers(16, 60_000, 200):
+        filler = [*filler[-7:], np.zeros(size, np.uint8)]
+        seen.add(measure_symmetry(relative, **options).tobytes())
+    assert len(seen) == 1
