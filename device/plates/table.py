@@ -1,6 +1,6 @@
-"""What a lab says of its images: plate.csv (wells) and dataset.json (scale, modality, origin).
+"""The wells of a plate as a lab plans them: plate.csv.
 
-plate.csv is a comma separated UTF-8 table with the columns
+It is a comma separated UTF-8 table with the columns
 
     file | position   where the fields of the well come from (leave both out for rendered wells)
     well              name on the plate, such as B03
@@ -17,20 +17,17 @@ A well of several fields has a row per file, with the same other columns, or a p
 
 import csv
 import io
-import json
 import math
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import itemgetter
 from pathlib import Path, PurePosixPath
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 from device.errors import ConfigError
-from device.records import Assay, Modality, PlateWell, Role, Scale, ScaleSource
+from device.plates.files import one_of, unreadable, write_table
+from device.records import PlateWell, Role
 
-DATASET_FILE = "dataset.json"
-_DATASET_KEYS = ("modality", "assay", "origin", "licence", "simulated")
 REQUIRED = ("well", "sample", "role")
 ALWAYS_WRITTEN = (*REQUIRED, "dose", "dose_unit", "replicate")
 COLUMNS = ("file", "position", *ALWAYS_WRITTEN, "dead_fraction", "fields")
@@ -47,22 +44,6 @@ class Plate:
 
     name: str
     wells: tuple[PlateWell, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetInfo:
-    """What dataset.json says of a folder of images."""
-
-    scale: Scale
-    modality: Modality | None
-    """Null for images that no station sees, such as fluorescence: they test the watershed only."""
-    origin: str
-    """Where the images come from, in words."""
-    licence: str
-    assay: Assay | None = None
-    """Null where the folder does not say it."""
-    simulated: bool = False
-    """True for rendered images."""
 
 
 def read_plate(path: Path, *, name: str | None = None) -> Plate:
@@ -82,7 +63,7 @@ def read_text(path: Path) -> str:
         return path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         missing = f"expected a plate.csv with columns {', '.join(COLUMNS)}"
-        raise _unreadable(path, error, missing, _TABLE) from error
+        raise unreadable(path, error, missing, _TABLE) from error
 
 
 def parse_plate(text: str, *, name: str, where: str = "plate.csv") -> Plate:
@@ -110,30 +91,6 @@ def write_plate(path: Path, plate: Plate) -> None:
         rows.extend(same | place for place in files or positions or [{}])
     used = [name for name in COLUMNS if name in ALWAYS_WRITTEN or any(row.get(name) for row in rows)]
     write_table(path, [used, *([row.get(name, "") for name in used] for row in rows)])
-
-
-def write_table(path: Path, rows: Iterable[Sequence[object]], *, quoted: bool = False) -> None:
-    """Write rows, the header among them, as CSV with every cell `quoted` or only those that need it.
-
-    Raises as `write_whole`.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
-    writer.writerows(rows)
-    write_whole(path, [text.getvalue()])
-
-
-def write_whole(path: Path, parts: Iterable[str]) -> None:
-    """Write a text of `parts`; the file is there whole or not at all. ConfigError if it cannot be written."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="") as stream:
-            stream.writelines(parts)
-        partial.replace(path)
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written ({error.strerror}); expected a folder with rights"
-        ) from error
 
 
 def find_fields(plate: Plate, folder: Path) -> dict[str, tuple[Path, ...]]:
@@ -164,70 +121,6 @@ def find_fields(plate: Plate, folder: Path) -> dict[str, tuple[Path, ...]]:
     if faults:
         raise ConfigError(faults)
     return {well.well: tuple(file for file in owner if owner[file] == well.well) for well in plate.wells}
-
-
-def read_dataset_info(folder: Path) -> DatasetInfo:
-    """Return what `folder`/dataset.json says.
-
-    Raises
-    ------
-    ConfigError
-        If the file is missing, is no JSON object, or lacks or misstates a key. Lists all faults.
-    """
-    path = folder / DATASET_FILE
-    try:
-        content: Any = json.loads(path.read_text("utf-8-sig"))
-    except (OSError, ValueError) as error:
-        missing = "expected it to state um_per_px, modality, origin, licence"
-        raise _unreadable(path, error, missing, "expected a JSON object") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds a {type(content).__name__}; expected a JSON object")
-    said: dict[str, Any] = {"assay": None, "simulated": False} | content
-    checks = {
-        "um_per_px": (_is_positive(said.get("um_per_px")), "a number > 0, micrometers a pixel"),
-        "um_per_px_source": (said.get("um_per_px_source") in get_args(ScaleSource), _one_of(ScaleSource)),
-        "modality": (said.get("modality", "") in (None, *get_args(Modality)), _one_of(Modality) + " or null"),
-        "origin": (isinstance(said.get("origin"), str), "words"),
-        "licence": (isinstance(said.get("licence"), str), "words"),
-        "assay": (said["assay"] in (None, *get_args(Assay)), _one_of(Assay) + " or null"),
-        "simulated": (isinstance(said["simulated"], bool), "true or false"),
-    }
-    wrong = [(key, expected) for key, (fits, expected) in checks.items() if not fits]
-    if wrong:
-        raise ConfigError([f"{path}: {key} is {json.dumps(said.get(key))}; expected {x}" for key, x in wrong])
-    scale = Scale(float(said["um_per_px"]), said["um_per_px_source"])
-    return DatasetInfo(scale, **{key: said[key] for key in _DATASET_KEYS})
-
-
-def find_dataset_info(folder: Path) -> DatasetInfo | None:
-    """Return what dataset.json says of the images in `folder`: its own, else its parent's; None without one.
-
-    Raises as `read_dataset_info`.
-    """
-    for place in (folder, folder.resolve().parent):
-        if (place / DATASET_FILE).is_file():
-            return read_dataset_info(place)
-    return None
-
-
-def write_dataset_info(folder: Path, info: DatasetInfo) -> None:
-    """Write `info` as `folder`/dataset.json so that `read_dataset_info` gives it back."""
-    content = {"um_per_px": info.scale.um_per_px, "um_per_px_source": info.scale.source}
-    content |= {key: getattr(info, key) for key in _DATASET_KEYS}
-    write_whole(folder / DATASET_FILE, [json.dumps(content, indent=2, allow_nan=False), "\n"])
-
-
-def scale_of(info: DatasetInfo | None, um_per_px: float | None) -> Scale | None:
-    """Return the scale of a folder's images: `um_per_px` overrides the value only, never how it is known.
-
-    Its source is that of `info`, else `measured`. None where neither says a value; ConfigError for a value
-    that is not a finite number above 0.
-    """
-    if um_per_px is None:
-        return None if info is None else info.scale
-    if not _is_positive(um_per_px):
-        raise ConfigError(f"um_per_px is {um_per_px}; expected a number > 0, micrometers a pixel")
-    return Scale(um_per_px, "measured") if info is None else replace(info.scale, um_per_px=um_per_px)
 
 
 def _split_rows(text: str, faults: Faults) -> list[tuple[int, dict[str, str]]]:
@@ -270,7 +163,7 @@ def _parse_row(line: int, row: dict[str, str], faults: Faults) -> PlateWell:
     sample, file, position, unit = (row[key] for key in ("sample", "file", "position", "dose_unit"))
     check("well", _NAME.fullmatch(row["well"]), "a name such as B03: letters, digits, . _ -, at most 32")
     check("sample", 0 < len(sample) <= 64 and sample.isprintable(), "a name of at most 64 characters")
-    check("role", row["role"] in get_args(Role), _one_of(Role))
+    check("role", row["role"] in get_args(Role), one_of(Role))
     check("position", not (file and position), "nothing, because the row has a file")
     outside = PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts
     check("file", not outside, "a path or pattern inside the folder of images")
@@ -324,20 +217,6 @@ def _join_rows(rows: list[tuple[int, PlateWell]], faults: Faults) -> list[PlateW
         same.append(replace(well, replicate=replicate))
         wells[well.well] = same[-1]
     return list(wells.values())
-
-
-def _unreadable(path: Path, error: Exception, missing: str, expected: str) -> ConfigError:
-    if isinstance(error, FileNotFoundError):
-        return ConfigError(f"{path} is missing; {missing}")
-    return ConfigError(f"{path} cannot be read: {error}; {expected}")
-
-
-def _one_of(literal: object) -> str:
-    return "one of " + ", ".join(get_args(literal))
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _text(value: object) -> object:

@@ -1,0 +1,45 @@
+"""Files that are there whole or not at all, and the words for what cannot be read."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import get_args
+
+from device.errors import ConfigError
+
+
+def write_table(path: Path, rows: Iterable[Sequence[object]], *, quoted: bool = False) -> None:
+    """Write rows, the header among them, as CSV with every cell `quoted` or only those that need it.
+
+    Raises as `write_whole`.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
+    writer.writerows(rows)
+    write_whole(path, [text.getvalue()])
+
+
+def write_whole(path: Path, parts: Iterable[str]) -> None:
+    """Write a text of `parts`; the file is there whole or not at all. ConfigError if it cannot be written."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as stream:
+            stream.writelines(parts)
+        partial.replace(path)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written ({error.strerror}); expected a folder with rights"
+        ) from error
+
+
+def unreadable(path: Path, error: Exception, missing: str, expected: str) -> ConfigError:
+    """Return what to say of a file that is `missing`, or cannot be read and should be as `expected`."""
+    if isinstance(error, FileNotFoundError):
+        return ConfigError(f"{path} is missing; {missing}")
+    return ConfigError(f"{path} cannot be read: {error}; {expected}")
+
+
+def one_of(literal: object) -> str:
+    """Return the values that a Literal allows, in words."""
+    return "one of " + ", ".join(get_args(literal))
