@@ -30,7 +30,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         *("quality.passed", "quality.refused_by", "quality.flags", "quality.focus_laplacian"),
         *("quality.focus_tenengrad", "quality.focus_slope", "quality.clipped_high", "quality.clipped_low"),
         *("quality.level", "quality.flatness", "quality.glare", "quality.foreign", "quality.contrast"),
-        *("quality.noise", "quality.anisotropy", "quality.odd_cells"),
+        *("quality.noise", "quality.anisotropy", "quality.tint", "quality.odd_cells"),
         *("quality.um_per_px", "quality.um_per_px_source", "height_px", "width_px"),
         *("assay", "modality", "method", *_MODELS),
     ),

@@ -10,7 +10,7 @@ import pytest
 from device import cli
 from device.messages import SCHEMAS
 from device.plates import write_table
-from device.records import PlateReport, Reading, SampleVerdict, Verdict
+from device.records import PlateReport, Quality, Reading, SampleVerdict, Verdict
 from device.report.table import COLUMNS, IDENTITY, table_rows
 
 GOLDEN = Path(__file__).parent / "data" / "csv-1"
@@ -57,6 +57,11 @@ def test_the_columns_of_csv_1_never_change(what, tmp_path):
 def test_a_new_field_of_a_record_asks_for_a_new_form(what, records):
     told = {path.split(".")[0] for path in COLUMNS[what]} | UNTOLD[what]
     assert {field.name for record in records for field in dataclasses.fields(record)} <= told
+
+
+def test_a_new_measure_of_quality_asks_for_a_new_form():
+    told = {path.split(".")[1] for path in COLUMNS["readings"] if path.startswith("quality.")}
+    assert {field.name for field in dataclasses.fields(Quality)} == told
 
 
 def test_every_column_is_there_in_what_is_published(judged_plate):
