@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
         Station(load_config(args.config), version=installed_version()).run(stop)
     finally:
+        logging.getLogger().removeHandler(handler)
         for number, previous in before.items():
             signal.signal(number, previous)
     return 0

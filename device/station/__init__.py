@@ -15,9 +15,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeAlias
 
-import numpy as np
-
-from device.analysis.assess import assess, refuse
 from device.cameras import Camera, LostFrame, is_live, open_camera
 from device.cameras import Setup as CameraSetup
 from device.config import Config
@@ -27,6 +24,7 @@ from device.messages import State, Topics
 from device.publishers import Received, open_publisher
 from device.records import Frame, PlateWell, Reading, Reason, Scale
 from device.service import clock_state, notify_systemd
+from device.station.analysis import Analysis
 from device.station.buffer import Buffer
 from device.station.capture import Capture, Shot
 from device.station.commands import REMEMBERED, Desk, Order
@@ -64,14 +62,14 @@ class Station:
 
     def __init__(self, config: Config, *, version: str, instruments: Instruments | None = None) -> None:
         self._config = config
-        self._tools = tools = instruments or open_instruments(config)
+        tools = instruments or open_instruments(config)
+        self._analysis = Analysis(tools)
         self._frames: Buffer[Shot] = Buffer(_FRAMES)
         self._readings: Buffer[Read | Order] = Buffer(_READINGS)
         self._stopping = threading.Event()
         self._finished = threading.Event()
         self._mutex = threading.Lock()
         self._failure: Exception | None = None
-        self._known_faults: set[str] = set()
         self._faults: list[str] = []
         section, publisher = config.station, config.publisher
         topics = Topics(section.site, section.name, getattr(publisher.settings, "prefix", "nanotox/v1"))
@@ -200,46 +198,10 @@ class Station:
     def _analyse(self) -> None:
         while (shot := self._frames.get()) is not None:
             is_stale = shot.run != self._records.aim.run and not self._capture.live
-            reading = None if shot.frame is None or is_stale else self._read(shot.frame)
+            reading = None if shot.frame is None or is_stale else self._analysis.read(shot.frame)
             if not self._readings.put((shot, reading)):
                 return
         self._readings.end()
-
-    def _read(self, frame: Frame | LostFrame) -> Reading:
-        """Return the reading of a frame: `invalid` for one that is lost or whose analysis fails."""
-        if isinstance(frame, LostFrame):
-            if frame.reason is not Reason.CAMERA_LOST:
-                log.warning("%s", frame.detail)
-            return self._invalid(frame, frame.reason)
-        tools = self._tools
-        try:
-            return assess(frame, tools.classify, tools.settings, classify_field=tools.classify_field)
-        except Exception as error:  # noqa: BLE001 - one frame must not end the station; the default is invalid
-            self._log_once(f"analysis of {frame.source} failed", error)
-            return self._invalid(frame, Reason.ANALYSIS_FAILED)
-
-    def _invalid(self, found: Frame | LostFrame | Reading, reason: Reason) -> Reading:
-        if not isinstance(found, Frame):
-            found = Frame(
-                np.zeros((0, 0), np.uint8),
-                found.taken_at,
-                found.source,
-                found.sequence,
-                well=found.well,
-                field=found.field,
-                simulated=found.simulated,
-            )
-        reading = refuse(found, reason, self._tools.classify, self._tools.settings)
-        second = self._tools.classify_field
-        return replace(reading, field_model=second.id if second is not None else None)
-
-    def _log_once(self, what: str, error: Exception) -> None:
-        key = f"{type(error).__name__}: {error}"
-        if key in self._known_faults:
-            log.debug("%s again: %s", what, key)
-        else:
-            self._known_faults.add(key)
-            log.error("%s", what, exc_info=error)
 
     # Store
 
@@ -258,8 +220,8 @@ class Station:
         try:
             stored = self._records.take(run, frame, reading)
         except ValueError as error:
-            self._log_once(f"the reading of {reading.source} cannot be told", error)
-            invalid = self._invalid(reading, Reason.ANALYSIS_FAILED)
+            self._analysis.log_once(f"the reading of {reading.source} cannot be told", error)
+            invalid = self._analysis.invalid(reading, Reason.ANALYSIS_FAILED)
             stored = self._records.take(run, frame, invalid)
         planned = self._records.fields_planned(stored.well)
         self._say(well=stored.well, field=stored.field, fields_planned=planned)

@@ -28,9 +28,10 @@ def test_the_default_is_station_toml_here(tmp_path, monkeypatch, capsys):
     assert "station.toml cannot be read" in capsys.readouterr().err
 
 
-def test_signals_are_given_back(tmp_path):
+def test_signals_and_the_log_are_given_back(tmp_path):
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     main(["run", "--config", str(tmp_path / "station.toml")])
+    assert not [h for h in logging.getLogger().handlers if isinstance(h.formatter, _OneLine)]
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 

@@ -99,21 +99,21 @@ def frames(station):
 
 
 def plate(station, readings):
-    state = start([WELL], station._tools.rule, plate="p", assay="adherent", modality="phase")
+    state = start([WELL], station._analysis._tools.rule, plate="p", assay="adherent", modality="phase")
     for reading in readings:
         state, _ = add(state, reading)
     return state
 
 
 def test_an_analysis_that_breaks_anywhere_costs_the_field_and_the_verdict(station, frames):
-    readings = [station._read(frame) for frame in frames]
+    readings = [station._analysis.read(frame) for frame in frames]
     assert finish(plate(station, readings))[0][0].outcome is Outcome.NON_TOXIC
-    found = places(lambda: station._read(frames[-1]))
+    found = places(lambda: station._analysis.read(frames[-1]))
     assert len(found) > 200
     n_outside = 0
     for place in found:
         try:
-            reading, fired = break_at(place, lambda: station._read(frames[-1]), InjectedError())
+            reading, fired = break_at(place, lambda: station._analysis.read(frames[-1]), InjectedError())
         except InjectedError:
             n_outside += 1  # outside of the net: the station ends and states nothing
             continue
@@ -128,7 +128,7 @@ def test_an_analysis_that_breaks_anywhere_costs_the_field_and_the_verdict(statio
 
 @pytest.mark.parametrize("error", [InjectedError, ValueError, ZeroDivisionError])
 def test_a_judgment_that_breaks_anywhere_states_nothing(station, frames, error):
-    readings = [station._read(frame) for frame in frames]
+    readings = [station._analysis.read(frame) for frame in frames]
     identity = Identity(
         "plate/1", "lab", "b", "0" * 32, 1, "0" * 32, readings[0].taken_at, "synced", "0" * 64
     )

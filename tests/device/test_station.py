@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import device.station as station_module
+import device.station.analysis as analysis_module
 import device.station.store as store_module
 from device.analysis.assess import AnalysisSettings
 from device.analysis.grading import RULES, default_rule
@@ -75,7 +76,7 @@ def read(frame, _classify, settings, *, classify_field=None):
 @pytest.fixture
 def lab(tmp_path, monkeypatch):
     """A station over a folder of flat pictures whose gray level says how many cells are dead."""
-    monkeypatch.setattr(station_module, "assess", read)
+    monkeypatch.setattr(analysis_module, "assess", read)
     return Lab(tmp_path)
 
 
@@ -204,7 +205,7 @@ def test_a_stop_finishes_the_frame_and_leaves_in_order(lab, monkeypatch):
             stop.set()
         return read(frame, *arguments, **options)
 
-    monkeypatch.setattr(station_module, "assess", read_and_stop)
+    monkeypatch.setattr(analysis_module, "assess", read_and_stop)
     lab.run(CONFIG.replace('path = "images"', 'path = "images"\nloop = true'), stop=stop)
     n_read = len(lab.sent("reading"))
     assert n_read >= 5
@@ -221,7 +222,7 @@ def test_a_stopped_plate_has_no_final_verdict(lab, monkeypatch):
         stop.set()
         return read(frame, *arguments, **options)
 
-    monkeypatch.setattr(station_module, "assess", read_and_stop)
+    monkeypatch.setattr(analysis_module, "assess", read_and_stop)
     monkeypatch.setattr(station_module, "_FRAMES", 1)
     text = CONFIG.replace('path = "images"', 'path = "."\nloop = true')
     lab.run(text, plate=PLATE, stop=stop)

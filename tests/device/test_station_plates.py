@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import device.station as station_module
+import device.station.analysis as analysis_module
 from device.analysis.assess import AnalysisSettings
 from device.analysis.grading import RULES
 from device.config import read_rule
@@ -103,7 +104,7 @@ class Lab:
         self.stop, self.thread, self.failure = threading.Event(), None, None
         self.is_live, self.camera, self.rule = True, None, RULES["iso10993-5-extract/1"]
         monkeypatch.setattr("device.station.sender._QUIET_S", 0.0)
-        monkeypatch.setattr(station_module, "assess", read)
+        monkeypatch.setattr(analysis_module, "assess", read)
         monkeypatch.setattr(station_module, "open_publisher", lambda *args: self.connect(args[-1]))
         opened = station_module.open_camera
         monkeypatch.setattr(
@@ -527,12 +528,13 @@ def test_a_plate_that_a_restart_broke_off_is_noted_where_the_camera_ends(lab, mo
         held.wait(20)
         return read(frame, *arguments, **options)
 
-    monkeypatch.setattr(station_module, "assess", hold)
+    monkeypatch.setattr(analysis_module, "assess", hold)
     lab.run("[plate]\nwait = true\n").do("plate_start", plate="p", csv=FILES)
     code, text = lab.refusal("plate_finish")
     assert (code, "finishes by itself" in text) == ("NOT_DONE", True)
     assert lab.refusal("plate_well", well="A1")[0] == "NOT_LIVE"
     lab.stop.set()
+    assert lab.station._stopping.wait(20)  # else the fields behind the held one would be read as well
     held.set()
     lab.join()
     assert (lab.sent("plate"), lab.notes("plate_end")) == ([], [])
