@@ -47,7 +47,7 @@ def samples_section(plate: Payload, verdicts: Sequence[Payload]) -> Html:
                 _share(sample["affected_corrected"], sample["bounds"]),
                 _share(sample["growth_inhibition"], sample["growth_inhibition_bounds"]),
             ),
-            explain_all(sample["reasons"]),
+            "; ".join(_explain_own(sample["reasons"], plate["reasons"])),
         )
         for sample in plate["samples"]
     ]
@@ -176,12 +176,18 @@ def _well_row(verdict: Payload) -> tuple[object, ...]:
 
 def _why(verdict: Payload) -> str:
     """Return the reasons of a verdict, and what would help or is leaned to where it is undecided."""
-    said = [explain(code) for code in verdict["reasons"]]
+    said = _explain_own(verdict["reasons"], verdict["control_faults"])
     if verdict["fields_more"] is not None:
         said.append(f"about {verdict['fields_more']} more fields are expected to decide")
     if verdict["leans_toxic"] is not None:
         said.append(f"the second opinion leans to {'toxic' if verdict['leans_toxic'] else 'non-toxic'}")
     return "; ".join(said)
+
+
+def _explain_own(codes: Sequence[str], of_plate: Sequence[str]) -> list[str]:
+    """Return the meaning of reason codes; those of the whole plate stand at its head and with its controls."""
+    failed = ["the controls of the plate failed, see there"] if of_plate else []
+    return failed + [explain(code) for code in codes if code not in of_plate]
 
 
 def _share(share: float | None, interval: Payload | None) -> Html:

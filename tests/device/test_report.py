@@ -143,6 +143,9 @@ def test_failed_controls_are_said_first_and_in_words(judged_plate):
     assert "NO (grade 3 or more)" in page.text
     assert "3 invalid" in page.text
     assert "silver: nothing is decided at any dose" in page.text
+    # once at the head and once with the controls, not again at every well and sample
+    assert page.text.count("POS_CONTROL_FAILED") == 2
+    assert page.text.count("the controls of the plate failed, see there") == 11 + 5
 
 
 def test_a_plate_without_controls_has_no_reference(judged_plate):
