@@ -185,7 +185,7 @@ def _why(verdict: Payload) -> str:
 
 
 def _explain_own(codes: Sequence[str], of_plate: Sequence[str]) -> list[str]:
-    """Return the meaning of reason codes; those of the whole plate stand at its head and with its controls."""
+    """Return the meaning of reason codes; those of the plate stand at its head and with its controls."""
     failed = ["the controls of the plate failed, see there"] if of_plate else []
     return failed + [explain(code) for code in codes if code not in of_plate]
 
