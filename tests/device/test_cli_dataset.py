@@ -107,6 +107,13 @@ def test_a_frame_kept_at_half_the_size_has_its_own_pixels(invent):
     assert read_dataset_info(folder / "out").scale == Scale(1.3, "measured")
 
 
+def test_a_bundle_has_one_scale(invent, capsys):
+    folder = invent({}, {"height_px": 18, "width_px": 24}, {})
+    assert bundle(folder, source="many.jsonl") == 3
+    assert "holds 1 of 2 pixels a side; expected 1, as those before it" in capsys.readouterr().err
+    assert [row["seq"] for row in rows(folder)] == ["1", "3"]
+
+
 PLAIN = [{} for _ in range(8)]
 
 
@@ -156,6 +163,8 @@ def test_refused_fields_stay_out_unless_asked_for(invent, capsys):
 
 def test_a_frame_that_was_read_twice_comes_once(invent):
     assert set(chosen(invent({"gray": 1}, {"gray": 2}, {"gray": 1}))) == {1, 2}
+    other = {"gray": 2, "quality": {"um_per_px": 0.5}}
+    assert set(chosen(invent({"gray": 1}, other, {"gray": 1}))) == {2}  # and that is the newest
 
 
 def test_readings_of_another_scale_than_the_newest_stay_out(invent, capsys):

@@ -67,6 +67,15 @@ def test_all_faults_are_told_at_once(folder, capsys):
     assert "split test holds only live" in message
 
 
+@pytest.mark.parametrize(("split", "is_fine"), [("train", True), ("val", False), ("test", False)])
+def test_an_unlabeled_image_may_be_a_copy_of_training_data_only(folder, split, is_fine):
+    (folder / "images/copy.png").write_bytes((folder / f"images/{split}0.png").read_bytes())
+    edit(folder / "manifest.csv", lambda rows: [*rows, ["images/copy.png", "", "another", "unlabeled"]])
+    faults = check_dataset(folder).faults
+    assert any("copy.png (unlabeled) is an exact copy of" in fault for fault in faults) is not is_fine
+    assert not faults or not is_fine
+
+
 def test_missing_columns_are_named(folder):
     edit(folder / "manifest.csv", lambda rows: [row[:2] for row in rows])
     faults = check_dataset(folder).faults
