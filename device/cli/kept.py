@@ -1,4 +1,4 @@
-"""Frames that a station kept, read again as it read them: for `report` and `audit`."""
+"""Frames that a station kept, read again as it read them: for `report`, `audit` and `dataset`."""
 
 import argparse
 import hashlib
@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from device.records import Reading
 
 
-def add_frames_options(parser: argparse.ArgumentParser) -> None:
+def add_frames_options(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
     """Add `--frames` and `--config`, which say where kept frames are and what reads them."""
     parser.add_argument(
-        "--frames", type=Path, metavar="DIR", help="folder where the station of --config kept its frames"
+        "--frames",
+        type=Path,
+        required=required,
+        metavar="DIR",
+        help="folder where the station of --config kept its frames",
     )
     add_config_option(parser)
 
@@ -45,9 +49,9 @@ class KeptFrames:
             raise ConfigError(
                 f"{self._folder} is no folder; expected the one where the station kept its frames"
             )
-        config = load_config(args.config)
-        self._tools = open_instruments(config)
-        self.cell_model = self._tools.classify.id
+        self.config = config = load_config(args.config)
+        self.tools = open_instruments(config)
+        self.cell_model = self.tools.classify.id
         self.live: bool = getattr(config.camera.settings, "live", config.camera.kind != "folder")
         """Whether fields came by themselves, so that one without a well may be a repeated one."""
 
@@ -62,7 +66,7 @@ class KeptFrames:
         from device.messages.recompute import parse
         from device.records import Frame, Quality, Scale
 
-        image, size = self._find(values), (values["height_px"], values["width_px"])
+        (_, image), size = self.find(values), (values["height_px"], values["width_px"])
         try:
             quality = parse(Quality, values["quality"])
         except ValueError as error:
@@ -80,11 +84,15 @@ class KeptFrames:
             None if image.shape == size else size,
             quality.tint,
         )
-        tools = self._tools
+        tools = self.tools
         reading = assess(frame, tools.classify, tools.settings, classify_field=tools.classify_field)
         return image, replace(reading, plate=values["plate"], frame_sha256=values["frame_sha256"])
 
-    def _find(self, values: Mapping[str, Any]) -> "NDArray[np.uint8]":
+    def find(self, values: Mapping[str, Any]) -> "tuple[Path, NDArray[np.uint8]]":
+        """Return the file of a reading's kept frame, and its pixels.
+
+        ImageError if none was kept, it is not there, or its bytes have another SHA-256 than the reading says.
+        """
         from device.errors import ImageError
         from device.images import read_gray
 
@@ -96,4 +104,4 @@ class KeptFrames:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if found != sha256:
             raise ImageError(f"{path} is altered: its SHA-256 is {found}; expected that of its name")
-        return image
+        return path, image

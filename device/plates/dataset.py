@@ -4,14 +4,15 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from device.errors import ConfigError
 from device.plates.files import one_of, unreadable, write_whole
 from device.records import Assay, Modality, Scale, ScaleSource
 
 DATASET_FILE = "dataset.json"
-_DATASET_KEYS = ("modality", "assay", "origin", "licence", "simulated")
+_DATASET_KEYS = ("modality", "assay", "origin", "licence", "simulated", "label_source")
+LabelSource = Literal["person", "station"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class DatasetInfo:
     """Null where the folder does not say it."""
     simulated: bool = False
     """True for rendered images."""
+    label_source: LabelSource | None = None
+    """Who labeled the cells of a station's frames: `station` means that nobody corrected what it said."""
 
 
 def read_dataset_info(folder: Path) -> DatasetInfo:
@@ -46,7 +49,7 @@ def read_dataset_info(folder: Path) -> DatasetInfo:
         raise unreadable(path, error, missing, "expected a JSON object") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds a {type(content).__name__}; expected a JSON object")
-    said: dict[str, Any] = {"assay": None, "simulated": False} | content
+    said: dict[str, Any] = {"assay": None, "simulated": False, "label_source": None} | content
     checks = {
         "um_per_px": (_is_positive(said.get("um_per_px")), "a number > 0, micrometers a pixel"),
         "um_per_px_source": (said.get("um_per_px_source") in get_args(ScaleSource), one_of(ScaleSource)),
@@ -55,6 +58,10 @@ def read_dataset_info(folder: Path) -> DatasetInfo:
         "licence": (isinstance(said.get("licence"), str), "words"),
         "assay": (said["assay"] in (None, *get_args(Assay)), one_of(Assay) + " or null"),
         "simulated": (isinstance(said["simulated"], bool), "true or false"),
+        "label_source": (
+            said["label_source"] in (None, *get_args(LabelSource)),
+            one_of(LabelSource) + " or null",
+        ),
     }
     wrong = [(key, expected) for key, (fits, expected) in checks.items() if not fits]
     if wrong:

@@ -1,40 +1,13 @@
 """Claims about `nanotox audit reproduce`: what was published follows from its numbers and kept frames."""
 
 import json
-import threading
-from pathlib import Path
 
 import cv2
 import pytest
 
 from device import cli
-from device.analysis.phantom import render_plate
 from device.journal.read import read_records
 from device.messages import LEAVES
-from device.records import PlateWell
-from device.station import Station, load_config
-
-CONFIG = f"""
-[station]
-site = "lab"
-name = "bench-1"
-assay = "adherent"
-modality = "phase"
-[scale]
-um_per_px = 0.65
-[camera]
-kind = "folder"
-path = "."
-[plate]
-file = "plate.csv"
-[frames]
-keep = true
-[publisher]
-kind = "jsonl"
-[model]
-cell_model = "{Path(__file__).parents[2] / "models" / "phase-cell"}"
-"""
-WELL = PlateWell("A1", "silver", "test", 10.0, "ug/mL", 1, dead_fraction=0.5, fields=3)
 
 
 def audit(source, *options):
@@ -126,26 +99,6 @@ def test_a_source_without_records_proves_nothing(tmp_path, capsys):
     (tmp_path / "empty.jsonl").write_text("")
     assert audit(tmp_path / "empty.jsonl") == 1
     assert capsys.readouterr().out == "no records equal\n"
-
-
-@pytest.fixture(scope="module")
-def images():
-    """Three fields of a rendered well, quick to read."""
-    return [
-        phantom.image[:480, :640].copy() for _, _, phantom in render_plate([WELL], seed=4, modality="phase")
-    ]
-
-
-@pytest.fixture
-def station(tmp_path, images):
-    """A folder with what a station left that kept its frames: station.toml, journal and frames."""
-    for number, image in enumerate([*images, images[-1]]):
-        cv2.imwrite(str(tmp_path / f"{number}.png"), image)
-    (tmp_path / "4.png").write_bytes(b"no image")
-    (tmp_path / "plate.csv").write_text("file,well,sample,role\n[0-4].png,A1,silver,test\n")
-    (tmp_path / "station.toml").write_text(CONFIG)
-    Station(load_config(tmp_path / "station.toml"), version="9.9").run(threading.Event())
-    return tmp_path
 
 
 def reproduce(station, *options):

@@ -220,13 +220,20 @@ def test_dataset_info_is_found_beside_the_images_before_that_above(tmp_path):
 def test_dataset_info_lists_all_faults(tmp_path):
     (tmp_path / "dataset.json").write_text(
         json.dumps(
-            {"um_per_px": True, "um_per_px_source": "guess", "modality": "DIC", "origin": 5, "simulated": 1}
+            {
+                "um_per_px": True,
+                "um_per_px_source": "guess",
+                "modality": "DIC",
+                "origin": 5,
+                "simulated": 1,
+                "label_source": "me",
+            }
         )
     )
     with pytest.raises(ConfigError) as caught:
         read_dataset_info(tmp_path)
     text = str(caught.value)
-    assert len(caught.value.faults) == 6
+    assert len(caught.value.faults) == 7
     for words in (
         "um_per_px is true; expected a number > 0",
         'um_per_px_source is "guess"; expected one of measured, published, assumed',
@@ -234,6 +241,7 @@ def test_dataset_info_lists_all_faults(tmp_path):
         "origin is 5; expected words",
         "licence is null; expected words",
         "simulated is 1; expected true or false",
+        'label_source is "me"; expected one of person, station or null',
     ):
         assert words in text
 

@@ -67,6 +67,15 @@ def test_all_faults_are_told_at_once(folder, capsys):
     assert "split test holds only live" in message
 
 
+@pytest.mark.parametrize(("split", "is_fine"), [("train", True), ("val", False), ("test", False)])
+def test_an_unlabeled_image_may_be_a_copy_of_training_data_only(folder, split, is_fine):
+    (folder / "images/copy.png").write_bytes((folder / f"images/{split}0.png").read_bytes())
+    edit(folder / "manifest.csv", lambda rows: [*rows, ["images/copy.png", "", "another", "unlabeled"]])
+    faults = check_dataset(folder).faults
+    assert any("copy.png (unlabeled) is an exact copy of" in fault for fault in faults) is not is_fine
+    assert not faults or not is_fine
+
+
 def test_missing_columns_are_named(folder):
     edit(folder / "manifest.csv", lambda rows: [row[:2] for row in rows])
     faults = check_dataset(folder).faults
@@ -75,8 +84,10 @@ def test_missing_columns_are_named(folder):
 
 def test_an_unknown_kind_of_data_lists_those_there_are(tmp_path, capsys):
     assert main(["data", "import", "mystery", str(tmp_path), "--out", str(tmp_path / "o")]) == 2
-    assert "expected one of csv, dsb2018, hepg2_huh7, ldc, phantom, usiigaci" in capsys.readouterr().err
-    assert list_importers() == ["csv", "dsb2018", "hepg2_huh7", "ldc", "phantom", "usiigaci"]
+    assert (
+        "expected one of csv, dsb2018, hepg2_huh7, ldc, phantom, station, usiigaci" in capsys.readouterr().err
+    )
+    assert list_importers() == ["csv", "dsb2018", "hepg2_huh7", "ldc", "phantom", "station", "usiigaci"]
 
 
 def test_import_of_a_table_draws_splits_by_group(folder, tmp_path):

@@ -33,6 +33,11 @@ def add_parser(commands: Commands) -> None:
         default=0,
         help="of the splits, where SRC has none; for sets in 5 folds the one that is test (default 0)",
     )
+    parser.add_argument(
+        "--accept-proposals",
+        action="store_true",
+        help="take a station's own cells as labels where nobody corrected them (station)",
+    )
     parser.set_defaults(run=run_import)
     parser = actions.add_parser(
         "check",
@@ -59,10 +64,11 @@ def run_import(args: argparse.Namespace) -> int:
         )
     if not args.source.exists():
         raise ConfigError(f"{args.source} does not exist; expected a folder or file of kind {args.kind}")
-    options = ImportOptions(
-        um_per_px=args.um_per_px, modality=args.modality, assay=args.assay, seed=args.seed
-    )
-    importlib.import_module(f"training.dataset.from_{args.kind}").import_data(args.source, args.out, options)
+    options = ImportOptions(args.um_per_px, args.modality, args.assay, args.seed, args.accept_proposals)
+    importer = importlib.import_module(f"training.dataset.from_{args.kind}")
+    said: str | None = importer.import_data(args.source, args.out, options)
+    if said:
+        print(said)
     return run_check(args.out)
 
 

@@ -1,6 +1,7 @@
 """Dataset folders: `manifest.csv`, images, `cells.csv`, `masks/` and `dataset.json`, in one form.
 
 Every importer (`from_<kind>.py` beside this file, found by its name) writes this form; all else reads it.
+What a person should know of an import beside its counts, `import_data` returns in words.
 """
 
 import csv
@@ -23,6 +24,8 @@ CELLS = "cells.csv"
 MANIFEST_COLUMNS = ("file", "label", "group", "split")
 CELL_COLUMNS = ("file", "label", "xmin", "ymin", "xmax", "ymax")
 SPLITS = ("train", "val", "test")
+UNLABELED = "unlabeled"
+"""Split of images that nobody labeled (I_U): training data of whoever asks for it by name, never truth."""
 FIELD_LABELS = ("non_toxic", "toxic")
 """Labels of whole fields, in the order of a field model's logits; an empty label means unknown."""
 
@@ -93,8 +96,9 @@ class Dataset:
         return self.info.modality
 
     def in_split(self, split: str) -> tuple[Entry, ...]:
-        """Return the images of one split (`all` for every one), in the order of the manifest."""
-        return tuple(entry for entry in self.entries if split in ("all", entry.split))
+        """Return the images of one split (`all` for every labeled one), in the order of the manifest."""
+        chosen = SPLITS if split == "all" else (split,)
+        return tuple(entry for entry in self.entries if entry.split in chosen)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,6 +140,8 @@ class ImportOptions:
     """Where the source does not say it."""
     seed: int = 0
     """Of the splits where the source has none; for sets in 5 folds, the fold that is test, mod 5."""
+    accept_proposals: bool = False
+    """Take what a station said of its own cells as labels where nobody corrected it."""
 
 
 def join_samples(parts: Iterable[Samples]) -> Samples:
@@ -238,8 +244,10 @@ def read_manifest(folder: Path, faults: list[str]) -> list[Entry]:
         if entry.file in seen:
             faults.append(f"{path} line {line} names {entry.file} again; expected each file once")
         seen.add(entry.file)
-        if entry.split not in SPLITS:
-            faults.append(f"{path} line {line} has split {entry.split!r}; expected {', '.join(SPLITS)}")
+        if entry.split not in (*SPLITS, UNLABELED):
+            faults.append(
+                f"{path} line {line} has split {entry.split!r}; expected {', '.join((*SPLITS, UNLABELED))}"
+            )
         if entry.label not in ("", *FIELD_LABELS):
             faults.append(
                 f"{path} line {line} has label {entry.label!r}; expected {', '.join(FIELD_LABELS)} or empty"
@@ -251,9 +259,9 @@ def read_manifest(folder: Path, faults: list[str]) -> list[Entry]:
     return entries
 
 
-def read_cells(folder: Path, faults: list[str]) -> dict[str, tuple[TrueCell, ...]]:
+def read_cells(folder: Path, faults: list[str], table: str = CELLS) -> dict[str, tuple[TrueCell, ...]]:
     """Return the true cells by file, none without a `cells.csv`; what is wrong is appended to `faults`."""
-    path = folder / CELLS
+    path = folder / table
     cells: dict[str, list[TrueCell]] = {}
     if not path.is_file():
         return {}
