@@ -195,6 +195,15 @@ def test_what_was_altered_is_told_all_at_once(label, bundle, capsys):
     assert not (bundle.parent / "data").exists()
 
 
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd"])
+def test_a_bundle_names_no_files_outside_of_itself(label, bundle, capsys, name):
+    label()
+    with (bundle / "SHA256SUMS").open("a") as file:
+        file.write(f"{'0' * 64}  {name}\n")
+    assert import_bundle(bundle) == 2
+    assert f"names {name}; expected files inside of the bundle only" in capsys.readouterr().err
+
+
 def test_a_bundle_cut_short_or_unlabeled_is_told(bundle, capsys):
     assert import_bundle(bundle) == 2
     assert "cells.csv is missing; expected what a person made of proposals.csv" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from device.errors import ConfigError
 from device.plates import read_dataset_info
@@ -108,6 +108,9 @@ def _altered_files(source: Path, sums: Mapping[str, str], images: set[str]) -> l
     """Return a fault for each file that is not as it was bundled; proposals.csv may have been renamed."""
     faults = [f"{source / _SUMS} does not name {file}; expected all" for file in sorted(images - sums.keys())]
     for name, expected in sums.items():
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            faults.append(f"{source / _SUMS} names {name}; expected files inside of the bundle only")
+            continue
         found = _sum(source / name)
         if found != expected and (found, name) != (None, PROPOSALS):
             faults.append(
