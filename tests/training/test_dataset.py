@@ -75,8 +75,9 @@ def test_missing_columns_are_named(folder):
 
 def test_an_unknown_kind_of_data_lists_those_there_are(tmp_path, capsys):
     assert main(["data", "import", "mystery", str(tmp_path), "--out", str(tmp_path / "o")]) == 2
-    assert "expected one of csv, dsb2018, hepg2_huh7, ldc, phantom, usiigaci" in capsys.readouterr().err
-    assert list_importers() == ["csv", "dsb2018", "hepg2_huh7", "ldc", "phantom", "usiigaci"]
+    assert "expected one of bbbc010, cbc_blood, celldeath_u2os, csv, " in capsys.readouterr().err
+    shared = ["bbbc010", "cbc_blood", "celldeath_u2os", "dsb2018", "hepg2_huh7", "ldc", "usiigaci"]
+    assert list_importers() == sorted([*shared, "csv", "phantom"])
 
 
 def test_import_of_a_table_draws_splits_by_group(folder, tmp_path):
