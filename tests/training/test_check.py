@@ -172,6 +172,18 @@ def test_a_set_of_one_class_is_refused_and_one_without_labels_not_judged(tmp_pat
     }
 
 
+def test_fields_of_one_class_pass_where_their_cells_have_two(tmp_path, capsys):
+    images = [draw_field(i) for i in range(12)]
+    assert check(write_set(tmp_path, images, label=["toxic"] * 12), capsys)[1] == []
+
+
+def test_a_split_of_one_class_is_refused_where_the_set_has_two(tmp_path, capsys):
+    labels = ["toxic" if i // 2 % 4 == 3 else LABELS[i % 2] for i in range(12)]
+    _, codes, checks = check(write_set(tmp_path, [draw_field(i) for i in range(12)], label=labels), capsys)
+    assert codes == ["SINGLE_CLASS"]
+    assert finding(checks, "SINGLE_CLASS")["found"] == ["split test holds only images that are toxic"]
+
+
 def shade(i, amount):
     """A field that is brighter on one side."""
     return draw_field(i) + amount * np.linspace(-1, 1, 96)

@@ -172,13 +172,17 @@ def _near_duplicates(seen: _Seen) -> Finding:
 
 
 def _single_classes(dataset: Dataset) -> Finding:
-    found, fewest = [], None
-    splits = sorted({entry.split for entry in dataset.entries})
-    for split in splits:
-        for name, labels in label_counts(dataset, split).items():
-            fewest = len(labels) if fewest is None else min(fewest, len(labels))
+    """Judge images and cells, each by their labels; one class of the one is no fault if the other has two."""
+    whole = label_counts(dataset, "all")
+    judged = [name for name, labels in whole.items() if len(labels) > 1] or list(whole)
+    fewest, found = None, []
+    for split in sorted({entry.split for entry in dataset.entries}):
+        counts = label_counts(dataset, split)
+        for name in (name for name in judged if name in counts):
+            labels = list(counts[name])
+            fewest = min(fewest or len(labels), len(labels))
             if len(labels) == 1:
-                found.append(f"split {split} holds only {name} that are {next(iter(labels))}")
+                found.append(f"split {split} holds only {name} that are {labels[0]}")
     return Finding(
         "SINGLE_CLASS",
         not found if fewest else None,
