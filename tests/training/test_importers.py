@@ -124,3 +124,76 @@ def test_the_real_fields_hold_as_many_cells_as_their_table_says(tmp_path):
     }
     unlabeled = sum(not cell.label for cells in dataset.cells.values() for cell in cells)
     assert unlabeled == pytest.approx(sum(n for _, n in counts.values()), abs=5)
+
+
+def write_source(folder, manifest, tables=()):
+    """Write a source folder whose files are noise of their own; tables are (name, rows)."""
+    for name, rows in (("manifest.csv", manifest), *tables):
+        folder.mkdir(exist_ok=True)
+        with (folder / name).open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+    for i, row in enumerate(manifest[1:]):
+        for path in (folder / name for name in row if name.endswith(".png")):
+            path.parent.mkdir(exist_ok=True)
+            write_png(path, np.random.default_rng(i).integers(0, 255, (60, 80)).astype(np.uint8))
+    return folder
+
+
+BOXES = ["file", "label", "xmin", "ymin", "xmax", "ymax"]
+
+
+def test_blood_has_boxes_as_truth_and_an_image_a_group(tmp_path):
+    names = [f"images/{i}.png" for i in range(5)]
+    cells = [BOXES] + [[name, "RBC", 1, 2, 11, 12] for name in names] + [[names[0], "WBC", 20, 20, 40, 40]]
+    source = write_source(tmp_path / "s", [["file"], *([name] for name in names)], [("cells.csv", cells)])
+    dataset = import_set("cbc_blood", source, tmp_path / "out", "--seed", "1")
+    assert [entry.split for entry in dataset.entries] == ["train", "test", "val", "train", "train"]
+    assert [cell.label for cell in dataset.cells[names[0]]] == ["RBC", "WBC"]
+    assert dataset.info.modality is None
+
+
+def test_worms_have_labels_of_their_well_and_of_their_stain(tmp_path):
+    rows = [
+        ["file", "mask", "toxic", "well", "split"],
+        ["images/A01.png", "masks/A01.png", "0", "A01", "train"],
+        ["images/A13.png", "masks/A13.png", "1", "A13", "test"],
+    ]
+    worms = [BOXES, *([rows[1][0], label, 1, 2, 11, 12] for label in ("live", "uncertain", "dead"))]
+    source = write_source(tmp_path / "s", rows, [("worms.csv", worms)])
+    dataset = import_set("bbbc010", source, tmp_path / "out")
+    assert [(e.label, e.group, e.split) for e in dataset.entries] == [
+        ("non_toxic", "A01", "train"),
+        ("toxic", "A13", "test"),
+    ]
+    assert [cell.label for cell in dataset.cells["images/A01.png"]] == ["live", "", "dead"]
+    assert (tmp_path / "out/masks/A13.png").is_file()
+
+
+def test_monolayers_have_their_replicate_as_group_and_batch(tmp_path):
+    rows = [["file", "toxic", "replicate"], ["images/a.png", "1", "N3"], ["images/b.png", "0", "N1"]]
+    dataset = import_set("celldeath_u2os", write_source(tmp_path / "s", rows), tmp_path / "out")
+    assert [(e.label, e.group, e.split, e.batch) for e in dataset.entries] == [
+        ("toxic", "N3", "train", "N3"),
+        ("non_toxic", "N1", "train", "N1"),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["bbbc010", "cbc_blood", "celldeath_u2os", "ldc"])
+def test_a_source_without_its_columns_is_told_by_them(kind, tmp_path, capsys):
+    source = write_source(tmp_path / "s", [["picture"], ["a.png"]])
+    assert main(["data", "import", kind, str(source), "--out", str(tmp_path / "out")]) == 2
+    assert "manifest.csv has no column file" in capsys.readouterr().err
+
+
+def test_mirrored_copies_of_test_tiles_leave_train_with_their_group(tmp_path):
+    rows = [["file", "split", "group", "toxic_iso30"]]
+    splits = ("train", "train", "train", "val", "test", "test")
+    rows += [[f"images/{i}.png", split, f"g{max(i, 1)}", ""] for i, split in enumerate(splits)]
+    boxes = [BOXES, *([row[0], "live", 1, 2, 11, 12] for row in rows[1:])]
+    source = write_source(tmp_path / "s", rows, [("cells.csv", boxes)])
+    tile = cv2.imread(str(source / "images/4.png"), cv2.IMREAD_GRAYSCALE)
+    write_png(source / "images/1.png", np.ascontiguousarray(tile[:, ::-1]))
+    dataset = import_set("ldc", source, tmp_path / "out")
+    kept = ["images/2.png", "images/3.png", "images/4.png", "images/5.png"]
+    assert [entry.file for entry in dataset.entries] == kept
+    assert list(dataset.cells) == kept

@@ -41,6 +41,13 @@ class Entry:
     group: str
     """Well or family of duplicates: what must not be divided between splits."""
     split: str
+    batch: str = ""
+    """Plate, day or replicate that shared light and handling, where the optional column `batch` says it."""
+
+    @property
+    def kin(self) -> str:
+        """Split whose wells and copies it may share: an unlabeled image trains, if anything."""
+        return "train" if self.split == UNLABELED else self.split
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +244,8 @@ def read_manifest(folder: Path, faults: list[str]) -> list[Entry]:
     """Return the rows of `manifest.csv`; what is wrong with it is appended to `faults`."""
     path = folder / MANIFEST
     entries = [
-        Entry(*(row[name] for name in MANIFEST_COLUMNS)) for _, row in _rows(path, MANIFEST_COLUMNS, faults)
+        Entry(row["file"], row["label"], row["group"], row["split"], row.get("batch", ""))
+        for _, row in read_rows(path, MANIFEST_COLUMNS, faults)
     ]
     seen: set[str] = set()
     for line, entry in enumerate(entries, 2):
@@ -260,12 +268,12 @@ def read_manifest(folder: Path, faults: list[str]) -> list[Entry]:
 
 
 def read_cells(folder: Path, faults: list[str], table: str = CELLS) -> dict[str, tuple[TrueCell, ...]]:
-    """Return the true cells by file, none without a `cells.csv`; what is wrong is appended to `faults`."""
+    """Return the true cells by file, none without the table; what is wrong is appended to `faults`."""
     path = folder / table
     cells: dict[str, list[TrueCell]] = {}
     if not path.is_file():
         return {}
-    for line, row in _rows(path, CELL_COLUMNS, faults):
+    for line, row in read_rows(path, CELL_COLUMNS, faults):
         try:
             box = [float(row[name]) for name in CELL_COLUMNS[2:]]
         except ValueError:
@@ -286,10 +294,12 @@ def write_dataset(
 ) -> None:
     """Write manifest, cells and dataset.json of a folder whose images are there already."""
     folder.mkdir(parents=True, exist_ok=True)
+    rows = [(entry.file, entry.label, entry.group, entry.split, entry.batch) for entry in entries]
+    n_columns = 5 if any(row[-1] for row in rows) else 4
     with (folder / MANIFEST).open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(MANIFEST_COLUMNS)
-        table.writerows((entry.file, entry.label, entry.group, entry.split) for entry in entries)
+        table.writerow((*MANIFEST_COLUMNS, "batch")[:n_columns])
+        table.writerows(row[:n_columns] for row in rows)
     if cells is not None:
         with (folder / CELLS).open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file, lineterminator="\n")
@@ -301,8 +311,8 @@ def write_dataset(
     write_dataset_info(folder, info)
 
 
-def _rows(path: Path, columns: tuple[str, ...], faults: list[str]) -> list[tuple[int, dict[str, str]]]:
-    """Return the rows of a table with their line numbers; none if a column is missing."""
+def read_rows(path: Path, columns: tuple[str, ...], faults: list[str]) -> list[tuple[int, dict[str, str]]]:
+    """Return the rows of a table with their line numbers, none without a column; appends to `faults`."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)

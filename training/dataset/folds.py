@@ -57,9 +57,8 @@ def import_masked(
         ) from error
     copy_images(images | masks)
     folds = draw_folds(groups)
-    splits = ("test", "val", *["train"] * (N_FOLDS - 2))
     entries = [
-        Entry(row["file"], "", group, splits[(folds[group] - options.seed) % N_FOLDS])
+        Entry(row["file"], "", group, fold_split(folds[group], options.seed))
         for row, group in zip(rows, groups, strict=True)
     ]
     cells = None
@@ -76,3 +75,8 @@ def draw_folds(groups: Iterable[str]) -> dict[str, int]:
         folds[name] = n_images.index(min(n_images))
         n_images[folds[name]] += sizes[name]
     return folds
+
+
+def fold_split(fold: int, seed: int) -> str:
+    """Return the split of a fold: that of `seed` (mod 5) is `test`, the next `val`, the others `train`."""
+    return ("test", "val", *["train"] * (N_FOLDS - 2))[(fold - seed) % N_FOLDS]

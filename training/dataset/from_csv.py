@@ -1,4 +1,4 @@
-"""Import of a table of images: `file,label`, optional `group,split`, and a `cells.csv` beside it if any."""
+"""Import of a table of images: `file,label`, optional `group,split,batch`, and a `cells.csv` beside it."""
 
 import csv
 from pathlib import Path
@@ -49,7 +49,7 @@ def import_data(source: Path, out: Path, options: ImportOptions) -> None:
     drawn = draw_splits(groups, options.seed)
     names = {row["file"]: f"images/{i:05d}{Path(row['file']).suffix.lower()}" for i, row in enumerate(rows)}
     entries = [
-        Entry(names[row["file"]], row["label"], group, row.get("split") or drawn[group])
+        Entry(names[row["file"]], row["label"], group, row.get("split") or drawn[group], row.get("batch", ""))
         for row, group in zip(rows, groups, strict=True)
     ]
     copy_images({source.parent / file: out / name for file, name in names.items()})

@@ -1,12 +1,25 @@
 """Import of the LDC set: living and dead cells in a counting chamber (MIT, maxKudi/Cell-Dataset)."""
 
-import csv
 from pathlib import Path
 
+import numpy as np
+
 from device.errors import ConfigError
+from device.images import read_gray
 from device.plates import DatasetInfo
 from device.records import Scale
-from training.dataset import CELLS, MANIFEST, Entry, ImportOptions, copy_images, read_cells, write_dataset
+from training.dataset import (
+    CELLS,
+    MANIFEST,
+    SPLITS,
+    Entry,
+    ImportOptions,
+    copy_images,
+    read_cells,
+    read_rows,
+    write_dataset,
+)
+from training.dataset.twins import find_twins, make_thumbnail
 
 INFO = DatasetInfo(
     # the scale is not published; 0.65 makes the 28x28 crops fit a cell
@@ -16,6 +29,7 @@ INFO = DatasetInfo(
     licence="MIT, Copyright (c) 2021 Okerulu Chukwudi",
     assay="suspension",
 )
+_COLUMNS = ("file", "split", "group", "toxic_iso30")
 
 
 def import_data(source: Path, out: Path, options: ImportOptions) -> None:
@@ -34,23 +48,42 @@ def import_data(source: Path, out: Path, options: ImportOptions) -> None:
     ------
     ConfigError
         If a table or column is missing.
+    ImageError
+        If a tile cannot be read.
+
+    Notes
+    -----
+    The set's groups know tiles that differ in brightness, not the mirrored and turned copies that it holds
+    too: 104 pairs of shared tiles across splits. `test` stays as it is, so figures on it compare; the copies
+    of its tiles leave `val` and `train`, those of tiles in `val` leave `train`.
     """
     faults: list[str] = []
+    rows = [row for _, row in read_rows(source / MANIFEST, _COLUMNS, faults)]
     cells = read_cells(source, faults)
-    if not (source / CELLS).is_file() or not (source / MANIFEST).is_file():
-        faults.append(f"{source} has no {MANIFEST} with {CELLS}; expected the folder of the LDC set")
+    if not (source / CELLS).is_file():
+        faults.append(f"{source} has no {CELLS}; expected the folder of the LDC set")
     if faults:
         raise ConfigError(faults)
-    with (source / MANIFEST).open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    missing = {"file", "split", "group", "toxic_iso30"} - set(rows[0] if rows else ())
-    if missing:
-        raise ConfigError(
-            f"{source / MANIFEST} has no column {', '.join(sorted(missing))}; expected the LDC set"
-        )
-    entries = [Entry(row["file"], _label(row["toxic_iso30"]), row["group"], row["split"]) for row in rows]
+    entries = _leave_out_twins(
+        source, [Entry(row["file"], _label(row["toxic_iso30"]), row["group"], row["split"]) for row in rows]
+    )
     copy_images({source / entry.file: out / entry.file for entry in entries})
-    write_dataset(out, INFO, entries, cells)
+    write_dataset(out, INFO, entries, {e.file: cells[e.file] for e in entries if e.file in cells})
+
+
+def _leave_out_twins(source: Path, entries: list[Entry]) -> list[Entry]:
+    """Return the tiles without groups of `train` and `val` that show a tile of a more guarded split again."""
+    thumbnails = {entry.file: make_thumbnail(read_gray(source / entry.file)) for entry in entries}
+    while True:
+        splits = [entry.split for entry in entries]
+        twins = find_twins(np.array([thumbnails[entry.file] for entry in entries]), splits)
+        if not twins.pairs:
+            return entries
+        left_out = {
+            min((entries[i], entries[j]), key=lambda entry: SPLITS.index(entry.split)).group
+            for i, j, _ in twins.pairs
+        }
+        entries = [entry for entry in entries if entry.group not in left_out]
 
 
 def _label(toxic_iso30: str) -> str:

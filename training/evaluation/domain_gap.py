@@ -4,7 +4,7 @@ An AUC of 0.5 says that the classifier cannot tell them apart, 1 that it always 
 stronger classifier may see more.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -80,20 +80,39 @@ def c2st_auc(
     """
     x, y = np.concatenate([real, rendered]), np.repeat([True, False], [len(real), len(rendered)])
     groups = [f"real {g}" for g in real_groups] + [f"rendered {g}" for g in rendered_groups]
-    names, inverse = np.unique(groups, return_inverse=True)
-    # `real` sorts before `rendered`: shuffled by themselves, both are spread over all folds
-    n_real = sum(name.startswith("real ") for name in names)
-    rng = np.random.default_rng(seed)
-    fold_of = np.concatenate([rng.permutation(n) % N_FOLDS for n in (n_real, len(names) - n_real)])
-    fold = fold_of[inverse]
-    scores = np.zeros(len(y))
-    for k in range(N_FOLDS):
-        scores[fold == k] = _fit_logistic(x[fold != k], y[fold != k])(x[fold == k])
+    scores = fold_scores(x, y, groups, seed=seed)
 
     def auc(index: NDArray[np.intp]) -> float | None:
         return rank_auc(scores[index], y[index]) if 0 < y[index].sum() < len(index) else None
 
     return rank_auc(scores, y), group_bootstrap(groups, auc, n_resamples=500)
+
+
+def fold_scores(
+    x: NDArray[np.float64], y: NDArray[np.bool_], groups: Sequence[str], *, seed: int = 0
+) -> NDArray[np.float64]:
+    """Return (N,) scores of items by logistic regression on the four folds without their group.
+
+    Parameters
+    ----------
+    x, y : (N, D) ndarray of float64, (N,) ndarray of bool
+        Features and labels.
+    groups : sequence of N str
+        Groups of either label, shuffled by themselves, are spread over the five folds.
+    seed : int
+        Of the folds.
+    """
+    names, inverse = np.unique(np.asarray(groups, np.str_), return_inverse=True)
+    mostly = np.bincount(inverse, y, len(names)) * 2 >= np.bincount(inverse, minlength=len(names))
+    rng = np.random.default_rng(seed)
+    fold_of = np.zeros(len(names), np.intp)
+    for label in (True, False):
+        fold_of[mostly == label] = rng.permutation(int(np.sum(mostly == label))) % N_FOLDS
+    fold = fold_of[inverse]
+    scores = np.zeros(len(y))
+    for k in range(N_FOLDS):
+        scores[fold == k] = _fit_logistic(x[fold != k], y[fold != k])(x[fold == k])
+    return scores
 
 
 def _describe(patch: NDArray[np.float32]) -> Iterator[float]:
