@@ -59,13 +59,14 @@ def write_quality(
 def _describe(name: str, quality: Quality) -> str:
     copies = {
         True: "copies of training images",
-        False: "no copies",
+        False: "no sign of copies",
         None: "too few images to rule copies out",
     }
     fidelity, sure = f"{quality.fidelity:.0%}", quality.fidelity_interval
+    apart = "not tested" if quality.c2st_auc is None else f"AUC {quality.c2st_auc:.2f}"
     return (
-        f"{name}: {quality.verdict}; {copies[quality.memorized]}; {fidelity} "
-        f"({sure.low:.0%} to {sure.high:.0%}) called {name}"
+        f"{name}: KID {quality.verdict}; told apart from held-out ones: {apart}; "
+        f"{copies[quality.memorized]}; {fidelity} ({sure.low:.0%} to {sure.high:.0%}) called {name}"
     )
 
 
