@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student_t
 
 from device.analysis.intervals import wilson
 from device.records import Interval
@@ -57,3 +58,32 @@ def group_bootstrap(
 def share_wilson(part: int, whole: int) -> Interval | None:
     """Return Wilson's 95 % interval of `part` of `whole` independent items; None of nothing."""
     return wilson(part / whole, whole, _Z975) if whole else None
+
+
+def corrected_lower(gains: Sequence[float], test_share: float, *, level: float = 0.9) -> float | None:
+    """Return the lower end of the one-sided interval of a mean gain over folds that share training images.
+
+    Parameters
+    ----------
+    gains : sequence of float
+        Of each fold.
+    test_share : float
+        Test images over training images of a fold, > 0.
+    level : float
+        Coverage.
+
+    Returns
+    -------
+    float or None
+        In the unit of `gains`; None for fewer than two.
+
+    Notes
+    -----
+    The variance of the mean is that of the gains times 1 / k + n_test / n_train (Nadeau and Bengio 2003):
+    1 / k alone would take overlapping folds for independent ones.
+    """
+    k = len(gains)
+    if k < 2:
+        return None
+    error = float(np.std(gains, ddof=1) * np.sqrt(1 / k + test_share))
+    return float(np.mean(gains)) - float(student_t.ppf(level, k - 1)) * error

@@ -1,4 +1,4 @@
-"""Profile `paper`: the DCGAN behind the paper's log lines, one for each class.
+"""GANs. Here profile `paper`: the DCGAN behind the paper's log lines, one for each class, and what all share.
 
 Its "epoch" is one mini-batch, so it is called a step here. Generated images are training data only.
 """
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 GENERATED = "generated"
 """Source of samples that a GAN made."""
+
+
+Step = Callable[[NDArray[np.float32], NDArray[np.intp]], "tuple[tf.Tensor, tf.Tensor, tf.Tensor]"]
+"""Takes a real batch and its classes; gives discriminator loss, its accuracy and generator loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +77,24 @@ class Gan:
     generator: "keras.Model"
     discriminator: "keras.Model"
     settings: GanSettings
-    train_step: Callable[[NDArray[np.float32]], "tuple[tf.Tensor, tf.Tensor, tf.Tensor]"]
-    """Takes a real batch; gives discriminator loss, its accuracy and generator loss."""
+    train_step: Step
+    n_classes: int = 0
+    """Classes that a GAN of profile `robust` knows; 0: its images are of one class."""
     step: int = 0
     log: list[LogPoint] = field(default_factory=list)
     grids: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     """(5 * 28, 5 * 28) samples by step."""
 
-    def generate(self, count: int, seed: int) -> NDArray[np.uint8]:
-        """Return (count, 28, 28) generated images; equal seeds give equal images."""
+    def generate(self, count: int, seed: int, class_index: int | None = None) -> NDArray[np.uint8]:
+        """Return (count, 28, 28) generated images; equal seeds give equal images.
+
+        A GAN that knows classes makes those of `class_index`, or of each in its turn.
+        """
         rng = np.random.default_rng(seed)
         latent = rng.standard_normal((count, self.settings.latent)).astype(np.float32)
+        if self.n_classes:
+            wanted = np.arange(count) % self.n_classes if class_index is None else np.full(count, class_index)
+            latent = np.hstack([latent, np.eye(self.n_classes, dtype=np.float32)[wanted]])
         images = np.asarray(self.generator(latent, training=False))[..., 0]
         return np.asarray(np.clip(np.rint(images * 128 + 128), 0, 255), np.uint8)
 
@@ -100,16 +111,17 @@ def open_gan(settings: GanSettings) -> Gan:
 
 
 def fit_gan(
-    gan: Gan, x: NDArray[np.uint8], *, steps: int | None = None, progress: Callable[[str], None] | None = None
+    gan: Gan, real: Samples, *, steps: int | None = None, progress: Callable[[str], None] | None = None
 ) -> None:
-    """Train `gan` on the real images `x` for `steps` more steps.
+    """Train `gan` on `real` images for `steps` more steps.
 
     Parameters
     ----------
     gan : Gan
         Changed in place.
-    x : (N, 28, 28) ndarray of uint8
-        Real images of one class, N > 0; fewer than a batch are drawn with replacement.
+    real : Samples
+        At least one; fewer than a batch are drawn with replacement. A GAN that knows classes draws each of
+        those there are equally often, any other takes all as of one class.
     steps : int, optional
         Those of its settings by default.
     progress : callable, optional
@@ -120,16 +132,19 @@ def fit_gan(
     ValueError
         If there are no images.
     """
-    if len(x) == 0:
+    if len(real) == 0:
         raise ValueError("no images to fit a GAN on; expected at least one of each class")
     settings = gan.settings
-    real = network_input(x)[..., None]
+    x = network_input(real.x)[..., None]
     rng = np.random.default_rng((settings.seed, gan.step))
+    share = 1 / np.bincount(real.y)[real.y]
+    odds = share / share.sum() if gan.n_classes else None
     sums = np.zeros(4)
     last = gan.step + (settings.steps if steps is None else steps)
     while gan.step < last:
-        index = rng.choice(len(real), settings.batch, replace=len(real) < settings.batch)
-        sums += (*(float(value) for value in gan.train_step(real[index])), 1)
+        again = gan.n_classes > 0 or len(real) < settings.batch
+        index = rng.choice(len(real), settings.batch, replace=again, p=odds)
+        sums += (*(float(value) for value in gan.train_step(x[index], real.y[index])), 1)
         gan.step += 1
         if gan.step % settings.log_every == 0 or gan.step == last:
             gan.log.append(LogPoint(gan.step, *(float(value) for value in sums[:3] / sums[3])))
@@ -149,14 +164,15 @@ def generate_samples(
     seed: int,
     progress: Callable[[str], None] | None = None,
 ) -> Samples:
-    """Return `count` generated samples, equally many of each class, after fitting each class's GAN on `real`.
+    """Return `count` generated samples, equally many of each class, after fitting the GANs on `real`.
 
     Parameters
     ----------
     real : Samples
         What the GANs may see: training samples only.
     gans : dict of int to Gan
-        One for each class of `real`; each goes on from where the last call left it.
+        One for each class of `real`, or the same for all where it knows classes; each goes on from where the
+        last call left it.
     count : int
         Generated images in all; the first classes get what does not divide. None are made, and no GAN is
         fitted, for 0.
@@ -169,11 +185,14 @@ def generate_samples(
     classes = np.unique(real.y) if count else np.zeros(0, np.intp)
     for k, class_index in enumerate(classes):
         gan = gans[int(class_index)]
-        if progress:
-            progress(f"GAN of class {real.classes[class_index]}, {int(np.sum(real.y == class_index))} images")
-        fit_gan(gan, real.x[real.y == class_index], steps=steps if gan.step else None, progress=progress)
+        if k == 0 or not gan.n_classes:
+            seen = real if gan.n_classes else real.take(real.y == class_index)
+            if progress:
+                named = ", ".join(f"{n} {name}" for name, n in seen.count().items() if n)
+                progress(f"GAN of {named} images")
+            fit_gan(gan, seen, steps=steps if gan.step else None, progress=progress)
         share = count // len(classes) + (k < count % len(classes))
-        images = gan.generate(share, seed)
+        images = gan.generate(share, seed, int(class_index))
         group = np.full(share, GENERATED)
         parts.append(Samples(images, np.full(share, class_index), group, "train", GENERATED, real.classes))
     made = join_samples(parts)
@@ -240,9 +259,7 @@ def _build_discriminator(settings: GanSettings) -> "keras.Model":
     return keras.Model(image, layers.Dense(1)(layers.Flatten()(x)), name="discriminator")
 
 
-def _make_step(
-    generator: "keras.Model", discriminator: "keras.Model", settings: GanSettings
-) -> Callable[[NDArray[np.float32]], "tuple[tf.Tensor, tf.Tensor, tf.Tensor]"]:
+def _make_step(generator: "keras.Model", discriminator: "keras.Model", settings: GanSettings) -> Step:
     """Return the function of one step: real batch in; D loss, D accuracy and G loss out."""
     import keras
     import tensorflow as tf
@@ -250,10 +267,6 @@ def _make_step(
     d_adam, g_adam = (keras.optimizers.Adam(settings.learning_rate, beta_1=settings.beta_1) for _ in range(2))
     d_adam.build(discriminator.trainable_variables)
     g_adam.build(generator.trainable_variables)
-
-    def cross_entropy(logits: "tf.Tensor", target: float) -> "tf.Tensor":
-        labels = tf.fill(tf.shape(logits), target)
-        return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits))
 
     @tf.function  # type: ignore[untyped-decorator]  # TensorFlow ships no types
     def step(real: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor, tf.Tensor]":
@@ -272,5 +285,16 @@ def _make_step(
         right = [tf.reduce_mean(tf.cast(v, tf.float32)) for v in (on_real > 0, on_fake < 0)]
         return d_loss, (right[0] + right[1]) / 2, g_loss
 
-    run: Callable[[NDArray[np.float32]], tuple[tf.Tensor, tf.Tensor, tf.Tensor]] = step
+    def run(real: NDArray[np.float32], _: NDArray[np.intp]) -> "tuple[tf.Tensor, tf.Tensor, tf.Tensor]":
+        result: tuple[tf.Tensor, tf.Tensor, tf.Tensor] = step(real)
+        return result
+
     return run
+
+
+def cross_entropy(logits: "tf.Tensor", target: float) -> "tf.Tensor":
+    """Return the mean cross entropy, nats, of logits of `real` against one target of all."""
+    import tensorflow as tf
+
+    labels = tf.fill(tf.shape(logits), target)
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits))
