@@ -5,10 +5,12 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from device.errors import ConfigError, ImageError
 from device.images import read_gray
 from device.plates import read_dataset_info
-from training.dataset import UNLABELED, Entry, TrueCell, read_cells, read_manifest
+from training.dataset import UNLABELED, Entry, Samples, TrueCell, read_cells, read_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,32 @@ def check_dataset(folder: Path) -> Check:
         {split: len(several) for split, several in groups.items()},
         n_labels,
     )
+
+
+def require_apart(known: Samples, judged: Samples) -> None:
+    """Raise if generated images, or groups or images (turned or not) of `known`, are among those that judge.
+
+    Raises
+    ------
+    ConfigError
+        With what was found of each kind.
+    """
+    faults = []
+    if judged.source == "generated" or (judged.group == "generated").any():
+        faults.append("generated images")
+    shared = sorted(set(known.group.tolist()) & set(judged.group.tolist()))
+    if shared:
+        faults.append(f"{len(shared)} groups that are trained on ({', '.join(shared[:3])})")
+    images = {image.tobytes() for image in known.x}
+    turned = [np.rot90(x, k, axes=(1, 2)) for x in (judged.x, judged.x[:, :, ::-1]) for k in range(4)]
+    n_copies = sum(any(x.tobytes() in images for x in several) for several in zip(*turned, strict=True))
+    if n_copies:
+        faults.append(f"{n_copies} copies of images that are trained on")
+    if faults:
+        raise ConfigError(
+            f"the samples that judge hold {' and '.join(faults)}; expected real images of groups of their "
+            "own (check the splits with `nanotox-train data check`)"
+        )
 
 
 def _divided_groups(entries: list[Entry]) -> list[str]:
