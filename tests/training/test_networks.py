@@ -269,18 +269,8 @@ def test_evaluate_ends_with_one_line_of_json(bundle, run, folder, capsys):
 
 
 def test_cotrain_robust_writes_a_run_with_options_log_and_metrics(folder, tmp_path, capsys):
-    options = [
-        "--profile",
-        "robust",
-        "--labels",
-        "14",
-        "--epochs",
-        "1",
-        "--rounds",
-        "2",
-        "--classes",
-        "live,dead",
-    ]
+    labels = ["--profile", "robust", "--labels", "14", "--classes", "live,dead"]
+    options = [*labels, "--epochs", "4", "--rounds", "2"]
     assert main(["cotrain", str(folder), "--out", str(tmp_path / "run"), *options]) == 0
     assert "val, features alone: balanced accuracy 1.000, F1 dead 1.000" in capsys.readouterr().out
     assert read_run(tmp_path / "run")[0].learner == "station"
