@@ -76,7 +76,12 @@ class Fitted:
 
 
 def fit_network(
-    train: Samples, val: Samples | None, settings: FitSettings, progress: Callable[[str], None] | None = None
+    train: Samples,
+    val: Samples | None,
+    settings: FitSettings,
+    progress: Callable[[str], None] | None = None,
+    *,
+    weights: NDArray[np.float64] | None = None,
 ) -> Fitted:
     """Return the network of `settings.learner` fitted to `train`.
 
@@ -90,6 +95,8 @@ def fit_network(
         How it is fitted. Equal settings and samples give equal weights on one machine.
     progress : callable, optional
         Called with one line an epoch.
+    weights : (N,) ndarray of float, optional
+        Weight of the loss of each training sample, >= 0; all 1 by default.
 
     Raises
     ------
@@ -108,6 +115,7 @@ def fit_network(
     steps = settings.steps_per_epoch or max(1, -(-len(train) // settings.batch))
     rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps * settings.epochs, alpha=0.02)
     step = _make_step(model, keras.optimizers.Adam(rate), settings.smoothing)
+    weight = np.ones(len(train), np.float32) if weights is None else weights.astype(np.float32)
     order = _Order(train.y, settings.balanced, rng)
     history: list[dict[str, float]] = []
     best = (float("inf"), 0, model.get_weights())
@@ -115,7 +123,8 @@ def fit_network(
         losses = []
         for _ in range(steps):
             index = order.take(settings.batch)
-            losses.append(step(augment(train.x[index], settings, rng)[..., None], train.y[index]))
+            inputs = augment(train.x[index], settings, rng)[..., None]
+            losses.append(step(inputs, train.y[index], weight[index]))
         nll = mean_nll(predict_logits(model, val.x), val.y) if val is not None and len(val) else float("nan")
         history.append({"loss": float(np.mean([float(loss) for loss in losses])), "nll": nll})
         if progress:
@@ -221,21 +230,22 @@ class _Order:
 
 def _make_step(
     model: "keras.Model", optimizer: "keras.optimizers.Optimizer", smoothing: float
-) -> Callable[[NDFloat, NDArray[np.intp]], "tf.Tensor"]:
+) -> Callable[[NDFloat, NDArray[np.intp], NDFloat], "tf.Tensor"]:
     import tensorflow as tf
 
     variables = model.trainable_variables
 
     @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]  # TensorFlow ships no types
-    def step(x: "tf.Tensor", y: "tf.Tensor") -> "tf.Tensor":
+    def step(x: "tf.Tensor", y: "tf.Tensor", weight: "tf.Tensor") -> "tf.Tensor":
         with tf.GradientTape() as tape:
             logits = model(x, training=True)["logits"]
             n_classes = logits.shape[1]
             target = tf.one_hot(y, n_classes) * (1 - smoothing) + smoothing / n_classes
-            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=target, logits=logits))
+            entropy = tf.nn.softmax_cross_entropy_with_logits(labels=target, logits=logits)
+            loss = tf.reduce_mean(weight * entropy)
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         return loss
 
     optimizer.build(variables)
-    run: Callable[[NDFloat, NDArray[np.intp]], tf.Tensor] = step
+    run: Callable[[NDFloat, NDArray[np.intp], NDFloat], tf.Tensor] = step
     return run

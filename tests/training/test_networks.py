@@ -20,6 +20,7 @@ from training.export.parity import measure_parity
 from training.fitting import FitSettings, augment, fit_network, fit_temperature, mean_nll, predict
 from training.gan import GanSettings, generate_samples, open_gan, tile_images
 from training.learners import list_learners, open_learner
+from training.provenance import read_run
 from training.recipes import list_recipes, read_recipe, stale_recipe
 
 pytestmark = [
@@ -105,9 +106,17 @@ def test_the_stations_network_takes_at_most_a_tenth_of_table_2s_work():
     assert station <= table2 / 10
 
 
+def test_a_sample_without_weight_trains_nothing():
+    samples = disks(8)
+    fitted = fit_network(
+        samples, None, FitSettings(epochs=1, steps_per_epoch=1, batch=8), weights=np.zeros(len(samples))
+    )
+    assert fitted.history[0]["loss"] == 0
+
+
 def test_learners_are_found_by_file_and_an_unknown_one_lists_them():
-    assert list_learners() == ["station", "table2"]
-    with pytest.raises(ConfigError, match="expected one of station, table2"):
+    assert list_learners() == ["features", "station", "table2"]
+    with pytest.raises(ConfigError, match="expected one of features, station, table2"):
         open_learner("table3")
 
 
@@ -257,6 +266,27 @@ def test_evaluate_ends_with_one_line_of_json(bundle, run, folder, capsys):
         assert scores["n"] == 12
         assert scores["n_dead"] == 6
     assert scores["station"]["n_fields"] == 3  # a bundle is also judged over the station's whole path
+
+
+def test_cotrain_robust_writes_a_run_with_options_log_and_metrics(folder, tmp_path, capsys):
+    labels = ["--profile", "robust", "--labels", "14", "--classes", "live,dead"]
+    options = [*labels, "--epochs", "4", "--rounds", "2"]
+    assert main(["cotrain", str(folder), "--out", str(tmp_path / "run"), *options]) == 0
+    assert "val, features alone: balanced accuracy 1.000, F1 dead 1.000" in capsys.readouterr().out
+    assert read_run(tmp_path / "run")[0].learner == "station"
+    assert json.loads((tmp_path / "run/options.json").read_text())["n_labeled"] == 14
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["split"] == "val"
+    assert metrics["n_pseudo_labeled"] > 0
+    assert list(metrics["scores"]) == [
+        "station alone",
+        "station co-trained",
+        "features alone",
+        "features co-trained",
+    ]
+    header, *rounds = (tmp_path / "run/log.csv").read_text().splitlines()
+    assert "threshold_a_dead" in header
+    assert len(rounds) == 2
 
 
 def test_cotrain_leaves_an_exportable_run(folder, tmp_path, capsys):

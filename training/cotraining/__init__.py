@@ -88,7 +88,7 @@ def co_train(
     rounds: list[Round] = []
     unchanged = False
     while not unchanged and len(rounds) < max_rounds:
-        known = join_samples([labeled, _pseudo_labeled(unlabeled, pseudo)])
+        known = join_samples([labeled, take_pseudo_labeled(unlabeled, pseudo)])
         both = join_samples([known, generate(known, len(rounds))])  # lines 2 and 3
         left = np.array([i for i in range(len(unlabeled)) if i not in pseudo], np.intp)
         label_a = fit_a(both, len(rounds))(unlabeled.x[left])
@@ -99,7 +99,7 @@ def co_train(
         rounds.append(_log(len(rounds), len(left), len(agreed), pseudo, labeled.classes))
         if progress:
             progress(describe(rounds[-1]))
-    return CoTraining(dict(pseudo), _pseudo_labeled(unlabeled, pseudo), tuple(rounds), unchanged)
+    return CoTraining(dict(pseudo), take_pseudo_labeled(unlabeled, pseudo), tuple(rounds), unchanged)
 
 
 def describe(step: Round) -> str:
@@ -111,7 +111,8 @@ def describe(step: Round) -> str:
     )
 
 
-def _pseudo_labeled(unlabeled: Samples, pseudo: Mapping[int, int]) -> Samples:
+def take_pseudo_labeled(unlabeled: Samples, pseudo: Mapping[int, int]) -> Samples:
+    """Return I_F as training samples, in the order of their positions in the unlabeled images."""
     index = np.array(sorted(pseudo), np.intp)
     taken = unlabeled.take(index)
     y = np.array([pseudo[int(i)] for i in index], np.intp)

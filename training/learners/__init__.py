@@ -1,8 +1,9 @@
-"""Networks that can be fitted: one file a kind, the kind is the file's name.
+"""Learners that can be fitted: one file a kind, the kind is the file's name.
 
 A kind defines `build(n_classes, step_noise) -> keras.Model`: input (N, 28, 28, 1) real from
 `model_card.network_input`, two named outputs, `logits` (N, n_classes) and `features` (N, D), the layer
 before. It never sets a seed: the trainer does. Listing kinds imports none of them, and so not TensorFlow.
+`features` is no network: its `build` says so, and co-training fits it by its own `fit_features`.
 """
 
 import importlib
@@ -27,7 +28,7 @@ def open_learner(kind: str) -> Callable[[int, float], "keras.Model"]:
     Raises
     ------
     ConfigError
-        If there is no such kind; the message lists those there are.
+        If there is no such kind; the message lists those there are. `features` raises when it is built.
     """
     if kind not in list_learners():
         raise ConfigError(f"unknown learner {kind!r}; expected one of {', '.join(list_learners())}")

@@ -115,7 +115,7 @@ def run_recipe(
             "classes; add fields of blank and of positive wells to that split"
         )
     labeled, rest = choose_labeled(samples, settings.paper.n_labeled, settings.paper.seed)
-    unlabeled = _draw(rest, settings.max_unlabeled, settings.paper.seed)
+    unlabeled = draw_samples(rest, settings.max_unlabeled, settings.paper.seed)
     run = run_paper(labeled, unlabeled, settings.paper, progress)
     judged = _judge(recipe, dataset, [image for _, image in fields["val"]], run)
     reference = measure_reference(recipe, images, dataset.info.scale)
@@ -147,7 +147,7 @@ def co_train_material(
 ) -> PaperRun:
     """Keep the labels of some samples, run Algorithm 1 on the others and write the run of TC to `out`."""
     labeled, rest = choose_labeled(material.train, settings.n_labeled, settings.seed)
-    run = run_paper(labeled, _draw(rest, max_unlabeled, settings.seed), settings, progress)
+    run = run_paper(labeled, draw_samples(rest, max_unlabeled, settings.seed), settings, progress)
     write_fit(recipe, replace(material, train=run.train), run.fitted, out, gan_gate=_not_gated(run))
     rounds = [asdict(step) for step in run.co_training.rounds]
     (out / "rounds.json").write_text(json.dumps(rounds, indent=2) + "\n", encoding="utf-8")
@@ -216,7 +216,8 @@ def _counted_cells(
     )
 
 
-def _draw(samples: Samples, limit: int, seed: int) -> Samples:
+def draw_samples(samples: Samples, limit: int, seed: int) -> Samples:
+    """Return at most `limit` of the samples, chosen at random, in their order."""
     order = np.random.default_rng(seed).permutation(len(samples))
     return samples.take(np.sort(order[:limit]))
 

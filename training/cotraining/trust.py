@@ -1,0 +1,82 @@
+"""Which labels of two learners are to be trusted: thresholds, limits by class, and how alike learners are."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+NDFloat = NDArray[np.float64]
+
+
+def precision_threshold(
+    probabilities: NDFloat, y: NDArray[np.intp], *, precision_min: float, confidence_min: float
+) -> NDFloat:
+    """Return (K,) the least confidence above which those called class k are right often enough.
+
+    Parameters
+    ----------
+    probabilities : (V, K) ndarray of float
+        Calibrated, of held-out labels.
+    y : (V,) ndarray of intp
+        The truth.
+    precision_min : float
+        Share of right ones wanted, 0 to 1.
+    confidence_min : float
+        The least threshold, also where no held-out label says anything, 0 to 1.
+
+    Examples
+    --------
+    >>> p = np.array([[0.99, 0.01], [0.95, 0.05], [0.03, 0.97]])
+    >>> precision_threshold(p, np.array([0, 1, 1]), precision_min=0.95, confidence_min=0.9)
+    array([0.99, 0.9 ])
+    """
+    called, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    thresholds = np.full(probabilities.shape[1], confidence_min)
+    for k in range(len(thresholds)):
+        mine = (called == k) & (confidence >= confidence_min)
+        for level in [confidence_min, *np.sort(confidence[mine]).tolist(), np.inf]:
+            above = mine & (confidence >= level)
+            if not above.any() or np.mean(y[above] == k) >= precision_min:
+                thresholds[k] = level
+                break
+    return thresholds
+
+
+def select_trusted(
+    label: NDArray[np.intp], confidence: NDFloat, prior: NDFloat, limit: int
+) -> dict[int, int]:
+    """Return the class by position of the most certain candidates, classes by their prior shares.
+
+    Parameters
+    ----------
+    label : (U,) ndarray of intp
+        Class of each candidate, -1 for what is none.
+    confidence : (U,) ndarray of float
+        By which candidates are ranked; among equals the first counts.
+    prior : (K,) ndarray of float
+        Share of each class, sum 1: at most ceil(n * share) of it are taken where n are.
+    limit : int
+        At most this many in all, >= 0.
+    """
+    candidates = np.flatnonzero(label >= 0)
+    candidates = candidates[np.argsort(-confidence[candidates], kind="stable")]
+    wanted = np.ceil(min(len(candidates), limit) * prior - 1e-9)
+    rank = np.zeros(len(candidates), np.intp)
+    for k in range(len(prior)):
+        mine = label[candidates] == k
+        rank[mine] = np.arange(mine.sum())
+    taken = candidates[rank < wanted[label[candidates]]][:limit]
+    return {int(i): int(label[i]) for i in np.sort(taken)}
+
+
+def jaccard(one: dict[int, int], other: dict[int, int]) -> float:
+    """Return the overlap of two sets of labels, 0 to 1; 1 if both are empty."""
+    union = one.items() | other.items()
+    return len(one.items() & other.items()) / len(union) if union else 1.0
+
+
+def cohen_kappa(a: NDArray[np.intp], b: NDArray[np.intp]) -> float:
+    """Return the agreement of two raters beyond chance; 1 where both always say one class, or nothing."""
+    if not len(a):
+        return 1.0
+    n_classes = int(max(a.max(), b.max())) + 1
+    chance = float(np.bincount(a, minlength=n_classes) @ np.bincount(b, minlength=n_classes)) / len(a) ** 2
+    return float((np.mean(a == b) - chance) / (1 - chance)) if chance < 1 else 1.0

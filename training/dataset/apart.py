@@ -1,0 +1,32 @@
+"""What is trained on and what judges are different images of different groups."""
+
+import numpy as np
+
+from device.errors import ConfigError
+from training.dataset import Samples
+
+
+def require_apart(known: Samples, judged: Samples) -> None:
+    """Raise if generated images, or groups or images (turned or not) of `known`, are among those that judge.
+
+    Raises
+    ------
+    ConfigError
+        With what was found of each kind.
+    """
+    faults = []
+    if judged.source == "generated" or (judged.group == "generated").any():
+        faults.append("generated images")
+    shared = sorted(set(known.group.tolist()) & set(judged.group.tolist()))
+    if shared:
+        faults.append(f"{len(shared)} groups that are trained on ({', '.join(shared[:3])})")
+    images = {image.tobytes() for image in known.x}
+    turned = [np.rot90(x, k, axes=(1, 2)) for x in (judged.x, judged.x[:, :, ::-1]) for k in range(4)]
+    n_copies = sum(any(x.tobytes() in images for x in several) for several in zip(*turned, strict=True))
+    if n_copies:
+        faults.append(f"{n_copies} copies of images that are trained on")
+    if faults:
+        raise ConfigError(
+            f"the samples that judge hold {' and '.join(faults)}; expected real images of groups of their "
+            "own (check the splits with `nanotox-train data check`)"
+        )
