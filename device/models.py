@@ -27,6 +27,7 @@ from device.model_card import (
     card_text,
     read_card,
 )
+from device.plates import file_sha256
 from device.records import Assay, Modality, ModelId
 
 TRUST_FILE = "TRUSTED"
@@ -109,9 +110,7 @@ def write_bundle(folder: Path, *, card: Card, model: bytes, golden: Golden) -> s
     arrays = {item.name: getattr(golden, item.name) for item in fields(Golden)}
     with (folder / GOLDEN_FILE).open("wb") as file:
         np.savez_compressed(file, **{name: array for name, array in arrays.items() if array is not None})
-    sums = "".join(
-        f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in BUNDLE_FILES
-    )
+    sums = "".join(f"{file_sha256(folder / name)}  {name}\n" for name in BUNDLE_FILES)
     (folder / SUMS_FILE).write_text(sums, encoding="ascii")
     return hashlib.sha256(sums.encode("ascii")).hexdigest()
 

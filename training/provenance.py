@@ -3,7 +3,6 @@
 `run.json` (what and from what), `network.keras`, and `samples.npz` (representative and validation crops).
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -107,11 +106,6 @@ def read_run(folder: Path) -> tuple[Run, RunSamples]:
         raise ConfigError(
             f"{folder} is no run of this version ({error}); fit it again with `nanotox-train fit`"
         ) from error
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def tool_versions() -> dict[str, str]:

@@ -192,10 +192,8 @@ def _choose(pool: list[_Candidate], count: int, seed: int) -> dict[int, str]:
 
 def _write_bundle(args: argparse.Namespace, kept: KeptFrames, chosen: Mapping[int, str]) -> Counter[str]:
     """Write the folder, SHA256SUMS last, and return how many readings came into it by reason."""
-    import hashlib
-
     from device.errors import ImageError
-    from device.plates import write_dataset_info, write_table, write_whole
+    from device.plates import file_sha256, write_dataset_info, write_table, write_whole
 
     images = list(_copy_frames(args, kept, chosen))
     if not images:
@@ -208,7 +206,7 @@ def _write_bundle(args: argparse.Namespace, kept: KeptFrames, chosen: Mapping[in
     write_table(args.out / "manifest.csv", [_MANIFEST, *(_manifest_row(image) for image in images)])
     write_dataset_info(args.out, _info(images[0]))
     for name in ("proposals.csv", "manifest.csv", "dataset.json"):
-        sums[name] = hashlib.sha256((args.out / name).read_bytes()).hexdigest()
+        sums[name] = file_sha256(args.out / name)
     write_whole(args.out / "SHA256SUMS", (f"{sha256}  {name}\n" for name, sha256 in sums.items()))
     return Counter(image.why for image in images)
 

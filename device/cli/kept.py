@@ -1,7 +1,6 @@
 """Frames that a station kept, read again as it read them: for `report`, `audit` and `dataset`."""
 
 import argparse
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -41,6 +40,7 @@ class KeptFrames:
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
+        from device.cameras import is_live
         from device.errors import ConfigError
         from device.station import load_config, open_instruments
 
@@ -52,7 +52,7 @@ class KeptFrames:
         self.config = config = load_config(args.config)
         self.tools = open_instruments(config)
         self.cell_model = self.tools.classify.id
-        self.live: bool = getattr(config.camera.settings, "live", config.camera.kind != "folder")
+        self.live = is_live(config.camera.settings)
         """Whether fields came by themselves, so that one without a well may be a repeated one."""
 
     def read(self, values: Mapping[str, Any]) -> "tuple[NDArray[np.uint8], Reading]":
@@ -95,13 +95,15 @@ class KeptFrames:
         """
         from device.errors import ImageError
         from device.images import read_gray
+        from device.plates import file_sha256
+        from device.station.store import frame_path
 
         sha256 = values["frame_sha256"]
         if sha256 is None:
             raise ImageError("no frame was kept; expected keep = true in [frames] of station.toml")
-        path = self._folder / str(values["taken_at"])[:10] / f"{sha256}.png"
+        path = frame_path(self._folder, datetime.fromisoformat(values["taken_at"]), sha256)
         image = read_gray(path)
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        found = file_sha256(path)
         if found != sha256:
             raise ImageError(f"{path} is altered: its SHA-256 is {found}; expected that of its name")
         return path, image

@@ -26,6 +26,7 @@ from device.messages import (
     Identity,
     Published,
     Sealed,
+    body_of,
     canonical,
     rfc3339,
     schema_of,
@@ -213,9 +214,8 @@ class Journal:
                     f"record {number} of {self.path} is missing or altered; keep the file as evidence"
                 )
             if values["full_sha256"] is not None:
-                full = self.full(number).items()
-                body = {key: value for key, value in full if key not in Identity.__dataclass_fields__}
-                if hashlib.sha256(canonical(body)).hexdigest() != values["full_sha256"]:
+                body = canonical(body_of(self.full(number)))
+                if hashlib.sha256(body).hexdigest() != values["full_sha256"]:
                     raise JournalError(f"the lists of record {number} of {self.path} are altered")
             expected_hash = row.hash
         return self.head.seq

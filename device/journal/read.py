@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from device.errors import ConfigError, JournalError
 from device.journal.file import guarded
-from device.messages import LEAVES, Identity
+from device.messages import LEAVES
 
 _SQLITE = b"SQLite format 3\0"
 _FORMS = tuple(LEAVES[kind] for kind in ("reading", "verdict", "plate"))
@@ -29,11 +29,6 @@ class PlateRun:
     """Final ones, in the order of the plate."""
     readings: list[dict[str, Any]] = field(default_factory=list)
     """Without their lists of cells; empty where the source holds none."""
-
-
-def body_of(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the record itself: a payload without its identity."""
-    return {key: value for key, value in values.items() if key not in Identity.__dataclass_fields__}
 
 
 def read_records(source: Path) -> Iterator[dict[str, Any]]:

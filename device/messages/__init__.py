@@ -270,6 +270,11 @@ def _sealed(values: dict[str, Any]) -> bytes:
     return canonical(values)
 
 
+def body_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record itself: a published payload without its identity."""
+    return {key: value for key, value in values.items() if key not in Identity.__dataclass_fields__}
+
+
 def stub(message: bytes) -> bytes:
     """Return the identity of a sealed message alone, with `*` left out: it fills its place in the order."""
     values = {

@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, and the words for what cannot be read."""
 
 import csv
+import hashlib
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -31,6 +32,11 @@ def write_whole(path: Path, parts: Iterable[str]) -> None:
         raise ConfigError(
             f"{path} cannot be written ({error.strerror}); expected a folder with rights"
         ) from error
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def unreadable(path: Path, error: Exception, missing: str, expected: str) -> ConfigError:

@@ -21,6 +21,7 @@ from device.config import Config
 from device.errors import JournalError, StationError
 from device.journal import Journal
 from device.messages import State, Topics
+from device.plates import file_sha256
 from device.publishers import Received, open_publisher
 from device.records import Frame, PlateWell, Reading, Reason, Scale
 from device.service import clock_state, notify_systemd
@@ -34,7 +35,6 @@ from device.station.instruments import (
     make_info,
     open_instruments,
     open_plate,
-    sha256_of,
 )
 from device.station.sender import Sender
 from device.station.store import Records
@@ -134,7 +134,7 @@ class Station:
                 ("store", self._store),
             )
         ]
-        self._journal.note("start", config_sha256=sha256_of(self._config.path))
+        self._journal.note("start", config_sha256=file_sha256(self._config.path))
         self._say_plate()
         self._sender.start()
         for loop in loops:

@@ -1,6 +1,5 @@
 """What a station measures with: models, rule and plate, opened and checked before the camera."""
 
-import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +17,7 @@ from device.journal import Journal
 from device.messages import LEAVES, Info
 from device.model_card import Bundle, fit_faults, settings_from_card
 from device.models import default_bundle, find_bundle
-from device.plates import Plate, read_plate
+from device.plates import Plate, file_sha256, read_plate
 from device.publishers import publisher_settings
 
 
@@ -105,14 +104,9 @@ def make_info(config: Config, tools: Instruments, journal: Journal, version: str
         camera=config.camera.kind,
         um_per_px=config.scale.um_per_px,
         um_per_px_source=config.scale.source,
-        config_sha256=sha256_of(config.path),
+        config_sha256=file_sha256(config.path),
         capabilities=tuple(LEAVES.values()),
     )
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _find(config: Config, name: str) -> Bundle:

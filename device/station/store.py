@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +254,11 @@ class Records:
             self._note_fault("STORAGE_FULL", False)
 
 
+def frame_path(folder: Path, taken_at: datetime, sha256: str) -> Path:
+    """Return where a frame is kept: under its day in UTC, by the SHA-256 of its file."""
+    return folder / f"{taken_at.astimezone(UTC):%Y-%m-%d}" / f"{sha256}.png"
+
+
 def keep_frame(folder: Path, frame: Frame) -> str:
     """Return the SHA-256 of the PNG file that holds the image of `frame`, under `folder` and its day in UTC.
 
@@ -261,7 +266,7 @@ def keep_frame(folder: Path, frame: Frame) -> str:
     """
     _, png = cv2.imencode(".png", frame.image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     sha256 = hashlib.sha256(png.data).hexdigest()
-    file = folder / f"{frame.taken_at.astimezone(UTC):%Y-%m-%d}" / f"{sha256}.png"
+    file = frame_path(folder, frame.taken_at, sha256)
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial")

@@ -6,8 +6,8 @@ import pytest
 
 from device.errors import ConfigError, JournalError
 from device.journal import Journal
-from device.journal.read import body_of, find_plate, is_complete, plate_runs, read_records
-from device.messages import payload
+from device.journal.read import find_plate, is_complete, plate_runs, read_records
+from device.messages import body_of, payload
 from device.messages.recompute import parse
 from device.records import Cell, CellClass, Reading
 

@@ -1,12 +1,11 @@
 """Import of frames that a station kept and a person labeled: a folder of `nanotox dataset bundle`."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from device.errors import ConfigError
-from device.plates import read_dataset_info
+from device.plates import file_sha256, read_dataset_info
 from device.records import CellClass
 from training.dataset import (
     CELLS,
@@ -129,4 +128,4 @@ def _unknown_labels(source: Path, cells: Mapping[str, tuple[TrueCell, ...]]) -> 
 
 
 def _sum(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    return file_sha256(path) if path.is_file() else None

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from device.errors import ConfigError
 from device.model_card import Recipe as RecipeId
+from device.plates import file_sha256
 from device.records import Assay, Modality
 from training.fitting import FitSettings
 from training.labeling import LabelSettings
@@ -121,7 +122,7 @@ def stale_recipe(recipe: RecipeId | None) -> str | None:
         return "the card names no recipe; expected one of training/recipes; use tools/make-models"
     if recipe.name not in list_recipes():
         return f"the card names recipe {recipe.name}, which is not in training/recipes; make it again"
-    now = hashlib.sha256((_FOLDER / f"{recipe.name}.toml").read_bytes()).hexdigest()
+    now = file_sha256(_FOLDER / f"{recipe.name}.toml")
     if now == recipe.sha256:
         return None
     return (

@@ -16,12 +16,13 @@ from device.analysis.pyramid import WORKING_UM_PER_PX, build_pyramid
 from device.analysis.quality import FocusReference, limits_for, measure_quality, reference_from
 from device.errors import ConfigError
 from device.model_card import DataSource
+from device.plates import file_sha256
 from device.records import Assay, CellClass, Modality, Scale
 from training.dataset import FIELD_LABELS, MANIFEST, Dataset, Samples, TrueCell, join_samples
 from training.dataset.blend import blend_rounded
 from training.fitting import FitSettings, Fitted, fit_network
 from training.labeling import LabeledField, cell_samples, dataset_fields, field_samples
-from training.provenance import Run, RunSamples, file_sha256, tool_versions, write_run
+from training.provenance import Run, RunSamples, tool_versions, write_run
 from training.recipes import BlendSettings, Recipe, RenderSettings
 
 Progress = Callable[[str], None]
