@@ -1,8 +1,6 @@
 """What several device tests need: readings and plates without an image, and what a station left."""
 
-import threading
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import cv2
 import pytest
@@ -13,30 +11,9 @@ from device.analysis.plate_state import add, finish, start
 from device.messages import payload
 from device.messages.recompute import with_decision
 from device.records import Frame, ModelId, Outcome, PlateWell, Quality, Reading, Reason, Scale, Tally
-from device.station import Station, load_config
 
 START = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 MODEL = ModelId("phase-cell", "0" * 64, trusted=True)
-CONFIG = f"""
-[station]
-site = "lab"
-name = "bench-1"
-assay = "adherent"
-modality = "phase"
-[scale]
-um_per_px = 0.65
-[camera]
-kind = "folder"
-path = "."
-[plate]
-file = "plate.csv"
-[frames]
-keep = true
-[publisher]
-kind = "jsonl"
-[model]
-cell_model = "{Path(__file__).parents[2] / "models" / "phase-cell"}"
-"""
 WELL = PlateWell("A1", "silver", "test", 10.0, "ug/mL", 1, dead_fraction=0.5, fields=3)
 
 
@@ -154,12 +131,10 @@ def images():
 
 
 @pytest.fixture
-def station(tmp_path, images):
+def station(tmp_path, images, keep_frames):
     """A folder with what a station left that kept its frames: station.toml, journal and frames."""
     for number, image in enumerate([*images, images[-1]]):
         cv2.imwrite(str(tmp_path / f"{number}.png"), image)
     (tmp_path / "4.png").write_bytes(b"no image")
-    (tmp_path / "plate.csv").write_text("file,well,sample,role\n[0-4].png,A1,silver,test\n")
-    (tmp_path / "station.toml").write_text(CONFIG)
-    Station(load_config(tmp_path / "station.toml"), version="9.9").run(threading.Event())
+    keep_frames(tmp_path, ["[0-4].png,A1,silver,test"])
     return tmp_path

@@ -2,8 +2,6 @@
 
 import csv
 import shutil
-import threading
-from pathlib import Path
 
 import cv2
 import pytest
@@ -12,38 +10,17 @@ from device import cli
 from device.analysis.phantom import render_plate
 from device.plates import read_dataset_info
 from device.records import PlateWell
-from device.station import Station, load_config
 from training.cli import main
 from training.dataset import read_dataset
 from training.labeling import dataset_fields
 
-CONFIG = f"""
-[station]
-site = "lab"
-name = "bench-1"
-assay = "adherent"
-modality = "phase"
-[scale]
-um_per_px = 0.65
-[camera]
-kind = "folder"
-path = "."
-[plate]
-file = "plate.csv"
-[frames]
-keep = true
-[publisher]
-kind = "jsonl"
-[model]
-cell_model = "{Path(__file__).parents[2] / "models" / "phase-cell"}"
-"""
 WELLS = [
     PlateWell(f"A{i}", "silver", "test", 10.0, "ug/mL", i, dead_fraction=0.4, fields=2) for i in range(1, 5)
 ]
 
 
 @pytest.fixture(scope="module")
-def bundled(tmp_path_factory):
+def bundled(tmp_path_factory, keep_frames):
     """A folder with a bundle of four rendered wells, and the truth of each image by its bytes."""
     folder = tmp_path_factory.mktemp("station")
     truth = {}
@@ -51,10 +28,7 @@ def bundled(tmp_path_factory):
         name = f"{well.well}_{field}.png"
         cv2.imwrite(str(folder / name), phantom.image)
         truth[phantom.image.tobytes()] = phantom.objects
-    rows = [f"{w.well}_{i}.png,{w.well},silver,test" for w in WELLS for i in range(2)]
-    (folder / "plate.csv").write_text("\n".join(["file,well,sample,role", *rows]))
-    (folder / "station.toml").write_text(CONFIG)
-    Station(load_config(folder / "station.toml"), version="9.9").run(threading.Event())
+    keep_frames(folder, [f"{w.well}_{i}.png,{w.well},silver,test" for w in WELLS for i in range(2)])
     options = ["--frames", folder / "frames", "--config", folder / "station.toml", "--out", folder / "bundle"]
     assert cli.main(["dataset", "bundle", str(folder / "journal.db"), *map(str, options)]) == 0
     return folder / "bundle", truth
