@@ -6,7 +6,7 @@ Images go the way of `nanotox grade`: the same reader, the same evidence, the sa
 import argparse
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import cv2
 from device.analysis.evidence import Evidence, gather_well
 from device.analysis.plate_state import PlateState, conclude, slim
 from device.errors import ConfigError
-from device.fields import FieldFile, open_plate, open_reader
+from device.fields import FieldFile, FieldReader, open_plate, open_reader
 from device.messages import payload
 from device.messages.recompute import parse, plate_lines
 from device.models import list_bundles
@@ -40,7 +40,8 @@ class WellTask:
     plan: PlateWell
     files: tuple[Path, ...]
     stamps: tuple[tuple[int, int], ...]
-    """Size in bytes and time of change in ns of each file: an image that was replaced is read again."""
+    """Size in bytes and time of change (ctime, ns) of each file: an image that was replaced, or made
+    readable, is read again."""
     places: tuple[tuple[Path, Scale, bool], ...]
     """What is said of the folders of images: their scale, and whether they are simulated."""
     options: Mapping[str, Any]
@@ -82,29 +83,16 @@ def recount(
     ModelError
         If the model is unknown, damaged or for other images.
     """
-    args = argparse.Namespace(**{**vars(args), "workers": 1, "model": _everywhere(args.model)})
-    tasks: dict[str, WellTask] = {}
-    opened: list[tuple[PlateState, Path]] = []
-    faults: list[str] = []
-    for file, folder, name in find_plates(archive, plate):
-        try:
-            state, wells = _open(args, file, folder.resolve(), name)
-        except ConfigError as error:
-            faults += error.faults
-        else:
-            opened.append((state, folder.resolve()))
-            tasks |= {f"{state.plate}/{well}": task for well, task in wells.items()}
-    if faults:
-        raise ConfigError(faults)
+    opened = _open_all(archive, plate, args)
+    tasks = {f"{state.plate}/{well}": task for state, _, wells in opened for well, task in wells.items()}
     seen = run_tasks(tasks, read_well, folder=out / WELLS_FOLDER, workers=workers, scheduler=scheduler)
     lines: list[dict[str, Any]] = []
     plates: list[dict[str, Any]] = []
-    for state, folder in opened:
-        wells_seen = [seen[f"{state.plate}/{well.well}"] for well in state.wells]
-        evidence = [parse(Evidence, well["evidence"]) for well in wells_seen]
-        judged = plate_lines(*conclude(state, evidence))
+    for state, folder, _ in opened:
+        wells = [seen[f"{state.plate}/{well.well}"] for well in state.wells]
+        judged = plate_lines(*conclude(state, [parse(Evidence, well["evidence"]) for well in wells]))
         lines += judged
-        plates.append(_summary(judged, wells_seen, folder))
+        plates.append(_summary(judged, wells, folder))
     models = dict.fromkeys(model for task in tasks.values() for model in task.models)
     results = {
         "archive": str(archive),
@@ -139,7 +127,13 @@ def find_plates(archive: Path, plate: Path) -> list[tuple[Path, Path, str | None
 
 
 def read_well(task: WellTask) -> Result:
-    """Return the evidence of a well as a payload, and what each file that says nothing lacks."""
+    """Return the evidence of a well as a payload, and what each file that says nothing lacks.
+
+    ConfigError if a file is not the one that the task was made of: on a cluster's worker it may be missing.
+    """
+    unlike = [path for path, stamp in zip(task.files, task.stamps, strict=True) if _stamp(path) != stamp]
+    if unlike:
+        raise ConfigError(f"{unlike[0]} is missing here or changed meanwhile; expected it as it was found")
     cv2.setNumThreads(1)  # wells are read side by side
     files = [FieldFile(path, task.plan.well, i) for i, path in enumerate(task.files)]
     args = argparse.Namespace(**task.options, workers=1)
@@ -155,25 +149,41 @@ def read_well(task: WellTask) -> Result:
     return {"evidence": payload(evidence), "faults": faults, "n_files": len(files)}
 
 
-def _open(
-    args: argparse.Namespace, file: Path, folder: Path, name: str | None
-) -> tuple[PlateState, dict[str, WellTask]]:
-    """Return a plate without readings and the task of each of its wells."""
-    state, reader, files = open_plate(args, read_plate(file, name=name), folder)
-    tasks = {}
-    for plan in state.wells:
-        paths = tuple(found.path for found in files if found.well == plan.well)
-        stats = [path.stat() for path in paths]
-        tasks[plan.well] = WellTask(
-            plan,
-            paths,
-            tuple((stat.st_size, stat.st_mtime_ns) for stat in stats),
-            tuple((place, *reader.places[place]) for place in dict.fromkeys(path.parent for path in paths)),
-            _options(args),
-            reader.models,
-            tool_versions(),
-        )
-    return state, tasks
+def _open_all(
+    archive: Path, plate: Path, args: argparse.Namespace
+) -> list[tuple[PlateState, Path, dict[str, WellTask]]]:
+    """Return each plate without readings, its folder, and the task of each of its wells."""
+    args = argparse.Namespace(**{**vars(args), "workers": 1, "model": _everywhere(args.model)})
+    opened = []
+    faults: list[str] = []
+    for file, folder, name in find_plates(archive, plate):
+        try:
+            state, reader, files = open_plate(args, read_plate(file, name=name), folder.resolve())
+        except ConfigError as error:
+            faults += error.faults
+            continue
+        wells = {plan.well: _task(plan, reader, files, args) for plan in state.wells}
+        opened.append((state, folder.resolve(), wells))
+    if faults:
+        raise ConfigError(faults)
+    return opened
+
+
+def _task(
+    plan: PlateWell, reader: FieldReader, files: Sequence[FieldFile], args: argparse.Namespace
+) -> WellTask:
+    paths = tuple(file.path for file in files if file.well == plan.well)
+    places = tuple((place, *reader.places[place]) for place in dict.fromkeys(path.parent for path in paths))
+    stamps = tuple(map(_stamp, paths))
+    return WellTask(plan, paths, stamps, places, _options(args), reader.models, tool_versions())
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_ctime_ns
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:

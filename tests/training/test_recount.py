@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import training.pool
+import training.recount
 from device import cli
 from device.analysis.phantom import render_plate
 from device.plates import Plate, write_plate
@@ -126,6 +127,22 @@ def test_an_archive_of_plates_is_told_plate_by_plate(rendered, graded, tmp_path,
     told = (tmp_path / "out" / "verdicts.jsonl").read_text()
     assert code == 0
     assert told == "".join(lines.replace('"plate": "plate"', f'"plate": "{name}"') for name in ("p1", "p2"))
+
+
+def test_images_that_a_worker_does_not_see_are_no_unreadable_fields(rendered, tmp_path, monkeypatch, capsys):
+    archive = shutil.copytree(rendered, tmp_path / "archive")
+    run_tasks = training.recount.run_tasks
+
+    def lose_an_image(*args, **options):
+        (archive / "B1_1.png").unlink()
+        return run_tasks(*args, **options)
+
+    monkeypatch.setattr(training.recount, "run_tasks", lose_an_image)
+    assert recount(archive, tmp_path / "out", "--workers", "1") == 2
+    told = capsys.readouterr().err
+    assert "1 of 4 tasks failed" in told
+    assert "task plate/B1: ConfigError: " in told
+    assert "B1_1.png is missing here or changed meanwhile" in told
 
 
 @pytest.mark.parametrize(
