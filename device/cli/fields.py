@@ -14,14 +14,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from device.analysis.assess import AnalysisSettings, CellClassifier, assess
+from device.analysis.assess import AnalysisSettings, CellClassifier, FieldClassifier, assess
 from device.analysis.quality import limits_for
 from device.analysis.repeats import refuse_repeat
-from device.classifier import open_cell_classifier
+from device.classifier import open_cell_classifier, second_opinion
 from device.errors import ConfigError, ImageError, ModelError
 from device.images import read_reduced
 from device.model_card import Bundle, fit_faults, settings_from_card
-from device.models import DEFAULT_NAMES, default_bundle, find_bundle, list_bundles
+from device.models import DEFAULT_NAMES, default_bundle, field_bundle, find_bundle, list_bundles
 from device.plates import DATASET_FILE, find_dataset_info, scale_of
 from device.records import Assay, CellClass, Frame, Modality, Reading, Scale
 
@@ -53,8 +53,9 @@ class FieldResult:
 class FieldReader:
     """Reads image files with one set of settings and one model, None for the paper's chain as printed.
 
-    `places` gives the scale of a folder's images, and whether they are simulated. `workers` images are read
-    side by side, each with its own interpreter.
+    `second` is the field model, asked where its card lets it speak. `places` gives the scale of a folder's
+    images, and whether they are simulated. `workers` images are read side by side, each with its own
+    interpreters.
     """
 
     def __init__(
@@ -62,14 +63,17 @@ class FieldReader:
         settings: AnalysisSettings,
         bundle: Bundle | None,
         *,
+        second: Bundle | None = None,
         places: dict[Path, tuple[Scale, bool]],
         workers: int,
     ) -> None:
         self.settings = settings
         self._places, self._workers = places, workers
-        self._free: queue.SimpleQueue[CellClassifier | None] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[tuple[CellClassifier | None, FieldClassifier | None]]
+        self._free = queue.SimpleQueue()
         for _ in range(workers):
-            self._free.put(None if bundle is None else open_cell_classifier(bundle))
+            cells = None if bundle is None else open_cell_classifier(bundle)
+            self._free.put((cells, second_opinion(second, settings.assay, settings.modality)))
 
     def read(
         self, files: Sequence[FieldFile], *, keep: Keep | None = None, see: See | None = None
@@ -119,11 +123,11 @@ class FieldReader:
         observe("read", None)
         place = (file.well, file.field, simulated, found.full_size, found.tint)
         frame = Frame(found.image, datetime.now(UTC), str(file.path), number, scale, *place)
-        classify = self._free.get()
+        classify, classify_field = models = self._free.get()
         try:
-            reading = assess(frame, classify, self.settings, observe=observe)
+            reading = assess(frame, classify, self.settings, classify_field=classify_field, observe=observe)
         finally:
-            self._free.put(classify)
+            self._free.put(models)
         observe("rest", None)
         timing_ms["total"] = sum(timing_ms.values())
         if keep is not None:
@@ -176,7 +180,8 @@ def open_reader(args: argparse.Namespace, folders: Sequence[Path]) -> FieldReade
     if faults:
         raise ConfigError(faults)
     settings, bundle = _settings_and_bundle(args, agreed["assay"], agreed["modality"])
-    return FieldReader(settings, bundle, places=places, workers=args.workers)
+    second = field_bundle(args.field_model)
+    return FieldReader(settings, bundle, second=second, places=places, workers=args.workers)
 
 
 def _settings_and_bundle(

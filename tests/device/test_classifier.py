@@ -9,7 +9,7 @@ import pytest
 
 from device import classifier
 from device.errors import ModelError
-from device.model_card import Card, Quantization
+from device.model_card import Card, Metric, Opinion, Quantization
 from device.models import find_bundle
 from device.records import CellClass
 
@@ -25,6 +25,13 @@ def bundle():
 def with_card(bundle, **changes):
     card: Card = dataclasses.replace(bundle.card, **changes)
     return dataclasses.replace(bundle, card=card)
+
+
+def as_field(bundle):
+    """The tiny cell model as a field model: its second output stands in for `toxic`."""
+    return with_card(
+        bundle, kind="field", classes=("non_toxic", "toxic", "unused"), preprocessing="relative/2 squeezed"
+    )
 
 
 def with_golden(bundle, **changes):
@@ -151,12 +158,36 @@ def test_a_field_model_cannot_classify_cells(bundle):
 
 
 def test_a_field_model_gives_the_probability_of_toxic(bundle):
-    # the tiny model's second output stands in for `toxic`
-    fields = with_card(bundle, kind="field", classes=("non_toxic", "toxic", "unused"))
-    p_toxic = classifier.open_field_classifier(fields)(bundle.golden.inputs)
+    p_toxic = [classifier.open_field_classifier(as_field(bundle))(field) for field in bundle.golden.inputs]
     np.testing.assert_array_equal(
         p_toxic, classifier.open_cell_classifier(bundle)(bundle.golden.inputs).probabilities[:, 1]
     )
+
+
+@pytest.mark.parametrize("size", [(320, 320), (480, 640), (321, 700), (1200, 2000)])
+def test_a_field_of_any_size_has_one_probability(size):
+    image = np.random.default_rng(0).integers(100, 156, size, np.uint8)
+    p_toxic = classifier.open_field_classifier(find_bundle("field"))(image)
+    assert 0 <= p_toxic <= 1
+
+
+def test_a_field_smaller_than_a_tile_gets_no_opinion():
+    assert classifier.open_field_classifier(find_bundle("field"))(np.full((319, 640), 128, np.uint8)) is None
+
+
+def test_a_field_model_speaks_only_where_its_card_says_better_than_chance(bundle):
+    better = Metric(0.9, 0.8, 0.95, 20, "synthetic: drawn")
+    said = (Opinion("adherent", "phase", better, False), Opinion("suspension", "brightfield", better, True))
+    fields = with_card(as_field(bundle), opinions=said)
+    assert classifier.second_opinion(fields, "adherent", "phase") is not None
+    assert classifier.second_opinion(fields, "suspension", "brightfield") is None
+    assert classifier.second_opinion(fields, "adherent", "brightfield") is None
+    assert classifier.second_opinion(None, "adherent", "phase") is None
+
+
+def test_a_model_that_sees_other_sizes_than_its_card_says_is_refused(bundle):
+    with pytest.raises(ModelError, match="sees 28 px; expected 80 by its card"):
+        classifier.open_network(with_card(bundle, input_px=80))
 
 
 def test_temperature_softens_without_changing_the_order():
