@@ -15,7 +15,7 @@ from device.analysis.assess import CellClassifier, FieldClassifier, Judgment
 from device.analysis.crops import view_field
 from device.analysis.ood import find_odd
 from device.errors import ModelError
-from device.model_card import Bundle, Quantization, network_input
+from device.model_card import Bundle, Opinion, Quantization, network_input
 from device.records import Assay, CellClass, Modality
 
 try:
@@ -169,14 +169,21 @@ class _Cells(_Classifier):
 
 
 class _Fields(_Classifier):
+    def __init__(self, bundle: Bundle, opinion: Opinion | None, num_threads: int) -> None:
+        super().__init__(bundle, "field", num_threads)
+        self._temperature, self._offset = bundle.card.temperature, 0.0
+        if opinion is not None:
+            self._temperature, self._offset = opinion.temperature, opinion.offset
+
     def __call__(self, relative: NDArray[np.uint8]) -> float | None:
         inputs = view_field(relative, self._card.field_view)
         if len(inputs) == 0:
             return None
-        real = dequantize(self._network.run(inputs)[0], self._network.logits)
         # of a network that pools before its logits, the mean over tiles is what the whole field gives
-        mean = real.mean(axis=0, keepdims=True)
-        return float(softmax(mean, self._card.temperature)[0, self._card.classes.index("toxic")])
+        mean = dequantize(self._network.run(inputs)[0], self._network.logits).mean(axis=0)
+        toxic = self._card.classes.index("toxic")
+        against = np.array([[self._offset, mean[toxic] - mean[1 - toxic]]], np.float32)
+        return float(softmax(against, self._temperature)[0, 1])
 
 
 def open_cell_classifier(bundle: Bundle, *, num_threads: int = 1) -> CellClassifier:
@@ -190,12 +197,15 @@ def open_cell_classifier(bundle: Bundle, *, num_threads: int = 1) -> CellClassif
     return _Cells(bundle, "cell", num_threads)
 
 
-def open_field_classifier(bundle: Bundle, *, num_threads: int = 1) -> FieldClassifier:
-    """Return the classifier of whole fields that a bundle holds; otherwise as `open_cell_classifier`.
+def open_field_classifier(
+    bundle: Bundle, opinion: Opinion | None = None, *, num_threads: int = 1
+) -> FieldClassifier:
+    """Return the classifier of whole fields that a bundle holds, calibrated as an opinion of its card says.
 
-    It has an opinion on every field: whether it may speak is for `second_opinion` to say.
+    It has an opinion on every field: whether it may speak is for `second_opinion` to say. Otherwise as
+    `open_cell_classifier`.
     """
-    return _Fields(bundle, "field", num_threads)
+    return _Fields(bundle, opinion, num_threads)
 
 
 def second_opinion(
@@ -208,9 +218,10 @@ def second_opinion(
     ModelError
         As `open_field_classifier`.
     """
-    if bundle is None or not bundle.card.speaks_on(assay, modality):
+    opinion = None if bundle is None else bundle.card.opinion(assay, modality)
+    if bundle is None or opinion is None or opinion.abstains:
         return None
-    return open_field_classifier(bundle, num_threads=num_threads)
+    return open_field_classifier(bundle, opinion, num_threads=num_threads)
 
 
 def open_network(bundle: Bundle, *, num_threads: int = 1) -> Int8Network:

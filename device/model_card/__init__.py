@@ -104,11 +104,17 @@ class Opinion:
     """Of toxic against non-toxic fields, its interval over groups."""
     abstains: bool
     """Whether the station does not ask it: true unless the interval lies above chance, 0.5."""
+    temperature: float
+    """Divides the logit of toxic against non-toxic less `offset`, > 0; fitted on validation fields."""
+    offset: float
+    """Logit that means p_toxic 0.5 there."""
 
 
-def opinion_on(assay: Assay, modality: Modality, auc: Metric) -> Opinion:
+def opinion_on(
+    assay: Assay, modality: Modality, auc: Metric, temperature: float, offset: float = 0.0
+) -> Opinion:
     """Return what an AUC makes of a field model: it abstains where the interval does not lie above chance."""
-    return Opinion(assay, modality, auc, not (auc.low or 0.0) > CHANCE)
+    return Opinion(assay, modality, auc, not (auc.low or 0.0) > CHANCE, temperature, offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +175,10 @@ class Card:
         """How a field model sees a field."""
         return next(view for view in FIELD_VIEWS if view == self.preprocessing)
 
-    def speaks_on(self, assay: Assay, modality: Modality) -> bool:
-        """Whether a field model was measured better than chance on such images."""
-        return any((o.assay, o.modality, o.abstains) == (assay, modality, False) for o in self.opinions)
+    def opinion(self, assay: Assay, modality: Modality) -> Opinion | None:
+        """Return what a field model is worth on such images, None where nobody measured it."""
+        fitting = (o for o in self.opinions if (o.assay, o.modality) == (assay, modality))
+        return next(fitting, None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -309,9 +316,17 @@ def _input_faults(card: Card) -> list[str]:
         faults.append(f"input_px is {card.input_px}; expected {side}")
     if card.opinions and card.kind == "cell":
         faults.append("opinions are those of a field model; expected none of a cell model")
-    return faults + [
-        f"it speaks on {opinion.assay} {opinion.modality} with AUC {opinion.auc.value}, low end "
-        f"{opinion.auc.low}; expected more than {CHANCE}, or abstains: true"
-        for opinion in card.opinions
-        if not opinion.abstains and not (opinion.auc.low or 0.0) > CHANCE
-    ]
+    return (
+        faults
+        + [
+            f"it speaks on {opinion.assay} {opinion.modality} with AUC {opinion.auc.value}, low end "
+            f"{opinion.auc.low}; expected more than {CHANCE}, or abstains: true"
+            for opinion in card.opinions
+            if not opinion.abstains and not (opinion.auc.low or 0.0) > CHANCE
+        ]
+        + [
+            f"temperature on {o.assay} {o.modality} is {o.temperature}; expected more than 0"
+            for o in card.opinions
+            if o.temperature <= 0
+        ]
+    )

@@ -158,10 +158,19 @@ def test_a_field_model_cannot_classify_cells(bundle):
 
 
 def test_a_field_model_gives_the_probability_of_toxic(bundle):
-    p_toxic = [classifier.open_field_classifier(as_field(bundle))(field) for field in bundle.golden.inputs]
-    np.testing.assert_array_equal(
-        p_toxic, classifier.open_cell_classifier(bundle)(bundle.golden.inputs).probabilities[:, 1]
-    )
+    classify = classifier.open_field_classifier(as_field(bundle))
+    live, dead = classifier.open_cell_classifier(bundle)(bundle.golden.inputs).probabilities[:, :2].T
+    p_toxic = [classify(field) for field in bundle.golden.inputs]
+    np.testing.assert_allclose(p_toxic, dead / (live + dead), rtol=1e-4)
+
+
+def test_an_opinion_says_where_the_middle_is_and_how_sure_it_may_be(bundle):
+    auc, field = Metric(0.9, 0.8, 0.95, 20, "synthetic: drawn"), bundle.golden.inputs[0]
+    raw = classifier.open_field_classifier(with_card(as_field(bundle), temperature=1.0))(field)
+    logit = float(np.log(raw / (1 - raw)))
+    opinion = Opinion("adherent", "phase", auc, False, 2.0, 0.5)
+    calibrated = classifier.open_field_classifier(as_field(bundle), opinion)(field)
+    assert calibrated == pytest.approx(1 / (1 + np.exp(-(logit - 0.5) / 2)), rel=1e-4)
 
 
 @pytest.mark.parametrize("size", [(320, 320), (480, 640), (321, 700), (1200, 2000)])
@@ -177,7 +186,10 @@ def test_a_field_smaller_than_a_tile_gets_no_opinion():
 
 def test_a_field_model_speaks_only_where_its_card_says_better_than_chance(bundle):
     better = Metric(0.9, 0.8, 0.95, 20, "synthetic: drawn")
-    said = (Opinion("adherent", "phase", better, False), Opinion("suspension", "brightfield", better, True))
+    said = (
+        Opinion("adherent", "phase", better, False, 1.0, 0.0),
+        Opinion("suspension", "brightfield", better, True, 1.0, 0.0),
+    )
     fields = with_card(as_field(bundle), opinions=said)
     assert classifier.second_opinion(fields, "adherent", "phase") is not None
     assert classifier.second_opinion(fields, "suspension", "brightfield") is None

@@ -77,7 +77,14 @@ def test_a_value_out_of_range_is_named(changes, fault):
 
 FIELD = {"kind": "field", "classes": ["non_toxic", "toxic"], "thresholds": {}}
 AUC = {"value": 0.6, "low": 0.45, "high": 0.7, "n": 40, "data": "synthetic"}
-HEARD = {"assay": "adherent", "modality": "phase", "auc": AUC, "abstains": False}
+HEARD = {
+    "assay": "adherent",
+    "modality": "phase",
+    "auc": AUC,
+    "abstains": False,
+    "temperature": 1.0,
+    "offset": 0.0,
+}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +108,13 @@ def test_a_field_model_states_its_view_and_speaks_above_chance_only(changes, fau
 def test_a_field_model_that_abstains_is_read():
     silent = HEARD | {"abstains": True}
     card = read_card(changed(**FIELD, preprocessing="relative/2 squeezed", opinions=[silent]), "card.json")
-    assert not card.speaks_on("adherent", "phase")
+    assert card.opinion("adherent", "phase").abstains
+    assert card.opinion("suspension", "brightfield") is None
+    with pytest.raises(ModelError, match=r"temperature on adherent phase is -1\.0; expected"):
+        read_card(
+            changed(**FIELD, preprocessing="relative/2 squeezed", opinions=[silent | {"temperature": -1.0}]),
+            "x",
+        )
 
 
 def test_a_missing_key_is_named():

@@ -13,9 +13,9 @@ from device.records import Scale
 from training.cli import main
 from training.dataset import Entry, TrueCell, read_dataset, write_dataset
 from training.fitting import FitSettings, fit_network
-from training.labeling import LabeledField, field_samples, view_samples
+from training.labeling import LabeledField, field_samples, tile_samples, view_samples
 from training.recipes import FieldSettings, RenderSettings, read_recipe
-from training.recipes.field import JudgedFields, field_material, score_judged, truths
+from training.recipes.field import JudgedFields, calibrate, field_material, score_judged, truths
 from training.recipes.mosaics import TILE, count_dead, draw_mosaics, even_tiles
 
 
@@ -68,12 +68,30 @@ def test_mosaics_are_drawn_for_all_shares_of_dead_cells():
     assert share.max() > 0.4
 
 
-def test_each_tile_of_a_field_has_the_label_of_the_field():
-    fields = list(truths(draw_mosaics(TILES, 8, seed=0), "suspension"))
-    samples = view_samples(fields, "relative/2 tiles", um_per_px=0.65, split="train", source="made up")
-    assert samples.x.shape == (8 * 9, 80, 80)
-    said = [label for _, label, _ in fields for _ in range(9)]
-    assert [samples.classes[y] for y in samples.y] == said
+def test_a_tile_is_labeled_by_the_cells_in_it():
+    image = np.random.default_rng(0).normal(120, 2, (640, 640)).clip(0, 255).astype(np.uint8)
+    cells = [TrueCell("dead", 100, 100, 110, 110), TrueCell("live", 500, 100, 510, 110)]
+    cells += [TrueCell("live", 100 + 30 * i, 500, 110 + 30 * i, 510) for i in range(3)]
+    field = LabeledField(image, tuple(cells), "g")
+    options = {"um_per_px": 0.65, "assay": "suspension", "split": "train", "source": "made up"}
+    samples = tile_samples([field], "relative/2 tiles", **options)
+    assert samples.x.shape == (3, 80, 80)  # the fourth holds no cell
+    assert [samples.classes[y] for y in samples.y] == ["toxic", "non_toxic", "non_toxic"]
+    whole = tile_samples([field], "relative/2 squeezed", **options)
+    assert (whole.x.shape, whole.y.tolist()) == ((1, 28, 28), [0])
+
+
+def test_calibration_puts_the_middle_where_toxic_begins():
+    rng = np.random.default_rng(3)
+    share = rng.uniform(0, 1, 200)
+    logits = 3 * share - 4 + rng.normal(0, 0.3, 200)  # all below 0, toxic from 0.5 on
+    p = 1 / (1 + np.exp(-logits / 2.0))
+    judged = JudgedFields(p, share, share > 0.5, tuple(map(str, range(200))), 0.5, 0, "made up")
+    calibrated, temperature, offset = calibrate(judged, 2.0)
+    assert offset == pytest.approx(-2.5, abs=0.15)
+    assert 0 < temperature < 1
+    assert np.mean((calibrated.p_toxic > 0.5) == judged.toxic) > 0.9
+    assert score_judged(calibrated)["field_model"]["auc"] == score_judged(judged)["field_model"]["auc"]
 
 
 def test_toxic_is_more_dead_cells_than_the_limit_of_the_assay():
@@ -115,7 +133,8 @@ def test_a_field_recipe_learns_from_every_kind_that_it_names(chamber):
     recipe = replace(read_recipe("field"), field=small, render=render)
     material = field_material(recipe, chamber, quiet)
     assert [source.name for source in material.sources] == ["rendered-phase", chamber.folder.name]
-    assert len(material.train) == 2 * 4 + 4 * 9
+    assert len(material.train) > 4 * 4  # tiles of phantoms, and of mosaics those with cells
+    assert material.train.x.shape[1:] == (80, 80)
     assert set(material.val.group) >= {"pool-0", "pool-1"}
     assert not set(material.train.group) & set(material.val.group) - {"pool-0"}
     with pytest.raises(ConfigError, match="needs a ldc dataset; expected --source DIR"):

@@ -80,7 +80,7 @@ def export_run(
         own = [str(i) for i in range(len(y))]
         data = "its own validation fields, each taken as a group"
         auc = measure(rank_auc, (logits[:, 1] - logits[:, 0]).astype(np.float64), y == 1, own, data)
-        card = replace(card, opinions=(opinion_on(run.assay, run.modality, auc),))
+        card = replace(card, opinions=(opinion_on(run.assay, run.modality, auc, temperature),))
     write_bundle(out, card=card, model=model, golden=golden)
     bundle = find_bundle(out.resolve())
     open_network(bundle)  # as the station opens it: card and golden outputs compared

@@ -27,14 +27,16 @@ def build(n_classes: int, step_noise: float = 0.0) -> keras.Model:
     -----
     The features are means over the picture, so that they grow with how many cells of a kind are there, and
     the logits are linear in them: the mean of the logits of tiles is the logit of the field. 4.1 M
-    multiplications a tile. ReLU6 and noise as in `station`.
+    multiplications a tile. ReLU6 and noise as in `station`. Without the normalization, which the conversion
+    folds into the convolutions, it learns slowly: means over faint pictures are small.
     """
     image = keras.Input((TILE_PX, TILE_PX, 1), name="crop")
     x = image
-    for filters in FILTERS[:-1]:
-        x = layers.Conv2D(filters, 3, padding="same", activation="relu6")(x)
-        x = layers.GaussianNoise(step_noise)(layers.MaxPooling2D(2, padding="same")(x))
-    x = layers.Conv2D(FILTERS[-1], 3, padding="same", activation="relu6")(x)
+    for filters in FILTERS:
+        if x is not image:
+            x = layers.GaussianNoise(step_noise)(layers.MaxPooling2D(2, padding="same")(x))
+        x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+        x = layers.ReLU(6.0)(layers.BatchNormalization(momentum=0.9)(x))
     features = layers.GlobalAveragePooling2D(name="features")(x)
     logits = layers.Dense(n_classes, name="logits")(features)
     return keras.Model(image, {"logits": logits, "features": features}, name="field")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
 from device.analysis.assess import assess
 from device.classifier import open_cell_classifier, open_field_classifier
@@ -16,8 +17,7 @@ from device.records import Assay, Frame, Modality, Scale
 from training.dataset import Dataset, join_samples
 from training.evaluation import measure, rank_auc
 from training.export.acceptance import NO_TIME
-from training.fitting import fit_temperature
-from training.labeling import TOXIC_ABOVE, LabeledField, TrueField, dataset_fields, true_label, view_samples
+from training.labeling import TOXIC_ABOVE, LabeledField, TrueField, dataset_fields, tile_samples, true_label
 from training.recipes import FieldSettings, Recipe
 from training.recipes.make import RENDERED_SCALE, Material, describe_source, rendered_fields
 from training.recipes.mosaics import draw_mosaics
@@ -101,10 +101,11 @@ def field_material(recipe: Recipe, dataset: Dataset | None, progress: Progress) 
     train, val = (
         join_samples(
             [
-                view_samples(
-                    truths(s.fields, s.assay),
+                tile_samples(
+                    s.fields,
                     view,
                     um_per_px=s.scale.um_per_px,
+                    assay=s.assay,
                     split=split,
                     source=s.source.name,
                 )
@@ -131,7 +132,10 @@ def judge_fields(
     """
     cells = default_bundle(assay, modality)
     settings = settings_from_card(cells.card)
-    classify, classify_field = open_cell_classifier(cells), open_field_classifier(bundle)
+    classify, classify_field = (
+        open_cell_classifier(cells),
+        open_field_classifier(bundle, bundle.card.opinion(assay, modality)),
+    )
     kept, n_refused = [], 0
     for sequence, (image, label, group) in enumerate(fields):
         frame = Frame(image, NO_TIME, group, sequence, scale)
@@ -182,28 +186,43 @@ def score_judged(judged: JudgedFields) -> dict[str, dict[str, Metric]]:
 
 
 def with_opinions(bundle: Bundle, recipe: Recipe, dataset: Dataset | None, progress: Progress) -> Card:
-    """Return the bundle's card with the temperature of whole fields and its worth on each kind of images.
+    """Return the bundle's card with its worth, and the calibration, on each kind of images.
 
     Fields of split val are read as a station reads them, by the shipped cell model.
     """
-    several = []
+    metrics, opinions = {}, []
     for found in field_sets(recipe, dataset, "val", progress):
         judged = judge_fields(
             truths(found.fields, found.assay), found.scale, bundle, found.assay, found.modality, found.data
         )
-        several.append((found, judged))
-    p = np.clip(np.concatenate([judged.p_toxic for _, judged in several]), 1e-6, 1 - 1e-6)
-    logits = bundle.card.temperature * np.log(np.stack([1 - p, p], axis=1))
-    toxic = np.concatenate([judged.toxic for _, judged in several])
-    temperature = fit_temperature(logits.astype(np.float32), toxic.astype(np.intp))
-    metrics, opinions = {}, []
-    for found, judged in several:
-        scores = score_judged(judged)
-        if not scores:
+        if len(set(judged.toxic.tolist())) < 2:
             continue
+        judged, temperature, offset = calibrate(judged, bundle.card.temperature)
+        scores = score_judged(judged)
         for name, figures in scores.items():
             for key, metric in figures.items():
                 metrics[f"{key}_{name}_{found.assay}_{found.modality}"] = metric
                 progress(f"{found.data}: {name} {key} {metric.value:.3f} ({metric.low}, {metric.high})")
-        opinions.append(opinion_on(found.assay, found.modality, scores["field_model"]["auc"]))
-    return replace(bundle.card, temperature=temperature, metrics=metrics, opinions=tuple(opinions))
+        auc = scores["field_model"]["auc"]
+        opinions.append(opinion_on(found.assay, found.modality, auc, temperature, offset))
+    return replace(bundle.card, metrics=metrics, opinions=tuple(opinions))
+
+
+def calibrate(judged: JudgedFields, temperature: float) -> tuple[JudgedFields, float, float]:
+    """Return the fields with calibrated p_toxic, and the temperature and offset that do it.
+
+    `temperature` is the one that `p_toxic` has now. The offset is needed because tiles hold few cells: a mean
+    over tiles does not cross zero where the field crosses its limit.
+    """
+    p = np.clip(judged.p_toxic, 1e-6, 1 - 1e-6)
+    logits = temperature * np.log(p / (1 - p))
+    sign = np.where(judged.toxic, 1.0, -1.0)
+
+    def nll(x: NDArray[np.float64]) -> float:
+        return float(np.logaddexp(0, -sign * (logits - x[1]) / np.exp(x[0])).mean())
+
+    # within e^-3 to e^2: fields that are told apart without an error would ask for certainty
+    found = minimize(nll, (0.0, float(np.median(logits))), bounds=((-3, 2), (-10, 10)), method="L-BFGS-B")
+    new, offset = float(np.exp(found.x[0])), float(found.x[1])
+    calibrated = 1 / (1 + np.exp(-(logits - offset) / new))
+    return replace(judged, p_toxic=calibrated), new, offset
