@@ -173,15 +173,43 @@ def test_an_opinion_says_where_the_middle_is_and_how_sure_it_may_be(bundle):
     assert calibrated == pytest.approx(1 / (1 + np.exp(-(logit - 0.5) / 2)), rel=1e-4)
 
 
+class Brightness:
+    """Stands in for a network of tiles: 10 int8 steps of `toxic` for each gray level above 128."""
+
+    input_px, logits = 80, Quantization(0.1, 5)
+
+    def run(self, tiles):
+        steps = np.rint(10 * (tiles.reshape(len(tiles), -1).mean(axis=1) - 128))
+        return np.stack([np.full(len(tiles), 5), steps + 5], axis=1).astype(np.int8), None
+
+
+@pytest.fixture
+def by_tiles(bundle, monkeypatch):
+    monkeypatch.setattr(classifier, "open_network", lambda _bundle, num_threads: Brightness())
+    return classifier.open_field_classifier(
+        with_card(
+            bundle,
+            kind="field",
+            classes=("non_toxic", "toxic"),
+            preprocessing="relative/2 tiles",
+            input_px=80,
+            um_per_px=2.6,
+            temperature=2.0,
+        )
+    )
+
+
 @pytest.mark.parametrize("size", [(320, 320), (480, 640), (321, 700), (1200, 2000)])
-def test_a_field_of_any_size_has_one_probability(size):
-    image = np.random.default_rng(0).integers(100, 156, size, np.uint8)
-    p_toxic = classifier.open_field_classifier(find_bundle("field"))(image)
-    assert 0 <= p_toxic <= 1
+def test_a_field_of_any_size_has_the_mean_logit_of_its_tiles(by_tiles, size):
+    field = np.full(size, 129, np.uint8)
+    assert by_tiles(field) == pytest.approx(1 / (1 + np.exp(-1 / 2)))
+    field[:, size[1] // 2 :] = 127
+    even = np.hstack([field, field[:, ::-1]])
+    assert by_tiles(even) == pytest.approx(0.5, abs=0.1)
 
 
-def test_a_field_smaller_than_a_tile_gets_no_opinion():
-    assert classifier.open_field_classifier(find_bundle("field"))(np.full((319, 640), 128, np.uint8)) is None
+def test_a_field_smaller_than_a_tile_gets_no_opinion(by_tiles):
+    assert by_tiles(np.full((319, 640), 128, np.uint8)) is None
 
 
 def test_a_field_model_speaks_only_where_its_card_says_better_than_chance(bundle):

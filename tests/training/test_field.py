@@ -6,15 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from device import models
 from device.errors import ConfigError
 from device.images import write_png
 from device.plates import DatasetInfo
-from device.records import Scale
+from device.records import ModelId, Scale
 from training.cli import main
 from training.dataset import Entry, TrueCell, read_dataset, write_dataset
 from training.fitting import FitSettings, fit_network
 from training.labeling import LabeledField, field_samples, tile_samples, view_samples
 from training.recipes import FieldSettings, RenderSettings, read_recipe
+from training.recipes import field as field_recipe
 from training.recipes.field import JudgedFields, calibrate, field_material, score_judged, truths
 from training.recipes.mosaics import TILE, count_dead, draw_mosaics, even_tiles
 
@@ -165,10 +167,25 @@ def test_the_count_rule_is_scored_at_its_own_limit():
     assert score_judged(replace(judged, toxic=np.zeros(4, bool))) == {}
 
 
-def test_evaluate_prints_the_count_rule_beside_a_field_model(chamber, capsys):
-    arguments = ["evaluate", "paper-field", str(chamber.folder), "--split", "val", "--mosaics", "10"]
+def test_evaluate_prints_the_count_rule_beside_a_field_model(chamber, capsys, monkeypatch):
+    real = models.find_bundle
+    cell = real("chamber-cell")
+    card = replace(
+        cell.card, kind="field", classes=("non_toxic", "toxic"), preprocessing="relative/2 squeezed"
+    )
+    made_up = replace(cell, card=card)
+    monkeypatch.setattr(models, "find_bundle", lambda name, **_: made_up if name == "made-up" else real(name))
+    monkeypatch.setattr(field_recipe, "open_field_classifier", lambda *_: Undecided())
+    arguments = ["evaluate", "made-up", str(chamber.folder), "--split", "val", "--mosaics", "10"]
     assert main([*arguments, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["n"] + document["n_refused"] == 10
-    assert {"auc", "balanced_accuracy"} <= document["count_rule"].keys()
-    assert document["field_model"]["auc"]["value"] == pytest.approx(document["auc"])
+    assert document["auc"] == document["field_model"]["auc"]["value"] == 0.5
+    assert 0 <= document["count_rule"]["balanced_accuracy"]["value"] <= 1
+
+
+class Undecided:
+    id = ModelId("undecided", "4" * 64, trusted=True)
+
+    def __call__(self, relative):
+        return 0.5
