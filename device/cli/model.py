@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from device.cli.options import Commands, add_json_option
+from device.options import Commands, add_json_option
 
 if TYPE_CHECKING:
     from device.model_card import Card

@@ -8,9 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from device import cli
+from device import cli, fields
 from device.analysis.overlay import stage_picture
-from device.cli import fields
 from device.cli.counts import CSV_COLUMNS
 from device.images import read_gray, write_png
 from device.records import ModelId
