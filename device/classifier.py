@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.analysis.assess import CellClassifier, FieldClassifier, Judgment
-from device.analysis.crops import CROP_PX
+from device.analysis.crops import view_field
 from device.analysis.ood import find_odd
 from device.errors import ModelError
-from device.model_card import Bundle, Quantization, network_input
-from device.records import CellClass
+from device.model_card import Bundle, Opinion, Quantization, network_input
+from device.records import Assay, CellClass, Modality
 
 try:
     from ai_edge_litert.interpreter import Interpreter
@@ -89,11 +89,13 @@ class Int8Network:
             ) from error
         entry = next(iter(inputs.values()))
         found = (len(inputs), entry["dtype"], tuple(entry["shape"]), sorted(outputs))
-        if found != (1, np.int8, (1, CROP_PX, CROP_PX, 1), ["features", "logits"]):
+        self.input_px = int(found[2][-2]) if len(found[2]) == 4 else 0
+        """Side of its square input, pixels."""
+        if found != (1, np.int8, (1, self.input_px, self.input_px, 1), ["features", "logits"]):
             raise ModelError(
                 f"the model has {found[0]} input(s) {np.dtype(found[1])} of shape {found[2]} and outputs "
-                f"{', '.join(found[3])}; expected one int8 of shape (1, {CROP_PX}, {CROP_PX}, 1) and "
-                "features, logits; export the bundle again"
+                f"{', '.join(found[3])}; expected one int8 of shape (1, S, S, 1) and features, logits; "
+                "export the bundle again"
             )
         self._entry = int(entry["index"])
         self._exits = {name: int(details["index"]) for name, details in outputs.items()}
@@ -105,17 +107,16 @@ class Int8Network:
         self._int8_of_gray = np.clip(np.rint(real), -128, 127).astype(np.int8)
 
     def run(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
-        """Return the raw outputs `logits` (K, C) and `features` (K, D) for crops (K, 28, 28); K may be 0.
+        """Return the raw outputs `logits` (K, C) and `features` (K, D) for crops (K, S, S); K may be 0.
 
         Raises
         ------
         ValueError
             If `crops` has another shape or type.
         """
-        if crops.dtype != np.uint8 or crops.ndim != 3 or crops.shape[1:] != (CROP_PX, CROP_PX):
-            raise ValueError(
-                f"crops are {crops.dtype} {crops.shape}; expected uint8 (K, {CROP_PX}, {CROP_PX})"
-            )
+        side = self.input_px
+        if crops.dtype != np.uint8 or crops.ndim != 3 or crops.shape[1:] != (side, side):
+            raise ValueError(f"crops are {crops.dtype} {crops.shape}; expected uint8 (K, {side}, {side})")
         if len(crops) == 0:
             return self._output("logits")[:0], self._output("features")[:0]
         parts = [self._run_batch(crops[i : i + MAX_BATCH]) for i in range(0, len(crops), MAX_BATCH)]
@@ -123,7 +124,7 @@ class Int8Network:
 
     def _run_batch(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
         if len(crops) != self._batch:
-            self._interpreter.resize_tensor_input(self._entry, (len(crops), CROP_PX, CROP_PX, 1))
+            self._interpreter.resize_tensor_input(self._entry, (*crops.shape, 1))
             self._interpreter.allocate_tensors()
             self._batch = len(crops)
         self._interpreter.set_tensor(self._entry, self._int8_of_gray[crops][..., None])
@@ -168,8 +169,21 @@ class _Cells(_Classifier):
 
 
 class _Fields(_Classifier):
-    def __call__(self, fields: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self._judge(fields).probabilities[:, self._card.classes.index("toxic")]
+    def __init__(self, bundle: Bundle, opinion: Opinion | None, num_threads: int) -> None:
+        super().__init__(bundle, "field", num_threads)
+        self._temperature, self._offset = bundle.card.temperature, 0.0
+        if opinion is not None:
+            self._temperature, self._offset = opinion.temperature, opinion.offset
+
+    def __call__(self, relative: NDArray[np.uint8]) -> float | None:
+        inputs = view_field(relative, self._card.field_view)
+        if len(inputs) == 0:
+            return None
+        # of a network that pools before its logits, the mean over tiles is what the whole field gives
+        mean = dequantize(self._network.run(inputs)[0], self._network.logits).mean(axis=0)
+        toxic = self._card.classes.index("toxic")
+        against = np.array([[self._offset, mean[toxic] - mean[1 - toxic]]], np.float32)
+        return float(softmax(against, self._temperature)[0, 1])
 
 
 def open_cell_classifier(bundle: Bundle, *, num_threads: int = 1) -> CellClassifier:
@@ -183,9 +197,31 @@ def open_cell_classifier(bundle: Bundle, *, num_threads: int = 1) -> CellClassif
     return _Cells(bundle, "cell", num_threads)
 
 
-def open_field_classifier(bundle: Bundle, *, num_threads: int = 1) -> FieldClassifier:
-    """Return the classifier of whole fields that a bundle holds; otherwise as `open_cell_classifier`."""
-    return _Fields(bundle, "field", num_threads)
+def open_field_classifier(
+    bundle: Bundle, opinion: Opinion | None = None, *, num_threads: int = 1
+) -> FieldClassifier:
+    """Return the classifier of whole fields that a bundle holds, calibrated as an opinion of its card says.
+
+    It has an opinion on every field: whether it may speak is for `second_opinion` to say. Otherwise as
+    `open_cell_classifier`.
+    """
+    return _Fields(bundle, opinion, num_threads)
+
+
+def second_opinion(
+    bundle: Bundle | None, assay: Assay, modality: Modality, *, num_threads: int = 1
+) -> FieldClassifier | None:
+    """Return the field model that speaks on images of this kind, None where there is none or it abstains.
+
+    Raises
+    ------
+    ModelError
+        As `open_field_classifier`.
+    """
+    opinion = None if bundle is None else bundle.card.opinion(assay, modality)
+    if bundle is None or opinion is None or opinion.abstains:
+        return None
+    return open_field_classifier(bundle, opinion, num_threads=num_threads)
 
 
 def open_network(bundle: Bundle, *, num_threads: int = 1) -> Int8Network:
@@ -198,6 +234,10 @@ def open_network(bundle: Bundle, *, num_threads: int = 1) -> Int8Network:
     """
     network = Int8Network(bundle.model, num_threads=num_threads)
     card, where = bundle.card, f"model {bundle.name} ({bundle.folder})"
+    if network.input_px != card.input_px:
+        raise ModelError(
+            f"{where} sees {network.input_px} px; expected {card.input_px} by its card; export it again"
+        )
     for side in ("input", "logits", "features"):
         stated, found = getattr(card, side), getattr(network, side)
         if not np.allclose([stated.scale, stated.zero_point], [found.scale, found.zero_point], rtol=1e-5):

@@ -66,7 +66,7 @@ class ModelSection:
     cell_model: str | None = None
     """Name or folder of the cell model; chosen by assay and modality if left out."""
     field_model: str | None = None
-    """Name or folder of the field model, the second opinion; none if left out."""
+    """Name or folder of the field model, the second opinion; the shipped one if left out, or `none`."""
     trusted: tuple[str, ...] = ()
     """SHA-256 of SHA256SUMS files trusted besides those that came with nanotox."""
     threads: int = field(default=1, metadata={"range": (1, 16)})

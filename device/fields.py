@@ -14,16 +14,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from device.analysis.assess import AnalysisSettings, CellClassifier, assess
+from device.analysis.assess import AnalysisSettings, CellClassifier, FieldClassifier, assess
 from device.analysis.grading import default_rule
 from device.analysis.plate_state import PlateState, start
 from device.analysis.quality import limits_for
 from device.analysis.repeats import refuse_repeat
-from device.classifier import open_cell_classifier
+from device.classifier import open_cell_classifier, second_opinion
 from device.errors import ConfigError, ImageError, ModelError
 from device.images import read_reduced
 from device.model_card import Bundle, fit_faults, settings_from_card
-from device.models import DEFAULT_NAMES, default_bundle, find_bundle, list_bundles
+from device.models import DEFAULT_NAMES, default_bundle, field_bundle, find_bundle, list_bundles
 from device.plates import DATASET_FILE, Plate, find_dataset_info, find_fields, scale_of
 from device.records import Assay, CellClass, Frame, Modality, Reading, Scale
 from device.tables import read_rule
@@ -64,8 +64,9 @@ class FieldResult:
 class FieldReader:
     """Reads image files with one set of settings and one model, None for the paper's chain as printed.
 
-    `places` gives the scale of a folder's images, and whether they are simulated. `workers` images are read
-    side by side, each with its own interpreter.
+    `second` is the field model, asked where its card lets it speak. `places` gives the scale of a folder's
+    images, and whether they are simulated. `workers` images are read side by side, each with its own
+    interpreters.
     """
 
     def __init__(
@@ -73,15 +74,19 @@ class FieldReader:
         settings: AnalysisSettings,
         bundle: Bundle | None,
         *,
+        second: Bundle | None = None,
         places: dict[Path, tuple[Scale, bool]],
         workers: int,
     ) -> None:
         self.settings, self.places = settings, places
-        self.models = () if bundle is None else (bundle.id,)
         self._workers = workers
-        self._free: queue.SimpleQueue[CellClassifier | None] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[tuple[CellClassifier | None, FieldClassifier | None]]
+        self._free = queue.SimpleQueue()
         for _ in range(workers):
-            self._free.put(None if bundle is None else open_cell_classifier(bundle))
+            cells = None if bundle is None else open_cell_classifier(bundle)
+            opinion = second_opinion(second, settings.assay, settings.modality)
+            self.models = tuple(model.id for model in (cells, opinion) if model is not None)
+            self._free.put((cells, opinion))
 
     def read(
         self, files: Sequence[FieldFile], *, keep: Keep | None = None, see: See | None = None
@@ -131,11 +136,11 @@ class FieldReader:
         observe("read", None)
         place = (file.well, file.field, simulated, found.full_size, found.tint)
         frame = Frame(found.image, datetime.now(UTC), str(file.path), number, scale, *place)
-        classify = self._free.get()
+        classify, classify_field = models = self._free.get()
         try:
-            reading = assess(frame, classify, self.settings, observe=observe)
+            reading = assess(frame, classify, self.settings, classify_field=classify_field, observe=observe)
         finally:
-            self._free.put(classify)
+            self._free.put(models)
         observe("rest", None)
         timing_ms["total"] = sum(timing_ms.values())
         if keep is not None:
@@ -188,7 +193,8 @@ def open_reader(args: argparse.Namespace, folders: Sequence[Path]) -> FieldReade
     if faults:
         raise ConfigError(faults)
     settings, bundle = _settings_and_bundle(args, agreed["assay"], agreed["modality"])
-    return FieldReader(settings, bundle, places=places, workers=args.workers)
+    second = field_bundle(args.field_model)
+    return FieldReader(settings, bundle, second=second, places=places, workers=args.workers)
 
 
 def open_plate(

@@ -37,6 +37,8 @@ DEFAULT_NAMES: Mapping[tuple[Assay, Modality], str] = {
     ("suspension", "brightfield"): "chamber-cell",
 }
 """Cell model taken where none is named."""
+DEFAULT_FIELD, NO_FIELD = "field", "none"
+"""Field model taken where none is named, and the word for doing without."""
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -90,6 +92,25 @@ def default_bundle(assay: Assay, modality: Modality, *, trusted: Iterable[str] =
             "or name a bundle of your own with --model (model.cell_model in station.toml)"
         )
     return find_bundle(name, trusted=trusted)
+
+
+def field_bundle(name_or_dir: str | Path | None, *, trusted: Iterable[str] = ()) -> Bundle | None:
+    """Return the field model that is asked for: None is the shipped one, `none` does without.
+
+    Raises
+    ------
+    ModelError
+        As `find_bundle`, or if the model is one of cells.
+    """
+    if name_or_dir == NO_FIELD or (name_or_dir is None and DEFAULT_FIELD not in list_bundles()):
+        return None
+    bundle = find_bundle(name_or_dir or DEFAULT_FIELD, trusted=trusted)
+    if bundle.card.kind != "field":
+        raise ModelError(
+            f"{bundle.name} is a {bundle.card.kind} model; expected a field model, or {NO_FIELD!r} to do "
+            "without"
+        )
+    return bundle
 
 
 def write_bundle(folder: Path, *, card: Card, model: bytes, golden: Golden) -> str:

@@ -29,6 +29,11 @@ def add_analysis_options(
         "--model", metavar="NAME|DIR", help="model bundle; default: the shipped one for assay and modality"
     )
     parser.add_argument(
+        "--field-model",
+        metavar="NAME|DIR|none",
+        help="model of whole fields, the second opinion; default: the shipped one, where it beats chance",
+    )
+    parser.add_argument(
         "--method",
         choices=METHODS,
         default="hybrid",

@@ -1,14 +1,13 @@
 """Wells of real chamber tiles for tools/check-verdicts."""
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 from accuracy_reading import markdown, tell
-from numpy.typing import NDArray
 from verdict_plates import FIELDS, OUTCOMES, Image, Judged, decided, is_right, judge, outcomes, reasons, share
 
 from device.analysis.grading import VIABILITY
@@ -16,17 +15,17 @@ from device.records import PlateWell
 from training.dataset import ImportOptions, read_dataset
 from training.dataset.from_ldc import INFO, import_data
 from training.export.acceptance import MOSAIC_TILES
-from training.labeling import dataset_fields
+from training.labeling import LabeledField, dataset_fields
+from training.recipes.mosaics import count_dead, even_tiles, mosaic, tilt
 
-TILE = (219, 220)
-"""Rows and columns that all tiles have."""
 SHARES = range(0, 61, 5)
 """Percent of dead cells that wells are drawn for."""
 
 
 def check_mosaics(args: argparse.Namespace) -> bool:
     """Judge wells of mosaics beside three blanks; return whether both figures reach their goals."""
-    tiles, dead, cells = read_tiles(args.shared, args.split)
+    tiles = read_tiles(args.shared, args.split)
+    dead, cells = count_dead(tiles)
     tell(f"{len(tiles)} tiles, {dead.sum()} of {cells.sum()} cells dead")
     rng = np.random.default_rng(args.seed)
     plan = [PlateWell(f"B{i}", "medium", "blank", None, None, i) for i in (1, 2, 3)]
@@ -42,7 +41,7 @@ def check_mosaics(args: argparse.Namespace) -> bool:
     truths = {name: float(dead[index].sum() / cells[index].sum()) for name, index in drawn.items()}
 
     def images_of(well: PlateWell) -> Iterable[Image]:
-        return (mosaic([tiles[i] for i in field]) for field in drawn[well.well])
+        return (mosaic([tiles[i] for i in field], well.well).image for field in drawn[well.well])
 
     wells = [replace(well, dead_fraction=truths[well.well]) for well in plan]
     judged, _ = judge(wells, images_of, INFO, args.jobs, keep=args.write)
@@ -58,35 +57,11 @@ def check_mosaics(args: argparse.Namespace) -> bool:
     return _report(judged)
 
 
-def read_tiles(shared: Path, split: str) -> tuple[list[Image], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the tiles of a split in one size and at one level, and their dead and all cells."""
+def read_tiles(shared: Path, split: str) -> list[LabeledField]:
+    """Return the tiles of a split in one size and at one level."""
     with TemporaryDirectory() as name:
         import_data(shared / "ldc", Path(name), ImportOptions())
-        fields = list(dataset_fields(read_dataset(Path(name)), split))
-    level = np.median([np.median(field.image) for field in fields])
-    tiles = [field.image[: TILE[0], : TILE[1]] / np.median(field.image) * level for field in fields]
-    inside = [[c.label for c in field.cells if c.row < TILE[0] and c.col < TILE[1]] for field in fields]
-    dead = np.array([labels.count("dead") for labels in inside])
-    live = np.array([labels.count("live") for labels in inside])
-    return [np.clip(np.rint(tile), 0, 255).astype(np.uint8) for tile in tiles], dead, dead + live
-
-
-def tilt(dead: NDArray[np.int64], cells: NDArray[np.int64], target: float) -> NDArray[np.float64]:
-    """Return how likely each tile is drawn for a `target` share of dead cells, as evenly as that allows."""
-    if not target:
-        return (dead == 0) / np.sum(dead == 0)
-    away = dead - target * cells
-    low, high = -50.0, 50.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        weights = np.exp(middle * away - (middle * away).max())
-        low, high = (middle, high) if weights @ away < 0 else (low, middle)
-    return weights / weights.sum()
-
-
-def mosaic(tiles: Sequence[Image]) -> Image:
-    """Return 16 tiles as one image, four a row."""
-    return np.vstack([np.hstack(tiles[i : i + 4]) for i in range(0, MOSAIC_TILES, 4)])
+        return even_tiles(dataset_fields(read_dataset(Path(name)), split))
 
 
 def _report(judged: Judged) -> bool:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from device.analysis.crops import OUTSIDE
+from device.errors import ConfigError
 from device.model_card import network_input
 from training.dataset import Samples
 from training.learners import open_learner
@@ -112,6 +113,11 @@ def fit_network(
     keras.utils.set_random_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
     model = open_learner(settings.learner)(len(train.classes), settings.step_noise)
+    if model.input_shape[1:3] != train.x.shape[1:]:
+        raise ConfigError(
+            f"learner {settings.learner} sees {model.input_shape[1:3]} px; expected {train.x.shape[1:]}, the "
+            "size of the samples; choose another learner"
+        )
     steps = settings.steps_per_epoch or max(1, -(-len(train) // settings.batch))
     rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps * settings.epochs, alpha=0.02)
     step = _make_step(model, keras.optimizers.Adam(rate), settings.smoothing)

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from device.analysis.crops import CROP_PX, cut_crops, shrink_field
+from device.analysis.crops import (
+    CROP_PX,
+    TILE_HALVINGS,
+    TILE_PX,
+    FieldView,
+    cut_crops,
+    tile_corners,
+    view_field,
+    view_of,
+)
 from device.analysis.flatten import flatten
 from device.analysis.proposals import propose
 from device.analysis.pyramid import Pyramid, build_pyramid, halve
@@ -21,6 +30,10 @@ from training.dataset import FIELD_LABELS, Dataset, Entry, Samples, TrueCell, jo
 
 TOXIC_ABOVE: dict[str | None, float] = {"adherent": 0.5, "suspension": 0.3, None: 0.5}
 """Dead fraction above which a field is labeled toxic: grade 3 of ISO 10993-5, or viability under 70 %."""
+
+
+TrueField = tuple[NDArray[np.uint8], str, str]
+"""An image, `toxic`, `non_toxic` or an empty text, and the group it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,18 +241,25 @@ def dataset_cell_samples(
     )
 
 
-def bundle_samples(kind: str, classes: tuple[str, ...], dataset: Dataset, split: str) -> Samples:
-    """Return what a `cell` or `field` model is judged on: one crop a true cell, or whole fields."""
+def bundle_samples(
+    kind: str, classes: tuple[str, ...], dataset: Dataset, split: str, *, input_px: int = CROP_PX
+) -> Samples:
+    """Return what a `cell` or `field` model is judged on: one crop a true cell, or what it sees of fields."""
     if kind == "field":
-        return field_samples(dataset, split)
+        return field_samples(dataset, split, view=view_of(input_px))
     judged = LabelSettings(candidates=False, jitter_px=0)
     return dataset_cell_samples(dataset, split, classes, settings=judged)
 
 
 def field_samples(
-    dataset: Dataset, split: str, *, label_of: Callable[[Entry], str] | None = None, unlabeled: bool = False
+    dataset: Dataset,
+    split: str,
+    *,
+    view: FieldView = "relative/2 squeezed",
+    label_of: Callable[[Entry], str] | None = None,
+    unlabeled: bool = False,
 ) -> Samples:
-    """Return whole fields at 28x28, as the field model of the station sees them.
+    """Return whole fields as the field model of the station sees them.
 
     Parameters
     ----------
@@ -247,41 +267,107 @@ def field_samples(
         Its images are read.
     split : str
         One split, or `all`.
+    view : str
+        At 28x28, or as tiles, each with the label of its field.
     label_of : callable, optional
         Gives `toxic`, `non_toxic` or an empty text; by default `field_label`.
     unlabeled : bool
         Keep fields without a label, with class -1; else they are left out.
     """
-    x, y, group = [], [], []
+    fields = true_fields(dataset, split, label_of)
+    return view_samples(
+        (field for field in fields if field[1] or unlabeled),
+        view,
+        um_per_px=dataset.info.scale.um_per_px,
+        split=split,
+        source=dataset.folder.name,
+    )
+
+
+def true_fields(
+    dataset: Dataset, split: str, label_of: Callable[[Entry], str] | None = None
+) -> Iterator[TrueField]:
+    """Yield the fields of a split with what `label_of`, by default `field_label`, says of each."""
     for entry in dataset.in_split(split):
         label = label_of(entry) if label_of else field_label(dataset, entry)
-        if not label and not unlabeled:
-            continue
-        x.append(field_input(read_gray(dataset.folder / entry.file), dataset.info.scale.um_per_px)[0])
-        y.append(FIELD_LABELS.index(label) if label else -1)
-        group.append(entry.group)
-    images = np.array(x, np.uint8).reshape(-1, CROP_PX, CROP_PX)
-    return Samples(
-        images, np.array(y, np.intp), np.array(group, np.str_), split, dataset.folder.name, FIELD_LABELS
-    )
+        yield read_gray(dataset.folder / entry.file), label, entry.group
+
+
+def view_samples(
+    fields: Iterable[TrueField], view: FieldView, *, um_per_px: float, split: str, source: str
+) -> Samples:
+    """Return what a field model sees of `fields`, each tile with its field's label, -1 for an empty one."""
+    side = CROP_PX if view == "relative/2 squeezed" else TILE_PX
+    x, y, group = [np.zeros((0, side, side), np.uint8)], [], []
+    for image, label, name in fields:
+        x.append(view_field(flatten(build_pyramid(image, um_per_px)), view))
+        y += [FIELD_LABELS.index(label) if label else -1] * len(x[-1])
+        group += [name] * len(x[-1])
+    images, labels = np.concatenate(x), np.array(y, np.intp)
+    return Samples(images, labels, np.array(group, np.str_), split, source, FIELD_LABELS)
 
 
 def field_input(image: NDArray[np.uint8], um_per_px: float) -> NDArray[np.uint8]:
     """Return a gray field as the (1, 28, 28) input of the field model, made as `assess` makes it."""
-    return shrink_field(flatten(build_pyramid(image, um_per_px)))
+    return view_field(flatten(build_pyramid(image, um_per_px)), "relative/2 squeezed")
+
+
+def tile_samples(
+    fields: Iterable[LabeledField],
+    view: FieldView,
+    *,
+    um_per_px: float,
+    assay: Assay,
+    split: str,
+    source: str,
+) -> Samples:
+    """Return what a field model sees of `fields`, labeled by the true cells whose centers each input holds.
+
+    What holds no cell is left out. Given the label of its whole field, a tile teaches far less.
+    """
+    tiles = (
+        (seen, true_label(cells, assay), field.group)
+        for field in fields
+        for seen, cells in _inputs_with_cells(field, view, um_per_px)
+    )
+    kept = [tile for tile in tiles if tile[1]]
+    return Samples(
+        np.array([seen for seen, _, _ in kept]),
+        np.array([FIELD_LABELS.index(label) for _, label, _ in kept], np.intp),
+        np.array([group for _, _, group in kept], np.str_),
+        split,
+        source,
+        FIELD_LABELS,
+    )
+
+
+def _inputs_with_cells(
+    field: LabeledField, view: FieldView, um_per_px: float
+) -> Iterator[tuple[NDArray[np.uint8], list[TrueCell]]]:
+    pyramid = build_pyramid(field.image, um_per_px)
+    inputs = view_field(flatten(pyramid), view)
+    if view == "relative/2 squeezed":
+        yield inputs[0], list(field.cells)
+        return
+    zoom = pyramid.zoom * 2**TILE_HALVINGS  # pixels of the file in one of a tile
+    places = [(cell, (cell.row + 0.5) / zoom, (cell.col + 0.5) / zoom) for cell in field.cells]
+    height, width = (side >> TILE_HALVINGS for side in pyramid.working.shape)
+    for seen, (row, col) in zip(inputs, tile_corners((height, width)), strict=True):
+        yield seen, [c for c, y, x in places if 0 <= y - row < TILE_PX and 0 <= x - col < TILE_PX]
+
+
+def true_label(cells: Iterable[TrueCell], assay: Assay | None) -> str:
+    """Return `toxic` or `non_toxic` by the share of dead among true cells, an empty text where none are."""
+    labels = [cell.label for cell in cells if cell.label in (CellClass.LIVE, *DEAD_CLASSES)]
+    if not labels:
+        return ""
+    affected = sum(label in DEAD_CLASSES for label in labels) / len(labels)
+    return FIELD_LABELS[affected > TOXIC_ABOVE[assay]]
 
 
 def field_label(dataset: Dataset, entry: Entry) -> str:
     """Return the label of the manifest, else that of the true dead fraction, else an empty text."""
-    cells = [
-        cell.label
-        for cell in dataset.cells.get(entry.file, ())
-        if cell.label in (CellClass.LIVE, *DEAD_CLASSES)
-    ]
-    if entry.label or not cells:
-        return entry.label
-    affected = sum(label in DEAD_CLASSES for label in cells) / len(cells)
-    return FIELD_LABELS[affected > TOXIC_ABOVE[dataset.info.assay]]
+    return entry.label or true_label(dataset.cells.get(entry.file, ()), dataset.info.assay)
 
 
 def _thin_other(samples: Samples, limit: int, rng: np.random.Generator) -> Samples:

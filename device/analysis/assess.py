@@ -14,7 +14,7 @@ from device.analysis.counting import (
     judge_cells,
     tally_cells,
 )
-from device.analysis.crops import cut_crops, shrink_field
+from device.analysis.crops import cut_crops
 from device.analysis.flatten import flatten
 from device.analysis.ood import is_odd_field
 from device.analysis.paper.chain import segment_as_the_paper
@@ -81,8 +81,11 @@ class FieldClassifier(Protocol):
     def id(self) -> ModelId:
         """The model behind it."""
 
-    def __call__(self, fields: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return (K,) probabilities of (K, 28, 28) fields."""
+    def __call__(self, relative: NDArray[np.uint8]) -> float | None:
+        """Return the probability that the field is toxic from its (H, W) relative gray at working scale.
+
+        None for a field that is too small to have an opinion on.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +191,7 @@ def assess(
         quality = replace(quality, flags=flags, odd_cells=float(odd.mean()))
     p_toxic = None
     if classify_field is not None and quality.passed:
-        p_toxic = float(classify_field(shrink_field(relative))[0])
+        p_toxic = classify_field(relative)
         watch("field", None)
     field_model = None if classify_field is None else classify_field.id
     reading = _to_reading(frame, quality, count, classify, settings)

@@ -3,8 +3,12 @@
 import argparse
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from device.options import Commands, add_json_option
+
+if TYPE_CHECKING:
+    from device.model_card import Card
 
 
 def add_parser(commands: Commands) -> None:
@@ -40,12 +44,23 @@ def run_list(args: argparse.Namespace) -> int:
         card = bundle.card
         if args.json:
             keys = ("kind", "assay", "modality", "classes", "um_per_px")
-            print(json.dumps(asdict(bundle.id) | {key: getattr(card, key) for key in keys}))
-        else:
-            trust = "trusted" if bundle.id.trusted else "untrusted"
-            scope = f"{card.kind:<6} {card.assay:<11} {card.modality:<12} {trust:<10}"
-            print(f"{name:<16} {scope} {', '.join(card.classes)}")
+            told = {key: getattr(card, key) for key in keys}
+            print(json.dumps(asdict(bundle.id) | told | {"opinions": [asdict(o) for o in card.opinions]}))
+            continue
+        trust = "trusted" if bundle.id.trusted else "untrusted"
+        for assay, modality, what in _kinds(card):
+            print(f"{name:<16} {card.kind:<6} {assay:<11} {modality:<12} {trust:<10} {what}")
     return 0
+
+
+def _kinds(card: "Card") -> list[tuple[str, str, str]]:
+    """Return assay, modality and what the model says there: classes, or the worth of its opinion."""
+    if card.kind == "cell":
+        return [(card.assay, card.modality, ", ".join(card.classes))]
+    return [
+        (o.assay, o.modality, f"AUC {o.auc.value:.2f}{', abstains' if o.abstains else ''}")
+        for o in card.opinions
+    ]
 
 
 def run_verify(args: argparse.Namespace) -> int:

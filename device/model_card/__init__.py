@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.analysis.assess import AnalysisSettings
-from device.analysis.crops import CROP_PX, PREPROCESSING
+from device.analysis.crops import (
+    CROP_PX,
+    FIELD_VIEWS,
+    PREPROCESSING,
+    TILE_PX,
+    FieldView,
+    view_um_per_px,
+)
 from device.analysis.ood import Familiar
 from device.analysis.pyramid import WORKING_UM_PER_PX
 from device.analysis.quality import FocusReference, limits_for
@@ -29,6 +36,9 @@ SUMS_FILE = "SHA256SUMS"
 BUNDLE_FILES = (MODEL_FILE, CARD_FILE, GOLDEN_FILE)
 FIELD_CLASSES = ("non_toxic", "toxic")
 """Classes of a field model, in the order of its logits."""
+
+CHANCE = 0.5
+"""AUC of a model that knows nothing."""
 
 _FAMILIAR = ("energy_max", "distance_max")
 THRESHOLDS = {"cell": ("accept_min", "dead_min", *_FAMILIAR), "field": ("toxic_min", "non_toxic_max")}
@@ -85,6 +95,29 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
+class Opinion:
+    """What a field model is worth on one kind of images."""
+
+    assay: Assay
+    modality: Modality
+    auc: Metric
+    """Of toxic against non-toxic fields, its interval over groups."""
+    abstains: bool
+    """Whether the station does not ask it: true unless the interval lies above chance, 0.5."""
+    temperature: float
+    """Divides the logit of toxic against non-toxic less `offset`, > 0; fitted on validation fields."""
+    offset: float
+    """Logit that means p_toxic 0.5 there."""
+
+
+def opinion_on(
+    assay: Assay, modality: Modality, auc: Metric, temperature: float, offset: float = 0.0
+) -> Opinion:
+    """Return what an AUC makes of a field model: it abstains where the interval does not lie above chance."""
+    return Opinion(assay, modality, auc, not (auc.low or 0.0) > CHANCE, temperature, offset)
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
     """What a model is, what it was made from and what it may be used for."""
 
@@ -96,6 +129,7 @@ class Card:
     scope: str
     """What it is for, in one sentence."""
     assay: Assay
+    """Of its images; of a field model the first kind that it was fitted on: `opinions` has them all."""
     modality: Modality
     classes: tuple[str, ...]
     """Names of the logits, in their order: `records.CellClass`, or `non_toxic`, `toxic` for a field model."""
@@ -104,9 +138,9 @@ class Card:
     um_per_px_source: ScaleSource
     """How the scale of the training images was known."""
     input_px: int
-    """Side of the square input, pixels: 28."""
+    """Side of the square input, pixels: 28, and 80 for tiles."""
     preprocessing: str
-    """Identity of the way from image to uint8 input: `relative/2`."""
+    """Identity of the way from image to uint8 input: `relative/2`, or a `crops.FieldView`."""
     input: Quantization
     """Of the real input (u8 - 128) / 128, -1 to 1."""
     logits: Quantization
@@ -133,6 +167,18 @@ class Card:
     attribution: tuple[str, ...] = ()
     made_with: Mapping[str, str] = field(default_factory=dict)
     """Versions of the libraries that trained and converted it."""
+    opinions: tuple[Opinion, ...] = ()
+    """Of a field model: what it was measured on. It abstains on all else."""
+
+    @property
+    def field_view(self) -> FieldView:
+        """How a field model sees a field."""
+        return next(view for view in FIELD_VIEWS if view == self.preprocessing)
+
+    def opinion(self, assay: Assay, modality: Modality) -> Opinion | None:
+        """Return what a field model is worth on such images, None where nobody measured it."""
+        fitting = (o for o in self.opinions if (o.assay, o.modality) == (assay, modality))
+        return next(fitting, None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -253,8 +299,34 @@ def _range_faults(card: Card) -> list[str]:
         faults.append(
             f"classes are {list(card.classes)}; expected live and at least one dead class among them"
         )
-    if card.input_px != CROP_PX:
-        faults.append(f"input_px is {card.input_px}; expected {CROP_PX}")
-    if card.preprocessing != PREPROCESSING:
-        faults.append(f"preprocessing is {card.preprocessing!r}; expected {PREPROCESSING!r}")
-    return faults
+    return faults + _input_faults(card)
+
+
+def _input_faults(card: Card) -> list[str]:
+    """Return what is wrong with the input that a card states, and with the opinions on it."""
+    views = FIELD_VIEWS if card.kind == "field" else (PREPROCESSING,)
+    faults = []
+    if card.preprocessing not in views:
+        faults.append(f"preprocessing is {card.preprocessing!r}; expected {' or '.join(map(repr, views))}")
+    elif card.kind == "field" and abs(card.um_per_px / view_um_per_px(card.field_view) - 1) > 0.03:
+        expected = view_um_per_px(card.field_view)
+        faults.append(f"um_per_px is {card.um_per_px}; expected {expected} for {card.preprocessing}")
+    side = TILE_PX if card.preprocessing == "relative/2 tiles" else CROP_PX
+    if card.input_px != side:
+        faults.append(f"input_px is {card.input_px}; expected {side}")
+    if card.opinions and card.kind == "cell":
+        faults.append("opinions are those of a field model; expected none of a cell model")
+    return (
+        faults
+        + [
+            f"it speaks on {opinion.assay} {opinion.modality} with AUC {opinion.auc.value}, low end "
+            f"{opinion.auc.low}; expected more than {CHANCE}, or abstains: true"
+            for opinion in card.opinions
+            if not opinion.abstains and not (opinion.auc.low or 0.0) > CHANCE
+        ]
+        + [
+            f"temperature on {o.assay} {o.modality} is {o.temperature}; expected more than 0"
+            for o in card.opinions
+            if o.temperature <= 0
+        ]
+    )

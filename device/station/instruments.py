@@ -1,5 +1,6 @@
 """What a station measures with: models, rule and plate, opened and checked before the camera."""
 
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,16 +11,18 @@ from device.analysis.grading import RULES, Rule, default_rule
 from device.analysis.plate_state import PlateState
 from device.baseline import qc_file, read_qc, with_baseline
 from device.cameras import camera_settings
-from device.classifier import open_cell_classifier, open_field_classifier
+from device.classifier import open_cell_classifier, second_opinion
 from device.config import Config, read_config
 from device.errors import ConfigError, ModelError
 from device.journal import Journal
 from device.messages import LEAVES, Info
 from device.model_card import Bundle, fit_faults, settings_from_card
-from device.models import default_bundle, find_bundle
+from device.models import default_bundle, field_bundle, find_bundle
 from device.plates import Plate, file_sha256, read_plate
 from device.publishers import publisher_settings
 from device.tables import read_rule
+
+log = logging.getLogger(__name__)
 
 
 def load_config(path: Path) -> Config:
@@ -53,14 +56,14 @@ def open_instruments(config: Config) -> Instruments:
     if model.cell_model is None:
         bundle = default_bundle(station.assay, station.modality, trusted=model.trusted)
     else:
-        bundle = _find(config, model.cell_model)
+        bundle = find_bundle(_place(config, model.cell_model) or "", trusted=model.trusted)
     settings = settings_from_card(bundle.card, method=station.method)
     settings = with_baseline(settings, read_qc(qc_file(config), station.assay, station.modality))
     classify = open_cell_classifier(_fitting(config, bundle), num_threads=model.threads)
-    classify_field = None
-    if model.field_model is not None:
-        field_bundle = _fitting(config, _find(config, model.field_model))
-        classify_field = open_field_classifier(field_bundle, num_threads=model.threads)
+    second = field_bundle(_place(config, model.field_model), trusted=model.trusted)
+    classify_field = second_opinion(second, station.assay, station.modality, num_threads=model.threads)
+    if second is not None and classify_field is None:
+        log.info("field model %s abstains on %s %s by its card", second.name, station.assay, station.modality)
     return Instruments(settings, classify, classify_field, rule, plate)
 
 
@@ -110,9 +113,10 @@ def make_info(config: Config, tools: Instruments, journal: Journal, version: str
     )
 
 
-def _find(config: Config, name: str) -> Bundle:
-    beside = config.path.parent / name
-    return find_bundle(beside if beside.is_dir() else name, trusted=config.model.trusted)
+def _place(config: Config, name: str | None) -> str | Path | None:
+    """Return the folder beside station.toml that a model's name means, else the name."""
+    beside = None if name is None else config.path.parent / name
+    return beside if beside is not None and beside.is_dir() else name
 
 
 def _fitting(config: Config, bundle: Bundle) -> Bundle:

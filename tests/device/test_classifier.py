@@ -9,7 +9,7 @@ import pytest
 
 from device import classifier
 from device.errors import ModelError
-from device.model_card import Card, Quantization
+from device.model_card import Card, Metric, Opinion, Quantization
 from device.models import find_bundle
 from device.records import CellClass
 
@@ -25,6 +25,13 @@ def bundle():
 def with_card(bundle, **changes):
     card: Card = dataclasses.replace(bundle.card, **changes)
     return dataclasses.replace(bundle, card=card)
+
+
+def as_field(bundle):
+    """The tiny cell model as a field model: its second output stands in for `toxic`."""
+    return with_card(
+        bundle, kind="field", classes=("non_toxic", "toxic", "unused"), preprocessing="relative/2 squeezed"
+    )
 
 
 def with_golden(bundle, **changes):
@@ -151,12 +158,76 @@ def test_a_field_model_cannot_classify_cells(bundle):
 
 
 def test_a_field_model_gives_the_probability_of_toxic(bundle):
-    # the tiny model's second output stands in for `toxic`
-    fields = with_card(bundle, kind="field", classes=("non_toxic", "toxic", "unused"))
-    p_toxic = classifier.open_field_classifier(fields)(bundle.golden.inputs)
-    np.testing.assert_array_equal(
-        p_toxic, classifier.open_cell_classifier(bundle)(bundle.golden.inputs).probabilities[:, 1]
+    classify = classifier.open_field_classifier(as_field(bundle))
+    live, dead = classifier.open_cell_classifier(bundle)(bundle.golden.inputs).probabilities[:, :2].T
+    p_toxic = [classify(field) for field in bundle.golden.inputs]
+    np.testing.assert_allclose(p_toxic, dead / (live + dead), rtol=1e-4)
+
+
+def test_an_opinion_says_where_the_middle_is_and_how_sure_it_may_be(bundle):
+    auc, field = Metric(0.9, 0.8, 0.95, 20, "synthetic: drawn"), bundle.golden.inputs[0]
+    raw = classifier.open_field_classifier(with_card(as_field(bundle), temperature=1.0))(field)
+    logit = float(np.log(raw / (1 - raw)))
+    opinion = Opinion("adherent", "phase", auc, False, 2.0, 0.5)
+    calibrated = classifier.open_field_classifier(as_field(bundle), opinion)(field)
+    assert calibrated == pytest.approx(1 / (1 + np.exp(-(logit - 0.5) / 2)), rel=1e-4)
+
+
+class Brightness:
+    """Stands in for a network of tiles: 10 int8 steps of `toxic` for each gray level above 128."""
+
+    input_px, logits = 80, Quantization(0.1, 5)
+
+    def run(self, tiles):
+        steps = np.rint(10 * (tiles.reshape(len(tiles), -1).mean(axis=1) - 128))
+        return np.stack([np.full(len(tiles), 5), steps + 5], axis=1).astype(np.int8), None
+
+
+@pytest.fixture
+def by_tiles(bundle, monkeypatch):
+    monkeypatch.setattr(classifier, "open_network", lambda _bundle, num_threads: Brightness())
+    return classifier.open_field_classifier(
+        with_card(
+            bundle,
+            kind="field",
+            classes=("non_toxic", "toxic"),
+            preprocessing="relative/2 tiles",
+            input_px=80,
+            um_per_px=2.6,
+            temperature=2.0,
+        )
     )
+
+
+@pytest.mark.parametrize("size", [(320, 320), (480, 640), (321, 700), (1200, 2000)])
+def test_a_field_of_any_size_has_the_mean_logit_of_its_tiles(by_tiles, size):
+    field = np.full(size, 129, np.uint8)
+    assert by_tiles(field) == pytest.approx(1 / (1 + np.exp(-1 / 2)))
+    field[:, size[1] // 2 :] = 127
+    even = np.hstack([field, field[:, ::-1]])
+    assert by_tiles(even) == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_field_smaller_than_a_tile_gets_no_opinion(by_tiles):
+    assert by_tiles(np.full((319, 640), 128, np.uint8)) is None
+
+
+def test_a_field_model_speaks_only_where_its_card_says_better_than_chance(bundle):
+    better = Metric(0.9, 0.8, 0.95, 20, "synthetic: drawn")
+    said = (
+        Opinion("adherent", "phase", better, False, 1.0, 0.0),
+        Opinion("suspension", "brightfield", better, True, 1.0, 0.0),
+    )
+    fields = with_card(as_field(bundle), opinions=said)
+    assert classifier.second_opinion(fields, "adherent", "phase") is not None
+    assert classifier.second_opinion(fields, "suspension", "brightfield") is None
+    assert classifier.second_opinion(fields, "adherent", "brightfield") is None
+    assert classifier.second_opinion(None, "adherent", "phase") is None
+
+
+def test_a_model_that_sees_other_sizes_than_its_card_says_is_refused(bundle):
+    with pytest.raises(ModelError, match="sees 28 px; expected 80 by its card"):
+        classifier.open_network(with_card(bundle, input_px=80))
 
 
 def test_temperature_softens_without_changing_the_order():

@@ -8,10 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from device import cli
+from device import cli, fields
 from device.analysis.overlay import stage_picture
 from device.cli.counts import CSV_COLUMNS
 from device.images import read_gray, write_png
+from device.records import ModelId
 
 TINY = str(Path(__file__).parent / "data" / "tiny-cell")
 SCALE = ["--um-per-px", "0.65"]
@@ -242,3 +243,20 @@ def test_every_kind_of_stage_becomes_visible(picture):
     assert seen.shape[:2] == (5, 5)
     if picture.dtype == np.int32:
         assert len({tuple(color) for color in seen.reshape(-1, 3)}) == 24
+
+
+class Suspicious:
+    id = ModelId("suspicious", "3" * 64, trusted=True)
+
+    def __call__(self, relative):
+        return 0.75
+
+
+def test_a_field_model_is_asked_unless_none_is_wanted(folder, capsys, monkeypatch):
+    monkeypatch.setattr(fields, "field_bundle", lambda name: None if name == "none" else TINY)
+    monkeypatch.setattr(fields, "second_opinion", lambda bundle, *_kind: bundle and Suspicious())
+    said = {
+        asked: [line["p_toxic"] for line in count(capsys, folder, *SCALE, *options)[1]]
+        for asked, options in (("shipped", ()), ("none", ("--field-model", "none")))
+    }
+    assert said == {"shipped": [0.75, 0.75], "none": [None, None]}

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from device.analysis.crops import CROP_PX, OUTSIDE, cut_crops, shrink_field
+from device.analysis.crops import CROP_PX, OUTSIDE, cut_crops, view_field
+from device.analysis.pyramid import halve
 
 
 @pytest.fixture
@@ -39,7 +40,26 @@ def test_cropping_leaves_its_input_alone(relative):
     assert np.array_equal(before, relative)
 
 
+@pytest.mark.parametrize(
+    ("size", "rows", "cols"),
+    [
+        ((320, 320), [0], [0]),  # one tile of 80 px at a quarter of the scale
+        ((480, 640), [0, 40], [0, 80]),
+        ((323, 500), [0], [0, 45]),
+        ((4000, 320), [0, 307, 613, 920], [0]),  # a large field is sampled
+        ((319, 640), [], []),
+    ],
+)
+def test_tiles_lie_evenly_from_border_to_border(size, rows, cols):
+    relative = np.random.default_rng(1).integers(0, 256, size, np.uint8)
+    tiles = view_field(relative, "relative/2 tiles")
+    quarter = halve(halve(relative))
+    expected = [quarter[row : row + 80, col : col + 80] for row in rows for col in cols]
+    assert tiles.shape == (len(expected), 80, 80)
+    assert all(np.array_equal(tile, seen) for tile, seen in zip(tiles, expected, strict=True))
+
+
 def test_the_whole_field_is_squeezed_to_28_by_28_by_area():
     pattern = np.where(np.eye(28), 200, 100)
     relative = np.kron(pattern, np.ones((4, 8))).astype(np.uint8)
-    assert np.array_equal(shrink_field(relative)[0], pattern)
+    assert np.array_equal(view_field(relative, "relative/2 squeezed")[0], pattern)

@@ -75,6 +75,48 @@ def test_a_value_out_of_range_is_named(changes, fault):
     assert fault in str(caught.value)
 
 
+FIELD = {"kind": "field", "classes": ["non_toxic", "toxic"], "thresholds": {}}
+AUC = {"value": 0.6, "low": 0.45, "high": 0.7, "n": 40, "data": "synthetic"}
+HEARD = {
+    "assay": "adherent",
+    "modality": "phase",
+    "auc": AUC,
+    "abstains": False,
+    "temperature": 1.0,
+    "offset": 0.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({}, "preprocessing is 'relative/2'; expected 'relative/2 squeezed' or 'relative/2 tiles'"),
+        ({"preprocessing": "relative/2 tiles", "um_per_px": 2.6}, "input_px is 28; expected 80"),
+        ({"preprocessing": "relative/2 tiles", "input_px": 80}, "um_per_px is 0.65; expected 2.6"),
+        (
+            {"preprocessing": "relative/2 squeezed", "opinions": [HEARD]},
+            "it speaks on adherent phase with AUC 0.6, low end 0.45; expected more than 0.5, or abstains",
+        ),
+    ],
+)
+def test_a_field_model_states_its_view_and_speaks_above_chance_only(changes, fault):
+    with pytest.raises(ModelError) as caught:
+        read_card(changed(**FIELD, **changes), "card.json")
+    assert fault in str(caught.value)
+
+
+def test_a_field_model_that_abstains_is_read():
+    silent = HEARD | {"abstains": True}
+    card = read_card(changed(**FIELD, preprocessing="relative/2 squeezed", opinions=[silent]), "card.json")
+    assert card.opinion("adherent", "phase").abstains
+    assert card.opinion("suspension", "brightfield") is None
+    with pytest.raises(ModelError, match=r"temperature on adherent phase is -1\.0; expected"):
+        read_card(
+            changed(**FIELD, preprocessing="relative/2 squeezed", opinions=[silent | {"temperature": -1.0}]),
+            "x",
+        )
+
+
 def test_a_missing_key_is_named():
     document = json.loads(TEXT)
     del document["classes"]

@@ -131,3 +131,13 @@ def test_a_trust_list_says_which_line_is_wrong(tmp_path):
     with pytest.raises(ModelError, match=r"TRUSTED line 2 starts with 'ABCDEF'"):
         models.read_trust_list(tmp_path / "TRUSTED")
     assert models.read_trust_list(tmp_path / "none") == frozenset()
+
+
+def test_the_field_model_is_the_shipped_one_unless_another_or_none_is_asked_for(shipped):
+    assert models.field_bundle(None) is None  # none is shipped here
+    assert models.field_bundle("none") is None
+    with pytest.raises(ModelError, match="tiny-cell is a cell model; expected a field model, or 'none'"):
+        models.field_bundle("tiny-cell")
+    (shipped / "tiny-cell").rename(shipped / "field")
+    with pytest.raises(ModelError, match="expected a field model"):  # that of the name `field` is taken
+        models.field_bundle(None)

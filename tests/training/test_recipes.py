@@ -71,7 +71,9 @@ def test_the_shipped_recipes_use_the_stations_network_but_for_the_papers():
     assert {name: read_recipe(name).fit.learner for name in list_recipes()} == {
         "brightfield-cell": "station",
         "chamber-cell": "station",
+        "field": "field",
         "paper-cell": "table2",
+        "paper-field": "table2",
         "phase-cell": "station",
     }
 

@@ -18,7 +18,8 @@ def add_parser(commands: Commands) -> None:
         "evaluate",
         help="score a run or bundle on a dataset folder",
         description="Score the crops of true cells, and for a bundle of a cell model the station's whole "
-        "path too: each image through the same analysis, found cells matched to true. The last line is JSON.",
+        "path too: each image through the same analysis, found cells matched to true; of a field model how "
+        "it and the count tell toxic from non-toxic fields. The last line is JSON.",
         epilog="Example: nanotox-train evaluate chamber-cell data/ldc --split test --json",
         allow_abbrev=False,
     )
@@ -29,6 +30,12 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument(
         "--method", choices=("hybrid", "paper"), help="default: paper for a model without `other`"
+    )
+    parser.add_argument(
+        "--mosaics",
+        type=int,
+        metavar="N",
+        help="judge a bundle of a field model on N mosaics of 16 tiles, in 5 pools that share no tile",
     )
     parser.add_argument("--json", action="store_true", help="print the JSON line only")
     parser.set_defaults(run=run)
@@ -48,16 +55,19 @@ def run(args: argparse.Namespace) -> int:
     show = (lambda _line: None) if args.json else show_progress
     station = None
     if (Path(args.model) / RUN_FILE).is_file():
-        fitted = read_run(Path(args.model))[0]
-        kind, classes = fitted.kind, fitted.classes
+        fitted, samples = read_run(Path(args.model))
+        kind, classes, input_px = fitted.kind, fitted.classes, samples.val_x.shape[1]
         classify = _float_classifier(Path(args.model), fitted.temperature)
     else:
         bundle = find_bundle(args.model)
+        if bundle.card.kind == "field":
+            return _evaluate_field(bundle, dataset, args)
         kind, classes, classify = bundle.card.kind, bundle.card.classes, _int8_classifier(bundle)
-        if kind == "cell" and dataset.cells:
+        input_px = bundle.card.input_px
+        if dataset.cells:
             show(f"reading the fields of {args.folder}, {args.split}")
             station = _score_station(bundle, dataset, args.split, args.method)
-    crops = score_crops(classify, bundle_samples(kind, classes, dataset, args.split))
+    crops = score_crops(classify, bundle_samples(kind, classes, dataset, args.split, input_px=input_px))
     document = {
         "model": args.model,
         "data": str(args.folder),
@@ -67,6 +77,45 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         _print_text(document)
     print(json.dumps(document))
+    return DONE
+
+
+def _evaluate_field(bundle: "Bundle", dataset: "Dataset", args: argparse.Namespace) -> int:
+    """Print what a field model and the count rule make of whole fields, side by side."""
+    import json
+    from dataclasses import asdict
+
+    from device.errors import ConfigError
+    from training.evaluation import binary_scores
+    from training.export.acceptance import scores_document
+    from training.labeling import dataset_fields, true_fields
+    from training.recipes.field import judge_fields, score_judged, truths
+    from training.recipes.mosaics import draw_mosaics
+
+    info, data = dataset.info, f"{args.folder}, {args.split}"
+    if info.assay is None:
+        raise ConfigError(f"{args.folder} states no assay; expected adherent or suspension in dataset.json")
+    if args.mosaics:
+        data = f"{args.mosaics} mosaics of {data}"
+        tiles = dataset_fields(dataset, args.split)
+        fields = truths(draw_mosaics(tiles, args.mosaics, pools=5, seed=0), info.assay)
+    else:
+        fields = (field for field in true_fields(dataset, args.split) if field[1])
+    judged = judge_fields(fields, info.scale, bundle, info.assay, dataset.modality, data)
+    if not len(judged.toxic):
+        raise ConfigError(
+            f"no field of {data} has a label and an opinion; expected some ({judged.n_refused} refused)"
+        )
+    scores = score_judged(judged)
+    if not args.json:
+        for name, figures in scores.items():
+            for key, metric in figures.items():
+                print(
+                    f"{name:<12} {key:<18} {metric.value:.3f} (95 % {metric.low}-{metric.high}, n {metric.n})"
+                )
+    told = {name: {key: asdict(metric) for key, metric in each.items()} for name, each in scores.items()}
+    document = {"model": args.model, "data": data, "n_refused": judged.n_refused, **told}
+    print(json.dumps(document | scores_document(binary_scores(judged.p_toxic, judged.toxic), None)))
     return DONE
 
 

@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
         samples = read_run(args.folder)[1]
         x, y, run_folder = samples.val_x, samples.val_y, args.run_folder or args.folder
     else:
-        found = bundle_samples(bundle.card.kind, bundle.card.classes, read_dataset(args.folder), args.split)
+        card, dataset = bundle.card, read_dataset(args.folder)
+        found = bundle_samples(card.kind, card.classes, dataset, args.split, input_px=card.input_px)
         x, y, run_folder = found.x, found.y, args.run_folder
     parity = measure_bundle(bundle, run_folder, x, y)
     print(describe_parity(parity))

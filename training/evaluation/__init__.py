@@ -5,7 +5,13 @@
 NaN.
 """
 
-from training.evaluation.binary import BinaryScores, binary_scores, expected_calibration_error
+from training.evaluation.binary import (
+    BinaryScores,
+    binary_scores,
+    expected_calibration_error,
+    measure,
+    rank_auc,
+)
 from training.evaluation.counts import CountErrors, count_errors
 from training.evaluation.detection import (
     DetectionScores,
@@ -33,6 +39,8 @@ __all__ = [
     "match_classes",
     "match_gate_um",
     "match_regions",
+    "measure",
     "pool_matches",
+    "rank_auc",
     "share_wilson",
 ]

@@ -1,9 +1,13 @@
 """Probabilities of `dead` (or `toxic`) against the truth: right or wrong, ranked, and calibrated."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from device.model_card import Metric
+from training.evaluation.resampling import group_bootstrap
 
 BINS = 10
 """Equal-mass bins of the calibration error."""
@@ -81,6 +85,23 @@ def binary_scores(
         ece=expected_calibration_error(p, dead),
         ece_perfect=float(np.mean(perfect)),
     )
+
+
+def measure(
+    figure: Callable[[NDArray[np.float64], NDArray[np.bool_]], float],
+    scores: NDArray[np.float64],
+    positive: NDArray[np.bool_],
+    groups: Sequence[str],
+    data: str,
+) -> Metric:
+    """Return a figure of (N,) scores against a truth of both classes, such as `rank_auc`, over groups."""
+
+    def drawn(index: NDArray[np.intp]) -> float | None:
+        return figure(scores[index], positive[index]) if np.ptp(positive[index].view(np.int8)) else None
+
+    interval = group_bootstrap(groups, drawn, n_resamples=1000)
+    low, high = (interval.low, interval.high) if interval else (None, None)
+    return Metric(figure(scores, positive), low, high, len(scores), data)
 
 
 def expected_calibration_error(

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from device.analysis.crops import CROP_PX, PREPROCESSING
+from device.analysis.crops import PREPROCESSING, view_of, view_um_per_px
 from device.classifier import Int8Network, dequantize, open_network, runtime_name
 from device.errors import ConfigError
-from device.model_card import Bundle, Card, Golden, Scalar
+from device.model_card import Bundle, Card, Golden, Scalar, opinion_on
 from device.models import find_bundle, write_bundle
 from device.records import CellClass
+from training.evaluation import measure, rank_auc
 from training.export.convert import convert_int8
 from training.export.familiar import learn_familiar
 from training.export.parity import Parity, measure_parity
@@ -75,6 +76,11 @@ def export_run(
         limits = {"energy_max": familiar.energy_max, "distance_max": familiar.distance_max}
         card = replace(card, thresholds=limits)
         golden = replace(golden, means=familiar.means, whitening=familiar.whitening)
+    if run.kind == "field" and len(set(y.tolist())) == 2:
+        own = [str(i) for i in range(len(y))]
+        data = "its own validation fields, each taken as a group"
+        auc = measure(rank_auc, (logits[:, 1] - logits[:, 0]).astype(np.float64), y == 1, own, data)
+        card = replace(card, opinions=(opinion_on(run.assay, run.modality, auc, temperature),))
     write_bundle(out, card=card, model=model, golden=golden)
     bundle = find_bundle(out.resolve())
     open_network(bundle)  # as the station opens it: card and golden outputs compared
@@ -137,6 +143,8 @@ def _make_golden(network: Int8Network, samples: RunSamples) -> Golden:
 
 def _make_card(run: Run, name: str, network: Int8Network, temperature: float, parity: Parity) -> Card:
     figures: dict[str, Scalar] = dict(asdict(parity))
+    view = view_of(network.input_px)
+    is_cell = run.kind == "cell"
     return Card(
         schema="card/1",
         name=name,
@@ -145,14 +153,14 @@ def _make_card(run: Run, name: str, network: Int8Network, temperature: float, pa
         assay=run.assay,
         modality=run.modality,
         classes=run.classes,
-        um_per_px=run.um_per_px,
+        um_per_px=run.um_per_px if is_cell else view_um_per_px(view),
         um_per_px_source=run.um_per_px_source,
-        input_px=CROP_PX,
-        preprocessing=PREPROCESSING,
+        input_px=network.input_px,
+        preprocessing=PREPROCESSING if is_cell else view,
         input=network.input,
         logits=network.logits,
         features=network.features,
-        n_features=int(network.run(np.zeros((1, CROP_PX, CROP_PX), np.uint8))[1].shape[1]),
+        n_features=int(network.run(np.zeros((1, network.input_px, network.input_px), np.uint8))[1].shape[1]),
         temperature=temperature,
         thresholds={},
         reference_quality=run.reference_quality,

@@ -84,6 +84,8 @@ def _run(name: str, inputs: list[Any], options: Any) -> Any:  # noqa: ANN401
         return tf.nn.leaky_relu(inputs[0], options.alpha)
     if name == "MAX_POOL_2D":
         return tf.nn.max_pool2d(inputs[0], 2, 2, "SAME")
+    if name == "MEAN":
+        return tf.reduce_mean(inputs[0], inputs[1])
     if name == "RESHAPE":
         return tf.reshape(inputs[0], (len(inputs[0]), -1))
     raise ModelError(f"operator {name} is unknown to the float twin; give the run with --run")

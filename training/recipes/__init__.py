@@ -1,12 +1,14 @@
 """Recipes: one TOML file a bundle says all that makes it again; a card names the recipe and its hash."""
 
+import dataclasses
 import hashlib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
+from device.analysis.crops import FieldView
 from device.errors import ConfigError
 from device.model_card import Recipe as RecipeId
 from device.plates import file_sha256
@@ -45,6 +47,22 @@ class BlendSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class FieldSettings:
+    """What a field model sees, and which images it learns from; each field one line: meaning, unit, range."""
+
+    view: FieldView = "relative/2 tiles"
+    """How it sees a field."""
+    kinds: tuple[str, ...] = ("adherent phase", "adherent brightfield", "suspension brightfield")
+    """Assay and modality: rendered fields, and of `suspension brightfield` mosaics of the dataset."""
+    mosaics: int = 200
+    """For training, > 0."""
+    val_mosaics: int = 120
+    """For validation, over all pools, > 0."""
+    pools: int = 5
+    """Pools that the tiles for validation are dealt to: no mosaic takes from two, > 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """All that makes a bundle, except the images themselves."""
 
@@ -59,10 +77,11 @@ class Recipe:
     join its images where the recipe has a table `render`."""
     limits: tuple[str, ...] = ()
     attribution: tuple[str, ...] = ()
-    fit: FitSettings = field(default_factory=FitSettings)
-    label: LabelSettings = field(default_factory=LabelSettings)
+    fit: FitSettings = dataclasses.field(default_factory=FitSettings)
+    label: LabelSettings = dataclasses.field(default_factory=LabelSettings)
     render: RenderSettings | None = None
     blend: BlendSettings | None = None
+    field: FieldSettings | None = None
     id: RecipeId | None = None
     """Name and hash of its file; None for one made from a command line."""
 
@@ -89,7 +108,13 @@ def read_recipe(name: str) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path.name} is no TOML ({error}); expected a recipe") from error
     faults: list[str] = []
-    tables = {"fit": FitSettings, "label": LabelSettings, "render": RenderSettings, "blend": BlendSettings}
+    tables = {
+        "fit": FitSettings,
+        "label": LabelSettings,
+        "render": RenderSettings,
+        "blend": BlendSettings,
+        "field": FieldSettings,
+    }
     chosen: dict[str, Any] = {
         key: _settings(kind, document.pop(key), key, faults)
         for key, kind in tables.items()

@@ -8,7 +8,7 @@ import numpy as np
 
 from device.classifier import open_cell_classifier
 from device.errors import ModelError
-from device.model_card import Bundle, Metric, settings_from_card
+from device.model_card import Bundle, Card, Metric, settings_from_card
 from device.models import TRUST_FILE, find_bundle, write_bundle
 from device.records import CellClass, Method, Scale
 from training.dataset import Dataset, read_dataset
@@ -16,6 +16,7 @@ from training.export.acceptance import ANY, StationScores, read_fields, score_st
 from training.export.bundle import export_run
 from training.labeling import LabeledField
 from training.recipes import Recipe
+from training.recipes.field import field_material, with_opinions
 from training.recipes.make import fit_recipe, prepare, recipe_fields
 
 Progress = Callable[[str], None]
@@ -49,7 +50,9 @@ def make_bundle(recipe: Recipe, source: Path | None, run: Path, models: Path, pr
     """
     progress(f"making {recipe.name}")
     dataset = read_dataset(source) if source and recipe.source != "rendered" else None
-    material = prepare(recipe, dataset, progress)
+    material = (
+        field_material(recipe, dataset, progress) if recipe.field else prepare(recipe, dataset, progress)
+    )
     fit_recipe(recipe, material, run, progress)
     return finish_bundle(recipe, dataset, run, models, progress)
 
@@ -64,6 +67,19 @@ def finish_bundle(
         raise ModelError(
             f"{recipe.name} does not pass the parity gate: {bundle.card.parity}; change its recipe"
         )
+    if recipe.field is not None:
+        card = with_opinions(bundle, recipe, dataset, progress)
+    else:
+        card = with_thresholds(bundle, recipe, dataset, progress)
+    write_bundle(folder, card=card, model=bundle.model, golden=bundle.golden)
+    bundle = find_bundle(folder)
+    list_as_trusted(models / TRUST_FILE, bundle)
+    progress(f"{folder}: SHA-256 of SHA256SUMS {bundle.id.sha256}")
+    return bundle
+
+
+def with_thresholds(bundle: Bundle, recipe: Recipe, dataset: Dataset | None, progress: Progress) -> Card:
+    """Return the card of a cell model with thresholds chosen on validation fields, and its scores there."""
     several = list(recipe_fields(recipe, dataset, "val", progress))
     thresholds, scores = choose_thresholds(bundle, several, progress)
     thresholds = {**bundle.card.thresholds, **thresholds}
@@ -73,12 +89,7 @@ def finish_bundle(
         suffix = "_rendered" if name == "rendered" and len(several) > 1 else ""
         data = f"{kind}: {name}, val (thresholds were chosen on it)"
         metrics |= {f"{key}{suffix}": value for key, value in station_metrics(found, data).items()}
-    card = replace(bundle.card, thresholds=thresholds, metrics=metrics)
-    write_bundle(folder, card=card, model=bundle.model, golden=bundle.golden)
-    bundle = find_bundle(folder)
-    list_as_trusted(models / TRUST_FILE, bundle)
-    progress(f"{folder}: SHA-256 of SHA256SUMS {bundle.id.sha256}")
-    return bundle
+    return replace(bundle.card, thresholds=thresholds, metrics=metrics)
 
 
 def choose_thresholds(

@@ -1,0 +1,191 @@
+"""Field models: mosaics, what they learn from, and how they are judged beside the count."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from device import models
+from device.errors import ConfigError
+from device.images import write_png
+from device.plates import DatasetInfo
+from device.records import ModelId, Scale
+from training.cli import main
+from training.dataset import Entry, TrueCell, read_dataset, write_dataset
+from training.fitting import FitSettings, fit_network
+from training.labeling import LabeledField, field_samples, tile_samples, view_samples
+from training.recipes import FieldSettings, RenderSettings, read_recipe
+from training.recipes import field as field_recipe
+from training.recipes.field import JudgedFields, calibrate, field_material, score_judged, truths
+from training.recipes.mosaics import TILE, count_dead, draw_mosaics, even_tiles
+
+
+def tile(group, *labels, size=(222, 221), level=120):
+    """A chamber tile with cells in a row from the left."""
+    image = np.random.default_rng(len(labels)).normal(level, 2, size).clip(0, 255).astype(np.uint8)
+    return LabeledField(
+        image, tuple(TrueCell(c, 20 * i, 20, 20 * i + 9, 29) for i, c in enumerate(labels)), group
+    )
+
+
+TILES = [tile(f"g{i}", *["dead"] * (i % 3), *["live"] * 2, level=100 + i) for i in range(12)]
+
+
+def quiet(_line):
+    pass
+
+
+def test_tiles_become_even_and_small_ones_are_left_out():
+    even = even_tiles([*TILES, tile("small", "live", size=(200, 220))])
+    assert len(even) == 12
+    assert {t.image.shape for t in even} == {TILE}
+    assert np.ptp([np.median(t.image) for t in even]) <= 1
+
+
+def test_a_mosaic_keeps_each_cell_on_its_place():
+    image = np.full((219, 220), 100, np.uint8)
+    image[25, 5] = 250
+    bright = LabeledField(image, (TrueCell("dead", 5, 25, 5, 25), TrueCell("live", 90, 90, 95, 95)), "g")
+    drawn = next(draw_mosaics([bright], 1, seed=0))
+    assert drawn.image.shape == (876, 880)
+    dead = [cell for cell in drawn.cells if cell.label == "dead"]
+    assert len(dead) == 16
+    assert all(drawn.image[int(cell.row), int(cell.col)] == 250 for cell in dead)
+
+
+def test_mosaics_of_two_pools_share_no_group_of_tiles():
+    marked = [replace(t, image=np.full_like(t.image, 100)) for t in TILES]
+    names = {}
+    for field in draw_mosaics(marked, 20, pools=3, seed=0):
+        names.setdefault(field.group, []).append(len(field.cells))
+    assert sorted(names) == ["pool-0", "pool-1", "pool-2"]
+    assert sum(map(len, names.values())) == 20
+
+
+def test_mosaics_are_drawn_for_all_shares_of_dead_cells():
+    dead, cells = count_dead(draw_mosaics(TILES, 60, seed=1))
+    share = dead / cells
+    assert share.min() < 0.15
+    assert share.max() > 0.4
+
+
+def test_a_tile_is_labeled_by_the_cells_in_it():
+    image = np.random.default_rng(0).normal(120, 2, (640, 640)).clip(0, 255).astype(np.uint8)
+    cells = [TrueCell("dead", 100, 100, 110, 110), TrueCell("live", 500, 100, 510, 110)]
+    cells += [TrueCell("live", 100 + 30 * i, 500, 110 + 30 * i, 510) for i in range(3)]
+    field = LabeledField(image, tuple(cells), "g")
+    options = {"um_per_px": 0.65, "assay": "suspension", "split": "train", "source": "made up"}
+    samples = tile_samples([field], "relative/2 tiles", **options)
+    assert samples.x.shape == (3, 80, 80)  # the fourth holds no cell
+    assert [samples.classes[y] for y in samples.y] == ["toxic", "non_toxic", "non_toxic"]
+    whole = tile_samples([field], "relative/2 squeezed", **options)
+    assert (whole.x.shape, whole.y.tolist()) == ((1, 28, 28), [0])
+
+
+def test_calibration_puts_the_middle_where_toxic_begins():
+    rng = np.random.default_rng(3)
+    share = rng.uniform(0, 1, 200)
+    logits = 3 * share - 4 + rng.normal(0, 0.3, 200)  # all below 0, toxic from 0.5 on
+    p = 1 / (1 + np.exp(-logits / 2.0))
+    judged = JudgedFields(p, share, share > 0.5, tuple(map(str, range(200))), 0.5, 0, "made up")
+    calibrated, temperature, offset = calibrate(judged, 2.0)
+    assert offset == pytest.approx(-2.5, abs=0.15)
+    assert 0 < temperature < 1
+    assert np.mean((calibrated.p_toxic > 0.5) == judged.toxic) > 0.9
+    assert score_judged(calibrated)["field_model"]["auc"] == score_judged(judged)["field_model"]["auc"]
+
+
+def test_toxic_is_more_dead_cells_than_the_limit_of_the_assay():
+    field = tile("g", *["dead"] * 2, *["live"] * 3)
+    assert [label for _, label, _ in truths([field], "suspension")] == ["toxic"]
+    assert [label for _, label, _ in truths([field], "adherent")] == ["non_toxic"]
+    assert list(truths([tile("empty")], "adherent")) == []
+
+
+def test_a_learner_of_another_size_is_refused():
+    fields = list(truths(draw_mosaics(TILES, 8, seed=0), "suspension"))
+    samples = view_samples(fields, "relative/2 squeezed", um_per_px=0.65, split="train", source="made up")
+    with pytest.raises(ConfigError, match=r"learner field sees \(80, 80\) px; expected \(28, 28\)"):
+        fit_network(samples, None, FitSettings(learner="field", epochs=1))
+
+
+@pytest.fixture(scope="module")
+def chamber(tmp_path_factory):
+    """A chamber set of a few tiles, in the splits train and val."""
+    folder = tmp_path_factory.mktemp("chamber")
+    (folder / "images").mkdir()
+    entries, cells = [], {}
+    for split in ("train", "val"):
+        for i, one in enumerate(TILES):
+            file = f"images/{split}-{i}.png"
+            write_png(folder / file, one.image)
+            entries.append(Entry(file, "", f"{split}-{one.group}", split))
+            cells[file] = one.cells
+    info = DatasetInfo(Scale(0.65, "assumed"), "brightfield", "made up", "none", "suspension")
+    write_dataset(folder, info, entries, cells)
+    return read_dataset(folder)
+
+
+def test_a_field_recipe_learns_from_every_kind_that_it_names(chamber):
+    small = FieldSettings(
+        kinds=("adherent phase", "suspension brightfield"), mosaics=4, val_mosaics=4, pools=2
+    )
+    render = RenderSettings(train_fields=2, val_fields=1, n_cells=(12, 16))
+    recipe = replace(read_recipe("field"), field=small, render=render)
+    material = field_material(recipe, chamber, quiet)
+    assert [source.name for source in material.sources] == ["rendered-phase", chamber.folder.name]
+    assert len(material.train) > 4 * 4  # tiles of phantoms, and of mosaics those with cells
+    assert material.train.x.shape[1:] == (80, 80)
+    assert set(material.val.group) >= {"pool-0", "pool-1"}
+    assert not set(material.train.group) & set(material.val.group) - {"pool-0"}
+    with pytest.raises(ConfigError, match="needs a ldc dataset; expected --source DIR"):
+        field_material(recipe, None, quiet)
+
+
+def test_whole_fields_and_tiles_are_samples_of_one_dataset(chamber):
+    assert field_samples(chamber, "val").x.shape == (12, 28, 28)
+    assert len(field_samples(chamber, "val", view="relative/2 tiles")) == 0  # 222 px are no tile of 320
+
+
+def test_the_count_rule_is_scored_at_its_own_limit():
+    toxic = np.array([False, False, True, True])
+    judged = JudgedFields(
+        np.array([0.4, 0.6, 0.4, 0.6]),
+        np.array([0.1, 0.25, 0.35, 0.9]),
+        toxic,
+        tuple("abcd"),
+        0.3,
+        0,
+        "made up",
+    )
+    scores = score_judged(judged)
+    assert scores["count_rule"]["balanced_accuracy"].value == 1
+    assert scores["field_model"]["balanced_accuracy"].value == 0.5
+    assert scores["field_model"]["auc"].value == 0.5
+    assert scores["field_model"]["auc"].low < 0.5 < scores["field_model"]["auc"].high
+    assert score_judged(replace(judged, toxic=np.zeros(4, bool))) == {}
+
+
+def test_evaluate_prints_the_count_rule_beside_a_field_model(chamber, capsys, monkeypatch):
+    real = models.find_bundle
+    cell = real("chamber-cell")
+    card = replace(
+        cell.card, kind="field", classes=("non_toxic", "toxic"), preprocessing="relative/2 squeezed"
+    )
+    made_up = replace(cell, card=card)
+    monkeypatch.setattr(models, "find_bundle", lambda name, **_: made_up if name == "made-up" else real(name))
+    monkeypatch.setattr(field_recipe, "open_field_classifier", lambda *_: Undecided())
+    arguments = ["evaluate", "made-up", str(chamber.folder), "--split", "val", "--mosaics", "10"]
+    assert main([*arguments, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["n"] + document["n_refused"] == 10
+    assert document["auc"] == document["field_model"]["auc"]["value"] == 0.5
+    assert 0 <= document["count_rule"]["balanced_accuracy"]["value"] <= 1
+
+
+class Undecided:
+    id = ModelId("undecided", "4" * 64, trusted=True)
+
+    def __call__(self, relative):
+        return 0.5
