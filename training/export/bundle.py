@@ -18,7 +18,7 @@ from training.export.convert import convert_int8, float_gap
 from training.export.familiar import learn_familiar
 from training.export.parity import Parity, draw_changes, measure_parity, probability_changes
 from training.export.twin import twin_logits
-from training.fitting import fit_temperature, predict_logits
+from training.fitting import CALIBRATION_MIN, fit_temperature, predict_logits
 from training.provenance import NETWORK_FILE, Run, RunSamples, read_run, tool_versions
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 N_GOLDEN = 64
 N_GAP = 256
 """Crops that the float TFLite file is compared on."""
-CALIBRATION_MIN = 50
-"""With fewer validation crops the temperature of the run stays: none can be fitted."""
 
 
 def export_run(

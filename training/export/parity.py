@@ -114,7 +114,7 @@ def measure_parity(
     far = (label != changed) & (before[rows, label] - before[rows, changed] >= 2 * NEAR_TIE)
 
     def drop(index: NDArray[np.intp]) -> float:
-        return _balanced_accuracy(label[index], y[index]) - _balanced_accuracy(changed[index], y[index])
+        return balanced_accuracy(label[index], y[index]) - balanced_accuracy(changed[index], y[index])
 
     # the two-sided 90 % interval ends where the one-sided 95 % one does
     names = [str(i) for i in range(len(y))]
@@ -128,8 +128,8 @@ def measure_parity(
         mean_dp=float(dp.mean()),
         p99_dp=float(np.quantile(dp, 0.99)),
         max_dp=float(dp.max()),
-        balanced_accuracy_float=_balanced_accuracy(label, y),
-        balanced_accuracy_int8=_balanced_accuracy(changed, y),
+        balanced_accuracy_float=balanced_accuracy(label, y),
+        balanced_accuracy_int8=balanced_accuracy(changed, y),
         drop_upper=interval.high if interval else drop(rows),
         ece_float=_calibration_error(before, y),
         ece_int8=_calibration_error(after, y),
@@ -169,7 +169,8 @@ def draw_changes(path: Path, changes: NDArray[np.float32]) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _balanced_accuracy(labels: NDArray[np.intp], y: NDArray[np.intp]) -> float:
+def balanced_accuracy(labels: NDArray[np.intp], y: NDArray[np.intp]) -> float:
+    """Return the mean share of right labels over the classes that (N,) `y` holds, 0 to 1; N > 0."""
     return float(np.mean([np.mean(labels[y == k] == k) for k in np.unique(y)]))
 
 
