@@ -19,7 +19,8 @@ COMMANDS = ("data", "fit", "gan", "cotrain", "export", "parity", "evaluate", "pa
 """Modules of this package that are commands, in the order of `--help`."""
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes: done; a gate that did not pass; anything found that cannot be worked with; Ctrl-C."""
+"""Exit codes: done; a gate that did not pass, or Ctrl-C in a run that the same command goes on with; anything
+found that cannot be worked with; any other Ctrl-C."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,9 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StationError as error:
         print(f"nanotox-train: error: {error.in_one_line()}", file=sys.stderr)
         return USAGE if isinstance(error, ConfigError | ModelError) else FAILED
-    except KeyboardInterrupt:
-        print(f"nanotox-train: interrupted; {_resumption(args)}", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        told = f": {stop}" if stop.args else f"; {_resumption(args)}"
+        print(f"nanotox-train: interrupted{told}", file=sys.stderr)
+        return FAILED if stop.args else INTERRUPTED
     except OSError as error:  # a full disk, a folder without permission: no mistake of the program
         print(f"nanotox-train: error: {_describe_os_error(error)}; {_resumption(args)}", file=sys.stderr)
         return FAILED
