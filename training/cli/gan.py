@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from training.fitting import FitSettings
     from training.gan import GanSettings, write_gan_figures
     from training.gan.robust import RobustSettings
-    from training.provenance import write_provenance
+    from training.provenance import PROVENANCE_FILE, write_provenance
     from training.recipes.generated import GATE_NOT_RUN, IMAGES_FILE, ask_gate, generate_anew, write_quality
     from training.recipes.make import improvise, prepare, require_classes
 
@@ -61,6 +61,9 @@ def run(args: argparse.Namespace) -> int:
     settings = (RobustSettings if args.profile == "robust" else GanSettings)(steps=args.steps, seed=args.seed)
     found = generate_anew(train, settings, args.count, fit, show_progress)
     args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / PROVENANCE_FILE).unlink(missing_ok=True)  # what is half of each GAN is none
+    made, classes = found.made, np.array(train.classes)
+    np.savez_compressed(args.out / IMAGES_FILE, x=made.x, y=made.y, classes=classes)
     for gan in dict.fromkeys(found.gans.values()):
         name = "-".join(train.classes[k] for k, one in found.gans.items() if one is gan)
         write_gan_figures(args.out, name, gan)
@@ -68,11 +71,8 @@ def run(args: argparse.Namespace) -> int:
     if args.count >= len(found.gans) > 1:
         gate = ask_gate(train, settings, args.count, fit, show_progress) if args.gate else None
         lines = write_quality(args.out, found, material.val, fit, show_progress, gate)
-    np.savez_compressed(
-        args.out / IMAGES_FILE, x=found.made.x, y=found.made.y, classes=np.array(train.classes)
-    )
     write_provenance(args.out, vars(args), dataset.folder, (entry.file for entry in dataset.entries))
     for line in lines:
         print(line)
-    print(f"{args.out / IMAGES_FILE}: {len(found.made)} images, {found.made.count()}")
+    print(f"{args.out / IMAGES_FILE}: {len(made)} images, {made.count()}")
     return DONE
