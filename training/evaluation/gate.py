@@ -1,7 +1,7 @@
 """The gate that generated images must pass before they train a model that ships (SCIENCE.md 6.4)."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -36,10 +36,6 @@ class GateResult:
     """The same over the duplicate control."""
     note: str
     """Every reason against it."""
-
-    def stated(self, n_generated: int) -> dict[str, str | bool | int | float]:
-        """Return what a card says of it under `gan_gate`."""
-        return {"used": self.passed, "n_generated": n_generated, **asdict(self)}
 
 
 def pass_gate(

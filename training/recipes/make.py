@@ -19,7 +19,7 @@ from device.model_card import DataSource, Scalar
 from device.plates import file_sha256
 from device.records import Assay, CellClass, Modality, Scale
 from training.dataset import FIELD_LABELS, MANIFEST, Dataset, Samples, TrueCell, join_samples
-from training.dataset.apart import require_apart
+from training.dataset.apart import find_copies_of, require_apart
 from training.dataset.blend import blend_rounded
 from training.fitting import FitSettings, Fitted, fit_network
 from training.gan import GENERATED
@@ -98,7 +98,7 @@ def prepare(recipe: Recipe, dataset: Dataset | None, progress: Progress) -> Mate
     ------
     ConfigError
         If the recipe needs a dataset and there is none, the dataset does not fit it, or split val shares a
-        group or an image with split train.
+        group with split train. Copies of training images are left out of split val.
     """
     if dataset is None and recipe.source != "rendered":
         raise ConfigError(
@@ -112,7 +112,7 @@ def prepare(recipe: Recipe, dataset: Dataset | None, progress: Progress) -> Mate
         )
     if recipe.kind == "field" and dataset is not None:
         train, val = (field_samples(dataset, split) for split in ("train", "val"))
-        require_apart(train, val)
+        val = drop_copies(train, val, progress)
         scale = dataset.info.scale
         sharp = measure_reference(recipe, dataset_fields(dataset, "train"), scale)
         return Material(train, val, scale, (describe_source(dataset, len(train)),), sharp)
@@ -126,7 +126,7 @@ def prepare(recipe: Recipe, dataset: Dataset | None, progress: Progress) -> Mate
                 sources += (_describe(recipe, dataset, name, fields, len(several[-1])),)
                 sharp = measure_reference(recipe, fields, scale) or sharp
     train, val = (join_samples(several) for several in parts.values())
-    require_apart(train, val)
+    val = drop_copies(train, val, progress)
     # where both are there, the card's focus is that of the rendered fields: it is the scale of the last ones
     scale = dataset.info.scale if dataset is not None else scale
     return Material(train, val, scale, sources, sharp)
@@ -184,6 +184,16 @@ def fit_recipe(
     fitted = fit_network(train, material.val, recipe.fit, progress)
     write_fit(recipe, material, fitted, out, gan_gate=gan_gate)
     return fitted
+
+
+def drop_copies(train: Samples, val: Samples, progress: Progress) -> Samples:
+    """Return `val` without images that train; ConfigError where it shares a group or holds generated ones."""
+    copies = find_copies_of(train, val)
+    if copies.any():
+        progress(f"{copies.sum()} of {len(val)} validation samples are copies of training ones: left out")
+    kept = val.take(~copies)
+    require_apart(train, kept)
+    return kept
 
 
 def require_classes(*several: Samples) -> None:

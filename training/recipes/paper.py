@@ -16,7 +16,6 @@ from device.errors import ConfigError
 from device.model_card import Bundle
 from training.cotraining.paper import PaperRun, PaperSettings, choose_labeled, run_paper
 from training.dataset import FIELD_LABELS, Dataset, Entry, Samples
-from training.dataset.apart import require_apart
 from training.evaluation import BinaryScores
 from training.export.acceptance import ANY, FieldResult, read_fields, score_crops
 from training.export.bundle import export_run
@@ -36,6 +35,7 @@ from training.recipes.generated import Generation, write_quality
 from training.recipes.make import (
     Material,
     describe_source,
+    drop_copies,
     improvise,
     measure_reference,
     require_classes,
@@ -136,7 +136,7 @@ def run_recipe(
     labeled, rest = choose_labeled(samples, settings.paper.n_labeled, settings.paper.seed)
     unlabeled = draw_samples(rest, settings.max_unlabeled, settings.paper.seed)
     held_out = _held_out(recipe, dataset, [image for _, image in fields["val"]])
-    require_apart(samples, held_out)
+    held_out = drop_copies(samples, held_out, progress)
     if not len(held_out) and len(np.unique(labeled.group)) < 2:
         raise ConfigError(
             f"split val of {dataset.folder} has no labels and the {len(labeled)} labeled images are of one "
