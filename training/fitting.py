@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 NDFloat = NDArray[np.float32]
+CALIBRATION_MIN = 50
+"""With fewer held-out samples no temperature is fitted: a few right answers would give the smallest."""
 
 
 @dataclass(frozen=True, slots=True)

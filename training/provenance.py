@@ -1,10 +1,15 @@
 """Run folders: a fitted network with everything that the export and a reader of its card need.
 
-`run.json` (what and from what), `network.keras`, and `samples.npz` (representative and validation crops).
+`run.json` (what and from what), `network.keras`, `samples.npz` (representative and validation crops), and
+`provenance.json`: the command with its options, the code, the data, the machine.
 """
 
+import hashlib
 import json
-from collections.abc import Mapping
+import os
+import platform
+import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +21,7 @@ from numpy.typing import NDArray
 from device.analysis.quality import FocusReference
 from device.errors import ConfigError
 from device.model_card import DataSource, Metric, Recipe, Scalar
+from device.plates import DATASET_FILE, file_sha256
 from device.records import Assay, Modality, ScaleSource
 
 if TYPE_CHECKING:
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
 RUN_FILE = "run.json"
 NETWORK_FILE = "network.keras"
 SAMPLES_FILE = "samples.npz"
+PROVENANCE_FILE = "provenance.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +72,24 @@ class RunSamples:
 
 
 def write_run(folder: Path, run: Run, samples: RunSamples, network: "keras.Model") -> None:
-    """Write a run folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    network.save(folder / NETWORK_FILE)
-    np.savez_compressed(
-        folder / SAMPLES_FILE, representative=samples.representative, val_x=samples.val_x, val_y=samples.val_y
-    )
-    document = json.dumps(asdict(run), indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / RUN_FILE).write_text(document + "\n", encoding="utf-8")
+    """Write a run folder; an earlier run there stays whole until all of the new one is on disk."""
+    staged = folder / ".unfinished"
+    staged.mkdir(parents=True, exist_ok=True)
+    try:
+        network.save(staged / NETWORK_FILE)
+        np.savez_compressed(
+            staged / SAMPLES_FILE,
+            representative=samples.representative,
+            val_x=samples.val_x,
+            val_y=samples.val_y,
+        )
+        document = json.dumps(asdict(run), indent=2, ensure_ascii=False, allow_nan=False)
+        (staged / RUN_FILE).write_text(document + "\n", encoding="utf-8")
+        (folder / RUN_FILE).unlink(missing_ok=True)  # what is half of each run is none
+        for name in (NETWORK_FILE, SAMPLES_FILE, RUN_FILE):
+            (staged / name).replace(folder / name)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
 
 
 def read_run(folder: Path) -> tuple[Run, RunSamples]:
@@ -86,7 +103,8 @@ def read_run(folder: Path) -> tuple[Run, RunSamples]:
     missing = [name for name in (RUN_FILE, NETWORK_FILE, SAMPLES_FILE) if not (folder / name).is_file()]
     if missing:
         raise ConfigError(
-            f"{folder} has no {', '.join(missing)}; expected the --out folder of `nanotox-train fit`"
+            f"{folder} has no {', '.join(missing)}; expected the --out folder of a finished "
+            "`nanotox-train fit`, `cotrain` or `paper` (if it was interrupted, run the same command again)"
         )
     try:
         document = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
@@ -117,3 +135,47 @@ def tool_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def write_provenance(folder: Path, options: Mapping[str, object], data: Path, images: Iterable[str]) -> None:
+    """Write what the files of `folder` were made by, last of all: so it also says that they are complete.
+
+    Parameters
+    ----------
+    folder : Path
+        Exists.
+    options : mapping of str to object
+        Of the command; functions among them are left out.
+    data : Path
+        Dataset folder.
+    images : iterable of str
+        Its images, relative to it.
+    """
+    tables = [data / name for name in ("manifest.csv", "cells.csv", DATASET_FILE)]
+    document = {
+        "options": {k: str(v) if isinstance(v, Path) else v for k, v in options.items() if not callable(v)},
+        "code": {"version": tool_versions().get("nanotox"), "sha256": _code_sha256()},
+        "data": {
+            **{path.name: file_sha256(path) for path in tables if path.is_file()},
+            "images": _hash_files(data / name for name in images),
+        },
+        "environment": {
+            "python": platform.python_version(),
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+            **tool_versions(),
+        },
+    }
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    (folder / PROVENANCE_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def _code_sha256() -> str:
+    """Return the hash of all modules of `training` and `device`: a checkout may be ahead of its version."""
+    root = Path(__file__).parents[1]
+    return _hash_files(
+        sorted(path for name in ("device", "training") for path in (root / name).rglob("*.py"))
+    )
+
+
+def _hash_files(paths: Iterable[Path]) -> str:
+    return hashlib.sha256("".join(file_sha256(path) for path in paths).encode()).hexdigest()

@@ -5,8 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from device.records import Interval
 from training.evaluation.gate import PairedResult, pass_gate
-from training.evaluation.generated import Images, find_copies, judge_generated, measure_coverage, measure_kid
+from training.evaluation.generated import (
+    Images,
+    find_copies,
+    judge_generated,
+    measure_coverage,
+    measure_kid,
+    measure_overfit,
+)
 from training.evaluation.resampling import corrected_lower
 
 
@@ -89,8 +97,23 @@ def test_planted_copies_are_found_however_they_are_turned():
 
 def test_coverage_of_the_same_images_is_full_and_of_far_ones_none():
     features, rng = draw(30, 0).features, np.random.default_rng(0)
-    assert measure_coverage(features, features, rng) == 1
-    assert measure_coverage(features, features + 100, rng) == 0
+    assert measure_coverage(features, features, rng)[0] == 1
+    assert measure_coverage(features, features + 100, rng) == (0, 0)
+
+
+def test_density_counts_each_held_out_neighbor_of_a_generated_image():
+    # on a line, images 0 to 5 reach their fifth neighbor 5, 4, 3, 3, 4, 5 away: all reach 2.5, none 20
+    line, rng = np.arange(6.0)[:, None], np.random.default_rng(0)
+    assert measure_coverage(line, np.full((6, 1), 2.5), rng) == (1, 6 * 6 / (5 * 6))
+    assert measure_coverage(line, np.array([[2.5], [20.0]] * 3), rng) == (1, 6 * 3 / (5 * 6))
+
+
+def test_a_discriminator_that_knows_its_training_images_by_heart_is_overfit():
+    train, alike, fake = np.array([2.0, 4.0]), np.array([3.0]), np.array([-1.0, 0.0])
+    assert measure_overfit(train, alike, fake) == 0
+    assert measure_overfit(train, fake, fake) == 1
+    assert measure_overfit(fake, train, train) is None
+    assert measure_overfit(train, alike[:0], fake) is None
 
 
 def folds(*gains, over_duplicates=None):
@@ -132,6 +155,15 @@ def test_the_gate_says_why_it_does_not_pass(results, memorized, fidelity, note):
     result = pass_gate(results, memorized=memorized, fidelity=fidelity)
     assert not result.passed
     assert result.note == note
+
+
+def test_labels_need_not_be_obeyed_better_than_real_images_are_told():
+    real = Interval(0.80, 0.92)
+    for fidelity, passed in ((0.80, True), (0.799, False)):
+        result = pass_gate(folds(0.02, 0.02), memorized=False, fidelity=fidelity, fidelity_real=real)
+        assert result.passed is passed
+    sure = Interval(0.97, 1.0)
+    assert pass_gate(folds(0.02, 0.02), memorized=False, fidelity=0.95, fidelity_real=sure).passed
 
 
 @pytest.mark.parametrize("n", [0, 1])

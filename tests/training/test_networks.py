@@ -1,6 +1,8 @@
 """Table 2's network, the trainer, the GAN and the export: tiny data, real code."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from device.records import Scale
 from training.cli import main
 from training.dataset import Entry, Samples, TrueCell, write_dataset
 from training.export import convert, familiar
-from training.export.parity import measure_parity
+from training.export.parity import LIMITS, Parity, measure_parity, parity_table
 from training.fitting import FitSettings, augment, fit_network, fit_temperature, mean_nll, predict
 from training.gan import GanSettings, generate_samples, open_gan, tile_images
 from training.learners import list_learners, open_learner
@@ -219,7 +221,9 @@ def test_int8_dense_layers_are_per_tensor_and_operators_old_enough(bundle, monke
     assert versions["FULLY_CONNECTED"] <= 4
     assert versions["CONV_2D"] <= 3
     monkeypatch.setattr(convert, "MAX_VERSIONS", {"CONV_2D": 1})
-    assert any("operator CONV_2D has version" in fault for fault in convert.operator_faults(model))
+    faults = convert.operator_faults(model)
+    assert any("operator CONV_2D has version" in fault for fault in faults)
+    assert any("operator MAX_POOL_2D was never run on the oldest station" in fault for fault in faults)
 
 
 def test_per_channel_dense_layers_are_refused(monkeypatch):
@@ -228,14 +232,83 @@ def test_per_channel_dense_layers_are_refused(monkeypatch):
         convert.convert_int8(open_learner("table2")(2, 0.0), disks(8).x)
 
 
-def test_parity_holds_against_the_run_and_against_the_float_twin(bundle, run, folder, capsys):
-    main(["parity", str(bundle), str(run)])
-    with_run = json.loads(capsys.readouterr().out.splitlines()[-1])
+def test_parity_holds_against_the_run_and_against_the_float_twin(bundle, run, folder, tmp_path, capsys):
+    code = main(["parity", str(bundle), str(run), "--out", str(tmp_path / "new")])
+    *table, with_run = capsys.readouterr().out.splitlines()
+    assert code == (0 if json.loads(with_run)["passed"] else 1)
+    assert [line.split()[0] for line in table[1 : 1 + len(LIMITS)]] == list(LIMITS)
+    assert (tmp_path / "new/parity.png").is_file()
+    assert 0 < json.loads(with_run)["float_gap"] < 1e-4
     main(["parity", str(bundle), str(folder)])
     twin = json.loads(capsys.readouterr().out.splitlines()[-1])
-    for parity in (with_run, twin):
+    for parity in (json.loads(with_run), twin):
         assert parity["agreement"] == 1
         assert parity["max_dp"] < 0.1
+
+
+def test_a_bundle_of_other_weights_fails_parity_with_exit_1(bundle, run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    open_learner("station")(2, 0.0).save(tmp_path / "run/network.keras")
+    assert main(["parity", str(bundle), str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().out
+    assert "FAILED" in said
+    assert json.loads(said.splitlines()[-1])["passed"] is False
+
+
+SOUND = Parity(
+    n=1000,
+    agreement=0.995,
+    n_far_disagreements=0,
+    mean_dp=0.01,
+    p99_dp=0.05,
+    max_dp=0.10,
+    balanced_accuracy_float=0.005,
+    balanced_accuracy_int8=0.0,
+    drop_upper=0.01,
+    ece_float=0.0,
+    ece_int8=0.01,
+    share_shift=0.01,
+    float_gap=1e-4,
+)
+
+
+@pytest.mark.parametrize(
+    "worse",
+    [
+        {"agreement": 0.9949},
+        {"n_far_disagreements": 1},
+        {"mean_dp": 0.0101},
+        {"p99_dp": 0.0501},
+        {"max_dp": 0.1001},
+        {"balanced_accuracy_float": 0.0052},
+        {"drop_upper": 0.0101},
+        {"ece_int8": 0.0101},
+        {"share_shift": 0.0101},
+        {"float_gap": 1.1e-4},
+    ],
+)
+def test_each_limit_of_parity_holds_to_its_edge_and_no_further(worse):
+    assert SOUND.failures == []
+    assert len(replace(SOUND, **worse).failures) == 1
+    assert parity_table(replace(SOUND, **worse)).count("FAILED") == 1
+
+
+def test_the_drop_of_balanced_accuracy_has_an_interval_over_pairs():
+    y = np.arange(400) % 2
+    right = np.where(y[:, None] == [0, 1], 3, 0).astype(np.float32)
+    int8 = right.copy()
+    int8[:4] = int8[:4, ::-1]  # four of 400 change, two of each class: a drop of 0.01, its error near 0.005
+    parity = measure_parity(right, int8, y, 1.0)
+    assert parity.balanced_accuracy_float - parity.balanced_accuracy_int8 == pytest.approx(0.01)
+    assert parity.drop_upper == pytest.approx(0.01 + 1.645 * 0.005, abs=0.003)
+
+
+def test_the_tie_where_a_label_may_change_is_five_hundredths_either_way():
+    near = np.log(np.array([[0.549, 0.451], [0.551, 0.449]], np.float32))
+    said = [
+        measure_parity(one[None], one[None, ::-1], np.array([0]), 1.0).n_far_disagreements for one in near
+    ]
+    assert said == [0, 1]
 
 
 def test_parity_fails_where_labels_change():
@@ -248,8 +321,6 @@ def test_parity_fails_where_labels_change():
 
 
 def test_a_damaged_golden_output_is_refused_by_the_station(bundle):
-    from dataclasses import replace
-
     loaded = find_bundle(bundle)
     golden = replace(loaded.golden, logits=loaded.golden.logits[:, ::-1].copy())
     with pytest.raises(ModelError, match="golden"):
@@ -303,7 +374,8 @@ def test_cotrain_leaves_an_exportable_run(folder, tmp_path, capsys):
     tiny = ["--unlabeled", "10", "--count", "0", "--epochs", "1", "--rounds", "1"]
     assert main([*arguments, *tiny]) == 0
     assert "pseudo-labeled in 1 rounds" in capsys.readouterr().out
-    assert json.loads((tmp_path / "co/rounds.json").read_text())[0]["n_unlabeled"] == 10
+    # of the ten drawn, four are of the well that validates
+    assert json.loads((tmp_path / "co/rounds.json").read_text())[0]["n_unlabeled"] == 6
     assert (tmp_path / "co/run.json").is_file()
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from device.errors import StationError
+from device.errors import ConfigError, ModelError, StationError
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  argparse gives it no public name
 """What `add_parser` of a command's module gets."""
@@ -39,11 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except StationError as error:
         print(f"nanotox-train: error: {error.in_one_line()}", file=sys.stderr)
-        return USAGE
+        return USAGE if isinstance(error, ConfigError | ModelError) else FAILED
     except KeyboardInterrupt as stop:
-        told = f": {stop}" if stop.args else ""
+        told = f": {stop}" if stop.args else f"; {_resumption(args)}"
         print(f"nanotox-train: interrupted{told}", file=sys.stderr)
-        return FAILED if told else INTERRUPTED
+        return FAILED if stop.args else INTERRUPTED
+    except OSError as error:  # a full disk, a folder without permission: no mistake of the program
+        print(f"nanotox-train: error: {_describe_os_error(error)}; {_resumption(args)}", file=sys.stderr)
+        return FAILED
     return code
 
 
@@ -59,6 +62,20 @@ def make_parser() -> argparse.ArgumentParser:
     for name in COMMANDS:
         importlib.import_module(f"training.cli.{name}").add_parser(commands)
     return parser
+
+
+def _resumption(args: argparse.Namespace) -> str:
+    place = f"{args.out} holds only what was finished, " if getattr(args, "out", None) else ""
+    return f"{place}run the same command again: it gives the same numbers"
+
+
+def _describe_os_error(error: OSError) -> str:
+    what = (
+        f"{error.filename} cannot be read or written"
+        if error.filename
+        else "a file cannot be read or written"
+    )
+    return f"{what} ({error.strerror or error}); expected room and permission for it"
 
 
 def show_progress(line: str) -> None:

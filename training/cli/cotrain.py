@@ -45,9 +45,12 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Co-train and write the run of the final network."""
     from training.dataset import read_dataset
+    from training.provenance import write_provenance
 
     dataset = read_dataset(args.folder)
-    return _run_robust(args, dataset) if args.profile == "robust" else _run_paper(args, dataset)
+    code = _run_robust(args, dataset) if args.profile == "robust" else _run_paper(args, dataset)
+    write_provenance(args.out, vars(args), dataset.folder, (entry.file for entry in dataset.entries))
+    return code
 
 
 def _run_robust(args: argparse.Namespace, dataset: "Dataset") -> int:

@@ -22,6 +22,9 @@ def add_parser(commands: Commands) -> None:
         "--learner", default="station", help="kind of network (default station); an unknown one lists them"
     )
     parser.add_argument("--labels", type=int, help="use only so many labeled training samples")
+    parser.add_argument(
+        "--generated", type=Path, help="train on images of `gan --gate` too, where the gate was passed"
+    )
     parser.add_argument("--epochs", type=int, default=20, help="default 20")
     parser.set_defaults(run=run)
 
@@ -49,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     from training.cotraining.paper import choose_labeled
     from training.dataset import read_dataset
     from training.fitting import FitSettings
+    from training.provenance import write_provenance
+    from training.recipes.generated import read_generated
     from training.recipes.make import fit_recipe, improvise, prepare
 
     dataset = read_dataset(args.folder)
@@ -57,7 +62,14 @@ def run(args: argparse.Namespace) -> int:
     material = prepare(recipe, dataset, show_progress)
     if args.labels is not None:
         material = replace(material, train=choose_labeled(material.train, args.labels, args.seed)[0])
-    fitted = fit_recipe(recipe, material, args.out, show_progress)
+    made, gate = None, None
+    if args.generated:
+        made, gate = read_generated(args.generated, recipe.classes, dataset)
+        show_progress(
+            f"gate of {args.generated}: {len(made)} generated images are used {gate.get('note') or ''}"
+        )
+    fitted = fit_recipe(recipe, material, args.out, show_progress, generated=made, gan_gate=gate)
+    write_provenance(args.out, vars(args), dataset.folder, (entry.file for entry in dataset.entries))
     epoch = f"epoch {fitted.best_epoch + 1} of {len(fitted.history)}"
     print(f"{args.out}: {epoch}, temperature {fitted.temperature:.2f}")
     return DONE

@@ -14,6 +14,7 @@ def add_parser(commands: Commands) -> None:
         help="generate training images",
         description="Fit one GAN to each class of split train (robust: one to all) and write generated.npz "
         "(x, y, classes), loss curves, sample grids and quality.json, which compares them with split val. "
+        "With --gate also fit with and without them over five folds, which takes six times as long. "
         "Generated images are training data only, never validation.",
         epilog="Example: nanotox-train gan data/ldc --out runs/gan --profile paper --count 150",
         allow_abbrev=False,
@@ -26,48 +27,52 @@ def add_parser(commands: Commands) -> None:
         "--steps", type=int, default=1500, help="mini-batches: the paper's epochs (default 1500)"
     )
     parser.add_argument("--labels", type=int, help="use only so many labeled training samples")
+    parser.add_argument(
+        "--gate", action="store_true", help="also ask whether they help: see `fit --generated`"
+    )
+    parser.add_argument(
+        "--epochs", type=int, default=20, help="of the judge and the gate's fits (default 20)"
+    )
     add_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Fit the GANs and write what they generate."""
-    from dataclasses import replace
-
     import numpy as np
 
     from training.cotraining.paper import choose_labeled
     from training.dataset import read_dataset
     from training.fitting import FitSettings
-    from training.gan import GanSettings, generate_samples, open_gan, write_gan_figures
-    from training.gan.robust import RobustSettings, open_robust_gan
-    from training.recipes.generated import GATE_NOT_RUN, write_quality
-    from training.recipes.make import improvise, prepare
+    from training.gan import GanSettings, write_gan_figures
+    from training.gan.robust import RobustSettings
+    from training.provenance import PROVENANCE_FILE, write_provenance
+    from training.recipes.generated import GATE_NOT_RUN, IMAGES_FILE, ask_gate, generate_anew, write_quality
+    from training.recipes.make import improvise, prepare, require_classes
 
     dataset = read_dataset(args.folder)
-    recipe = improvise(
-        dataset, unit=args.unit, classes=args.classes, assay=args.assay, fit=FitSettings(seed=args.seed)
-    )
+    fit = FitSettings(epochs=args.epochs, seed=args.seed)
+    recipe = improvise(dataset, unit=args.unit, classes=args.classes, assay=args.assay, fit=fit)
     material = prepare(recipe, dataset, show_progress)
     train = material.train
+    require_classes(train)
     if args.labels is not None:
         train = choose_labeled(train, args.labels, args.seed)[0]
-    found = np.unique(train.y).tolist()
-    if args.profile == "robust":
-        gan = open_robust_gan(RobustSettings(steps=args.steps, seed=args.seed), len(train.classes))
-        gans = dict.fromkeys(found, gan)
-    else:
-        settings = GanSettings(steps=args.steps, seed=args.seed)
-        gans = {k: open_gan(replace(settings, seed=args.seed + k)) for k in found}
-    made = generate_samples(train, gans, args.count, steps=None, seed=args.seed, progress=show_progress)
+    settings = (RobustSettings if args.profile == "robust" else GanSettings)(steps=args.steps, seed=args.seed)
+    found = generate_anew(train, settings, args.count, fit, show_progress)
     args.out.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(args.out / "generated.npz", x=made.x, y=made.y, classes=np.array(made.classes))
-    for gan in dict.fromkeys(gans.values()):
-        name = "-".join(train.classes[k] for k in found if gans[k] is gan)
+    (args.out / PROVENANCE_FILE).unlink(missing_ok=True)  # what is half of each GAN is none
+    made, classes = found.made, np.array(train.classes)
+    np.savez_compressed(args.out / IMAGES_FILE, x=made.x, y=made.y, classes=classes)
+    for gan in dict.fromkeys(found.gans.values()):
+        name = "-".join(train.classes[k] for k, one in found.gans.items() if one is gan)
         write_gan_figures(args.out, name, gan)
-    if args.count >= len(found) > 1:
-        for line in write_quality(args.out, train, material.val, made, recipe.fit, show_progress):
-            print(line)
-    print(f"gate {GATE_NOT_RUN}")
-    print(f"{args.out / 'generated.npz'}: {len(made)} images, {made.count()}")
+    lines = [f"gate {GATE_NOT_RUN}"]
+    if args.count >= len(found.gans) > 1:
+        gate = ask_gate(train, settings, args.count, fit, show_progress) if args.gate else None
+        lines = write_quality(args.out, found, material.val, fit, show_progress, gate)
+    write_provenance(args.out, vars(args), dataset.folder, (entry.file for entry in dataset.entries))
+    for line in lines:
+        print(line)
+    print(f"{args.out / IMAGES_FILE}: {len(made)} images, {made.count()}")
     return DONE

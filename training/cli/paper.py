@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from device.classifier import open_cell_classifier
     from device.models import find_bundle
     from training.dataset import read_dataset
+    from training.provenance import write_provenance
     from training.recipes.paper import SMOKE, RecipeSettings, run_recipe
 
     dataset = read_dataset(args.folder)
@@ -51,5 +52,6 @@ def run(args: argparse.Namespace) -> int:
     )
     classify = open_cell_classifier(find_bundle(args.model)) if args.model else None
     outcome = run_recipe(dataset, args.out, settings, classify, show_progress)
+    write_provenance(args.out, vars(args), dataset.folder, (entry.file for entry in dataset.entries))
     print(f"{args.out / 'report.md'}; model {outcome.bundle.name} in {args.out / 'bundle'}")
     return DONE

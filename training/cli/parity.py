@@ -12,7 +12,8 @@ def add_parser(commands: Commands) -> None:
         "parity",
         help="compare a bundle with its float network",
         description="Run the crops of a split through the bundle, as a station does, and through the float "
-        "network of the run it was exported from. The last line is JSON. Exit 1 where a limit does not hold.",
+        "network of the run it was exported from. Prints figures beside their limits; the last line is JSON. "
+        "Exit 1 where a limit does not hold.",
         epilog="Example: nanotox-train parity models/my-chamber data/ldc --run runs/ldc --split val",
         allow_abbrev=False,
     )
@@ -27,6 +28,7 @@ def add_parser(commands: Commands) -> None:
         help="run with the float network (default: DIR, or the bundle's own weights as float)",
     )
     parser.add_argument("--split", default="val", choices=("train", "val", "test", "all"), help="default val")
+    parser.add_argument("--out", type=Path, help="folder for parity.png, the histogram of |dp|")
     parser.set_defaults(run=run)
 
 
@@ -35,9 +37,11 @@ def run(args: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
+    from device.errors import ConfigError
     from device.models import find_bundle
     from training.dataset import read_dataset
     from training.export.bundle import describe_parity, measure_bundle
+    from training.export.parity import parity_table
     from training.labeling import bundle_samples
     from training.provenance import RUN_FILE, read_run
 
@@ -49,7 +53,12 @@ def run(args: argparse.Namespace) -> int:
         card, dataset = bundle.card, read_dataset(args.folder)
         found = bundle_samples(card.kind, card.classes, dataset, args.split, input_px=card.input_px)
         x, y, run_folder = found.x, found.y, args.run_folder
-    parity = measure_bundle(bundle, run_folder, x, y)
+    if not len(y):
+        raise ConfigError(
+            f"{args.folder} has nothing to compare in split {args.split}; expected labeled images"
+        )
+    parity = measure_bundle(bundle, run_folder, x, y, args.out / "parity.png" if args.out else None)
+    print(parity_table(parity))
     print(describe_parity(parity))
     print(json.dumps({"passed": not parity.failures, **asdict(parity)}))
     return FAILED if parity.failures else DONE

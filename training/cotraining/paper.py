@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from training.cotraining import MAX_ROUNDS, CoTraining, Predict, co_train
 from training.dataset import Samples, join_samples
-from training.fitting import FitSettings, Fitted, fit_network, predict_logits
+from training.fitting import CALIBRATION_MIN, FitSettings, Fitted, fit_network, predict_logits
 from training.gan import Gan, GanSettings, generate_samples, open_gan
 
 Progress = Callable[[str], None]
@@ -47,12 +47,14 @@ class PaperRun:
     """TC, line 16."""
     train: Samples
     """What TC was fitted on: real and pseudo-labeled images."""
+    unlabeled: Samples
+    """I_U, without those of groups in `val`."""
     generated: Samples
     """The generated images that TC was fitted on beside them."""
     val: Samples
-    """Real labeled or pseudo-labeled images, kept from the GAN and from TC."""
+    """Real labeled images, kept from the GANs, the learners and TC."""
     gans: dict[int, Gan]
-    """GANs at the end, by class."""
+    """GANs at the end, by class; they have seen `train` only."""
 
 
 def run_paper(labeled: Samples, unlabeled: Samples, settings: PaperSettings, progress: Progress) -> PaperRun:
@@ -72,9 +74,14 @@ def run_paper(labeled: Samples, unlabeled: Samples, settings: PaperSettings, pro
     Notes
     -----
     The paper splits 80/20 after generation, so that fakes of a validation image stand in the training set.
-    Here the real images are split first, and the GANs of line 15 see the training part only.
+    Here I_L is split first: no GAN and no learner sees a validation image, nor is one pseudo-labeled. So the
+    GANs of line 15 may go on from those of the last round, as each round does.
     """
-    gans = _open_gans(labeled, settings)
+    known, val = split_groups(labeled, settings.validation, settings.seed)
+    unlabeled = unlabeled.take(~np.isin(unlabeled.group, val.group))
+    gans = {
+        int(k): open_gan(replace(settings.gan, seed=settings.gan.seed + int(k))) for k in np.unique(known.y)
+    }
 
     def generate(known: Samples, round_index: int) -> Samples:
         seed = settings.seed + round_index
@@ -91,7 +98,7 @@ def run_paper(labeled: Samples, unlabeled: Samples, settings: PaperSettings, pro
         return fit
 
     found = co_train(
-        labeled,
+        known,
         unlabeled,
         fit_a=learner(1),
         fit_b=learner(2),
@@ -99,17 +106,14 @@ def run_paper(labeled: Samples, unlabeled: Samples, settings: PaperSettings, pro
         max_rounds=settings.max_rounds,
         progress=progress,
     )
-    train, val = split_groups(
-        join_samples([labeled, found.pseudo_labeled]), settings.validation, settings.seed
-    )
-    final = _open_gans(train, settings)
-    generated = generate_samples(
-        train, final, settings.n_generated, steps=None, seed=settings.seed + 999, progress=progress
-    )
+    train = join_samples([known, found.pseudo_labeled])
+    generated = generate(train, 999)
     fitted = fit_network(
         join_samples([train, generated]), val, replace(settings.fit, seed=settings.seed), progress
     )
-    return PaperRun(found, fitted, train, generated, val, final)
+    if len(val) < CALIBRATION_MIN:
+        fitted = replace(fitted, temperature=1.0)
+    return PaperRun(found, fitted, train, unlabeled, generated, val, gans)
 
 
 def choose_labeled(samples: Samples, count: int, seed: int) -> tuple[Samples, Samples]:
@@ -151,9 +155,3 @@ def split_groups(samples: Samples, share: float, seed: int) -> tuple[Samples, Sa
             if not enough and not last:
                 in_val |= member
     return samples.take(~in_val), samples.take(in_val)
-
-
-def _open_gans(samples: Samples, settings: PaperSettings) -> dict[int, Gan]:
-    return {
-        int(k): open_gan(replace(settings.gan, seed=settings.gan.seed + int(k))) for k in np.unique(samples.y)
-    }

@@ -1,9 +1,19 @@
 """What is trained on and what judges are different images of different groups."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from device.errors import ConfigError
 from training.dataset import Samples
+
+
+def find_copies_of(known: Samples, judged: Samples) -> NDArray[np.bool_]:
+    """Return (N,) which images of `judged` are those of `known`, turned, mirrored or as they are."""
+    images = {image.tobytes() for image in known.x}
+    turned = [np.rot90(x, k, axes=(1, 2)) for x in (judged.x, judged.x[:, :, ::-1]) for k in range(4)]
+    return np.array(
+        [any(x.tobytes() in images for x in several) for several in zip(*turned, strict=True)], bool
+    )
 
 
 def require_apart(known: Samples, judged: Samples) -> None:
@@ -20,9 +30,7 @@ def require_apart(known: Samples, judged: Samples) -> None:
     shared = sorted(set(known.group.tolist()) & set(judged.group.tolist()))
     if shared:
         faults.append(f"{len(shared)} groups that are trained on ({', '.join(shared[:3])})")
-    images = {image.tobytes() for image in known.x}
-    turned = [np.rot90(x, k, axes=(1, 2)) for x in (judged.x, judged.x[:, :, ::-1]) for k in range(4)]
-    n_copies = sum(any(x.tobytes() in images for x in several) for several in zip(*turned, strict=True))
+    n_copies = int(find_copies_of(known, judged).sum())
     if n_copies:
         faults.append(f"{n_copies} copies of images that are trained on")
     if faults:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from device.records import Interval
 from training.evaluation.resampling import corrected_lower
 
 FIDELITY_MIN = 0.95
@@ -38,7 +39,11 @@ class GateResult:
 
 
 def pass_gate(
-    results: Sequence[PairedResult], *, memorized: bool | None, fidelity: float | None
+    results: Sequence[PairedResult],
+    *,
+    memorized: bool | None,
+    fidelity: float | None,
+    fidelity_real: Interval | None = None,
 ) -> GateResult:
     """Return whether generated images help for sure and are neither copies nor mislabeled.
 
@@ -50,6 +55,9 @@ def pass_gate(
         None where that could not be said, which does not pass.
     fidelity : float or None
         Smallest of any class, 0 to 1; 0.95 passes.
+    fidelity_real : Interval or None
+        Of the same judge on held-out real images of that class. A fidelity not below it passes too: no
+        generator can be called right more often than real images (docs/decisions/0007).
     """
     lowers, faults = [], []
     for name in ("classical", "duplicates"):
@@ -63,6 +71,7 @@ def pass_gate(
         faults.append(f"{len(results)} folds are too few")
     if memorized is not False:
         faults.append("copies of training images" if memorized else "too few images to rule copies out")
-    if fidelity is None or fidelity < FIDELITY_MIN:
+    least = min(FIDELITY_MIN, fidelity_real.low) if fidelity_real else FIDELITY_MIN
+    if fidelity is None or fidelity < least:
         faults.append("labels not obeyed" if fidelity is not None else "labels not checked")
     return GateResult(not faults, len(results), lowers[0], lowers[1], "; ".join(faults))

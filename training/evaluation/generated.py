@@ -74,6 +74,9 @@ class Quality:
     """Mean distance of features of two generated over two held-out images; a collapse pulls it to 0."""
     coverage: float | None
     """Share of held-out images with a generated one among as near as their fifth neighbor."""
+    density: float | None
+    """Held-out images that have a generated one so near, over five and by generated image: 1 for equal sets,
+    less where generated ones lie off (Naeem et al. 2020)."""
     fidelity: float
     """Share of generated images that the classifier gives the class they were asked for."""
     fidelity_interval: Interval
@@ -84,6 +87,9 @@ class Quality:
     c2st_interval: Interval | None
     verdict: str
     """What the KID says in words."""
+    overfit: float | None = None
+    """How far the discriminator puts training above held-out images, over how far above generated ones: 0
+    where it knows none by heart, 1 where held-out ones look generated to it (Karras et al. 2020)."""
 
 
 def judge_generated(
@@ -104,7 +110,7 @@ def judge_generated(
     """
     rng = np.random.default_rng(seed)
     size = min(SUBSET_MAX, *(len(part.x) // 2 for part in (train, held_out, generated)))
-    kid = halves = held = diversity = coverage = None
+    kid = halves = held = diversity = coverage = density = None
     if size >= SUBSET_MIN:
         kid = subset_kid(generated.features, train.features, size, rng)
         held = subset_kid(held_out.features, train.features, size, rng)
@@ -114,7 +120,7 @@ def judge_generated(
         near, share, known = find_copies(train.x, held_out.x, generated.x)
         copied = share_wilson(round(share * len(generated.x)), len(generated.x))
         diversity = _spread(generated.features) / max(_spread(held_out.features), 1e-12)
-        coverage = measure_coverage(held_out.features, generated.features, rng)
+        coverage, density = measure_coverage(held_out.features, generated.features, rng)
     auc, auc_interval = None, None
     if min(len(set(held_out.group)), len(generated.x)) >= N_FOLDS:
         names = [str(i) for i in range(len(generated.x))]
@@ -136,6 +142,7 @@ def judge_generated(
         memorized=_is_memorized(near, copied, known),
         diversity=diversity,
         coverage=coverage,
+        density=density,
         fidelity=right / len(generated.x),
         fidelity_interval=fidelity,
         fidelity_held_out=float(np.mean(held_out.called == class_index)) if len(held_out.x) else None,
@@ -201,15 +208,23 @@ def find_copies(
     return ratio, float(np.mean(made < known)), float(np.mean(new < known))
 
 
-def measure_coverage(real: Floats, generated: Floats, rng: np.random.Generator) -> float:
-    """Return the share of real features with a generated one within their fifth neighbor's distance.
+def measure_coverage(real: Floats, generated: Floats, rng: np.random.Generator) -> tuple[float, float]:
+    """Return coverage and density of real features by generated ones, as in `Quality`.
 
-    Of equally many of both, more than five: the share grows with the generated.
+    Of equally many of both, more than five: coverage grows with the generated.
     """
     n = min(len(real), len(generated))
     real, generated = (part[rng.choice(len(part), n, replace=False)] for part in (real, generated))
     reach = np.sort(_distances(real, real), axis=1)[:, NEIGHBORS]  # the first is itself
-    return float(np.mean(_distances(real, generated).min(axis=1) <= reach))
+    near = _distances(real, generated) <= reach[:, None]
+    return float(near.any(axis=1).mean()), float(near.sum() / (NEIGHBORS * n))
+
+
+def measure_overfit(train: Floats, held_out: Floats, generated: Floats) -> float | None:
+    """Return `Quality.overfit` from a discriminator's logits; None without some of each or if it is blind."""
+    if not (len(train) and len(held_out) and train.mean() > generated.mean()):
+        return None
+    return float((train.mean() - held_out.mean()) / (train.mean() - generated.mean()))
 
 
 def _is_memorized(near: float | None, copied: Interval | None, known: float | None) -> bool | None:

@@ -9,25 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.analysis.crops import PREPROCESSING, view_of, view_um_per_px
-from device.classifier import Int8Network, dequantize, open_network, runtime_name
+from device.classifier import Int8Network, dequantize, open_network, runtime_name, softmax
 from device.errors import ConfigError
 from device.model_card import Bundle, Card, Golden, Scalar, opinion_on
 from device.models import find_bundle, write_bundle
 from device.records import CellClass
 from training.evaluation import measure, rank_auc
-from training.export.convert import convert_int8
+from training.export.convert import convert_int8, float_gap
 from training.export.familiar import learn_familiar
-from training.export.parity import Parity, measure_parity
+from training.export.parity import Parity, draw_changes, measure_parity, probability_changes
 from training.export.twin import twin_logits
-from training.fitting import fit_temperature, predict_logits
+from training.fitting import CALIBRATION_MIN, fit_temperature, predict_logits
 from training.provenance import NETWORK_FILE, Run, RunSamples, read_run, tool_versions
 
 if TYPE_CHECKING:
     import keras
 
 N_GOLDEN = 64
-CALIBRATION_MIN = 50
-"""With fewer validation crops the temperature of the run stays: none can be fitted."""
+N_GAP = 256
+"""Crops that the float TFLite file is compared on."""
 
 
 def export_run(
@@ -62,7 +62,8 @@ def export_run(
     raw_logits, raw_features = int8.run(x)
     logits = dequantize(raw_logits, int8.logits)
     temperature = fit_temperature(logits, y) if len(samples.val_y) >= CALIBRATION_MIN else run.temperature
-    parity = measure_parity(predict_logits(network, x), logits, y, temperature)
+    gap = float_gap(network, x[:N_GAP])
+    parity = measure_parity(predict_logits(network, x), logits, y, temperature, gap)
     familiar = None
     if run.kind == "cell":
         other = run.classes.index(CellClass.OTHER) if CellClass.OTHER in run.classes else None
@@ -88,10 +89,23 @@ def export_run(
     return bundle
 
 
-def measure_bundle(bundle: Bundle, run: Path | None, x: NDArray[np.uint8], y: NDArray[np.intp]) -> Parity:
-    """Return how far a bundle departs from the float network of its run, else from its own float twin."""
-    reference = predict_logits(load_network(run), x) if run else twin_logits(bundle.model, x)
-    return measure_parity(reference, int8_logits(open_network(bundle), x), y, bundle.card.temperature)
+def measure_bundle(
+    bundle: Bundle, run: Path | None, x: NDArray[np.uint8], y: NDArray[np.intp], figure: Path | None = None
+) -> Parity:
+    """Return how far a bundle departs from the float network of its run, else from its own float twin.
+
+    A histogram of the changes of probability is written to `figure`.
+    """
+    network = load_network(run) if run else None
+    reference = predict_logits(network, x) if network else twin_logits(bundle.model, x)
+    logits, temperature = int8_logits(open_network(bundle), x), bundle.card.temperature
+    if figure:
+        draw_changes(
+            figure, probability_changes(softmax(reference, temperature), softmax(logits, temperature))
+        )
+    return measure_parity(
+        reference, logits, y, temperature, float_gap(network, x[:N_GAP]) if network else 0.0
+    )
 
 
 def int8_logits(network: Int8Network, x: NDArray[np.uint8]) -> NDArray[np.float32]:

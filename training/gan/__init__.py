@@ -51,6 +51,8 @@ class GanSettings:
     """Steps between two log lines, > 0."""
     grid_at: tuple[int, ...] = (300, 900, 1500)
     """Steps at which a grid of samples is kept: the paper's figures 12 to 14."""
+    choose_every: int = 100
+    """Steps between two checkpoints to choose from, > 0."""
     seed: int = 0
     """Of weights, batches and latent vectors."""
 
@@ -84,6 +86,17 @@ class Gan:
     log: list[LogPoint] = field(default_factory=list)
     grids: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     """(5 * 28, 5 * 28) samples by step."""
+    kids: dict[int, float] = field(default_factory=dict)
+    """KID by step where a checkpoint was chosen by it; the generator is that of the lowest."""
+
+    def judge(self, x: NDArray[np.uint8], class_index: int) -> NDArray[np.float32]:
+        """Return (N,) logits of `real` that the discriminator gives (N, 28, 28) images of one class."""
+        inputs = network_input(x)[..., None]
+        label = np.eye(max(self.n_classes, 1), dtype=np.float32)[
+            [class_index if self.n_classes else 0] * len(x)
+        ]
+        logits = self.discriminator([inputs, label] if self.n_classes else inputs, training=False)
+        return np.asarray(logits, np.float32)[:, 0]
 
     def generate(self, count: int, seed: int, class_index: int | None = None) -> NDArray[np.uint8]:
         """Return (count, 28, 28) generated images; equal seeds give equal images.
@@ -111,7 +124,12 @@ def open_gan(settings: GanSettings) -> Gan:
 
 
 def fit_gan(
-    gan: Gan, real: Samples, *, steps: int | None = None, progress: Callable[[str], None] | None = None
+    gan: Gan,
+    real: Samples,
+    *,
+    steps: int | None = None,
+    progress: Callable[[str], None] | None = None,
+    measure: Callable[[Gan], float] | None = None,
 ) -> None:
     """Train `gan` on `real` images for `steps` more steps.
 
@@ -126,6 +144,9 @@ def fit_gan(
         Those of its settings by default.
     progress : callable, optional
         Called with each log line.
+    measure : callable, optional
+        Gives the KID of what the generator makes now, on images that `real` does not hold. The generator is
+        left as it was when that was lowest: for one that is a mean beside the trained one (`robust`).
 
     Raises
     ------
@@ -140,6 +161,7 @@ def fit_gan(
     share = 1 / np.bincount(real.y)[real.y]
     odds = share / share.sum() if gan.n_classes else None
     sums = np.zeros(4)
+    best = None
     last = gan.step + (settings.steps if steps is None else steps)
     while gan.step < last:
         again = gan.n_classes > 0 or len(real) < settings.batch
@@ -152,7 +174,14 @@ def fit_gan(
             if progress:
                 progress(str(gan.log[-1]))
         if gan.step in settings.grid_at or gan.step == last:
+            gan.grids = {step: grid for step, grid in gan.grids.items() if step in settings.grid_at}
             gan.grids[gan.step] = tile_images(gan.generate(25, settings.seed), 5)
+        if measure and (gan.step % settings.choose_every == 0 or gan.step == last):
+            gan.kids[gan.step] = measure(gan)
+            if gan.kids[gan.step] <= min(gan.kids.values()):
+                best = gan.generator.get_weights()
+    if best:
+        gan.generator.set_weights(best)
 
 
 def generate_samples(
@@ -163,6 +192,7 @@ def generate_samples(
     steps: int | None,
     seed: int,
     progress: Callable[[str], None] | None = None,
+    measure: Callable[[Gan], float] | None = None,
 ) -> Samples:
     """Return `count` generated samples, equally many of each class, after fitting the GANs on `real`.
 
@@ -180,6 +210,8 @@ def generate_samples(
         Steps for a GAN that was fitted before; a new one takes those of its settings.
     seed : int
         Of the latent vectors.
+    measure : callable, optional
+        As in `fit_gan`.
     """
     parts = [real.take(np.zeros(0, np.intp))]
     classes = np.unique(real.y) if count else np.zeros(0, np.intp)
@@ -190,7 +222,7 @@ def generate_samples(
             if progress:
                 named = ", ".join(f"{n} {name}" for name, n in seen.count().items() if n)
                 progress(f"GAN of {named} images")
-            fit_gan(gan, seen, steps=steps if gan.step else None, progress=progress)
+            fit_gan(gan, seen, steps=steps if gan.step else None, progress=progress, measure=measure)
         share = count // len(classes) + (k < count % len(classes))
         images = gan.generate(share, seed, int(class_index))
         group = np.full(share, GENERATED)

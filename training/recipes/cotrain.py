@@ -27,7 +27,7 @@ from training.export.acceptance import score_crops
 from training.fitting import FitSettings, fit_network, predict_logits
 from training.learners.features import fit_features
 from training.recipes import Recipe
-from training.recipes.make import Material, write_fit
+from training.recipes.make import Material, require_classes, write_fit
 from training.recipes.paper import draw_samples
 
 Progress = Callable[[str], None]
@@ -90,6 +90,7 @@ def co_train_material_robust(
     In the end both learners are fitted to all labels, the held-out ones too, with I_F of the best round: so
     they stand beside learners that had the same labels and nothing else.
     """
+    require_classes(material.train, material.val)
     require_apart(material.train, judged)
     labeled, rest = choose_labeled(material.train, options.n_labeled, options.seed)
     if len(np.unique(labeled.group)) < 2:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,17 +15,21 @@ from device.analysis.phantom import Phantom, render_field, vary, vary_culture
 from device.analysis.pyramid import WORKING_UM_PER_PX, build_pyramid
 from device.analysis.quality import FocusReference, limits_for, measure_quality, reference_from
 from device.errors import ConfigError
-from device.model_card import DataSource
+from device.model_card import DataSource, Scalar
 from device.plates import file_sha256
 from device.records import Assay, CellClass, Modality, Scale
 from training.dataset import FIELD_LABELS, MANIFEST, Dataset, Samples, TrueCell, join_samples
+from training.dataset.apart import find_copies_of, require_apart
 from training.dataset.blend import blend_rounded
 from training.fitting import FitSettings, Fitted, fit_network
+from training.gan import GENERATED
 from training.labeling import LabeledField, cell_samples, dataset_fields, field_samples
 from training.provenance import Run, RunSamples, tool_versions, write_run
 from training.recipes import BlendSettings, Recipe, RenderSettings
 
 Progress = Callable[[str], None]
+GanGate = Mapping[str, Scalar]
+"""What a card says of generated images."""
 N_REPRESENTATIVE = 500
 """Crops that the int8 ranges are measured on."""
 RENDERED_SCALE = Scale(WORKING_UM_PER_PX, "measured")
@@ -93,7 +97,8 @@ def prepare(recipe: Recipe, dataset: Dataset | None, progress: Progress) -> Mate
     Raises
     ------
     ConfigError
-        If the recipe needs a dataset and there is none, or the dataset does not fit it.
+        If the recipe needs a dataset and there is none, the dataset does not fit it, or split val shares a
+        group with split train. Copies of training images are left out of split val.
     """
     if dataset is None and recipe.source != "rendered":
         raise ConfigError(
@@ -107,6 +112,7 @@ def prepare(recipe: Recipe, dataset: Dataset | None, progress: Progress) -> Mate
         )
     if recipe.kind == "field" and dataset is not None:
         train, val = (field_samples(dataset, split) for split in ("train", "val"))
+        val = drop_copies(train, val, progress)
         scale = dataset.info.scale
         sharp = measure_reference(recipe, dataset_fields(dataset, "train"), scale)
         return Material(train, val, scale, (describe_source(dataset, len(train)),), sharp)
@@ -119,9 +125,11 @@ def prepare(recipe: Recipe, dataset: Dataset | None, progress: Progress) -> Mate
             if split == "train":
                 sources += (_describe(recipe, dataset, name, fields, len(several[-1])),)
                 sharp = measure_reference(recipe, fields, scale) or sharp
+    train, val = (join_samples(several) for several in parts.values())
+    val = drop_copies(train, val, progress)
     # where both are there, the card's focus is that of the rendered fields: it is the scale of the last ones
     scale = dataset.info.scale if dataset is not None else scale
-    return Material(join_samples(parts["train"]), join_samples(parts["val"]), scale, sources, sharp)
+    return Material(train, val, scale, sources, sharp)
 
 
 def recipe_fields(
@@ -152,25 +160,51 @@ def blended_fields(
             yield LabeledField(image, field.cells + rounded, field.group)
 
 
-def fit_recipe(recipe: Recipe, material: Material, out: Path, progress: Progress) -> Fitted:
+def fit_recipe(
+    recipe: Recipe,
+    material: Material,
+    out: Path,
+    progress: Progress,
+    *,
+    generated: Samples | None = None,
+    gan_gate: GanGate | None = None,
+) -> Fitted:
     """Fit the network of a recipe, write the run to `out` and return the fit.
+
+    Images `generated` by a GAN train beside the real ones, and nothing else sees them.
 
     Raises
     ------
     ConfigError
         If the training or validation samples lack a class.
     """
-    for samples in (material.train, material.val):
+    require_classes(material.train, material.val)
+    progress(f"fitting {recipe.fit.learner} on {material.train.count()}, validation {material.val.count()}")
+    train = join_samples([material.train, generated]) if generated else material.train
+    fitted = fit_network(train, material.val, recipe.fit, progress)
+    write_fit(recipe, material, fitted, out, gan_gate=gan_gate)
+    return fitted
+
+
+def drop_copies(train: Samples, val: Samples, progress: Progress) -> Samples:
+    """Return `val` without images that train; ConfigError where it shares a group or holds generated ones."""
+    copies = find_copies_of(train, val)
+    if copies.any():
+        progress(f"{copies.sum()} of {len(val)} validation samples are copies of training ones: left out")
+    kept = val.take(~copies)
+    require_apart(train, kept)
+    return kept
+
+
+def require_classes(*several: Samples) -> None:
+    """Raise ConfigError where one of them lacks a class."""
+    for samples in several:
         empty = [name for name, n in samples.count().items() if n == 0]
         if empty:
             raise ConfigError(
                 f"split {samples.split} of {samples.source} has no {', '.join(empty)}; expected some of each "
-                f"class: {', '.join(recipe.classes)} (found {samples.count()})"
+                f"class: {', '.join(samples.classes)} (found {samples.count()}; --classes names others)"
             )
-    progress(f"fitting {recipe.fit.learner} on {material.train.count()}, validation {material.val.count()}")
-    fitted = fit_network(material.train, material.val, recipe.fit, progress)
-    write_fit(recipe, material, fitted, out)
-    return fitted
 
 
 def write_fit(
@@ -179,9 +213,11 @@ def write_fit(
     fitted: Fitted,
     out: Path,
     *,
-    gan_gate: dict[str, str | bool | int | float] | None = None,
+    gan_gate: GanGate | None = None,
 ) -> None:
-    """Write a fitted network as a run folder."""
+    """Write a fitted network as a run folder; a ValueError where its crops for the export are generated."""
+    if GENERATED in {material.train.source, *material.train.group.tolist(), *material.val.group.tolist()}:
+        raise ValueError("generated images among those that int8 is measured on; expected real ones")
     run = Run(
         kind=recipe.kind,
         learner=recipe.fit.learner,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from device.analysis.assess import AnalysisSettings, CellClassifier
 from device.analysis.crops import CROP_PX, cut_crops
-from device.analysis.quality import FocusReference
+from device.classifier import softmax
 from device.errors import ConfigError
 from device.model_card import Bundle
 from training.cotraining.paper import PaperRun, PaperSettings, choose_labeled, run_paper
@@ -19,11 +19,28 @@ from training.dataset import FIELD_LABELS, Dataset, Entry, Samples
 from training.evaluation import BinaryScores
 from training.export.acceptance import ANY, FieldResult, read_fields, score_crops
 from training.export.bundle import export_run
-from training.fitting import FitSettings, predict_logits
+from training.fitting import FitSettings
 from training.gan import GanSettings
-from training.labeling import TOXIC_ABOVE, LabeledField, field_input, find_candidates
+from training.labeling import (
+    TOXIC_ABOVE,
+    LabeledField,
+    LabelSettings,
+    cell_samples,
+    field_input,
+    field_samples,
+    find_candidates,
+)
 from training.recipes import Recipe
-from training.recipes.make import Material, describe_source, improvise, measure_reference, write_fit
+from training.recipes.generated import Generation, write_quality
+from training.recipes.make import (
+    Material,
+    describe_source,
+    drop_copies,
+    improvise,
+    measure_reference,
+    require_classes,
+    write_fit,
+)
 from training.recipes.report import write_report
 
 Progress = Callable[[str], None]
@@ -74,6 +91,8 @@ class PaperOutcome:
     pseudo_right: float | None
     """Share of pseudo-labels that agree with the labels by counting."""
     bundle: Bundle
+    quality: list[str]
+    """What the generated images are worth beside real ones, a line a class; empty where there are none."""
 
 
 def run_recipe(
@@ -116,22 +135,36 @@ def run_recipe(
         )
     labeled, rest = choose_labeled(samples, settings.paper.n_labeled, settings.paper.seed)
     unlabeled = draw_samples(rest, settings.max_unlabeled, settings.paper.seed)
+    held_out = _held_out(recipe, dataset, [image for _, image in fields["val"]])
+    held_out = drop_copies(samples, held_out, progress)
+    if not len(held_out) and len(np.unique(labeled.group)) < 2:
+        raise ConfigError(
+            f"split val of {dataset.folder} has no labels and the {len(labeled)} labeled images are of one "
+            "group; expected some to validate on; add a split val or images of another well"
+        )
     run = run_paper(labeled, unlabeled, settings.paper, progress)
-    judged = _judge(recipe, dataset, [image for _, image in fields["val"]], run)
+    judged = None
+    if len(held_out):
+        judged = score_crops(lambda x: softmax(run.fitted.logits(x), run.fitted.temperature), held_out)
     reference = measure_reference(recipe, images, dataset.info.scale)
-    bundle = _export(recipe, dataset, run, out, reference, progress)
-    right = [run.co_training.pseudo[i] == unlabeled.y[i] for i in run.co_training.pseudo]
+    val = held_out if len(held_out) else run.val
+    source = describe_source(dataset, len(run.train))
+    material = Material(run.train, val, dataset.info.scale, (source,), reference)
+    write_fit(recipe, material, run.fitted, out, gan_gate=_not_gated(run))
+    bundle = export_run(out, out / "bundle", name=f"paper-{recipe.kind}", progress=progress)
+    right = [run.co_training.pseudo[i] == run.unlabeled.y[i] for i in run.co_training.pseudo]
     outcome = PaperOutcome(
         settings,
         results,
         list(files),
         rule,
         labeled,
-        len(unlabeled),
+        len(run.unlabeled),
         run,
         judged,
         float(np.mean(right)) if right else None,
         bundle,
+        _judge_generated(out, run, val, settings.paper.fit, progress),
     )
     write_report(out, outcome, dataset)
     return outcome
@@ -146,9 +179,11 @@ def co_train_material(
     progress: Progress,
 ) -> PaperRun:
     """Keep the labels of some samples, run Algorithm 1 on the others and write the run of TC to `out`."""
+    require_classes(material.train, material.val)
     labeled, rest = choose_labeled(material.train, settings.n_labeled, settings.seed)
     run = run_paper(labeled, draw_samples(rest, max_unlabeled, settings.seed), settings, progress)
     write_fit(recipe, replace(material, train=run.train), run.fitted, out, gan_gate=_not_gated(run))
+    _judge_generated(out, run, material.val, settings.fit, progress)
     rounds = [asdict(step) for step in run.co_training.rounds]
     (out / "rounds.json").write_text(json.dumps(rounds, indent=2) + "\n", encoding="utf-8")
     return run
@@ -222,44 +257,28 @@ def draw_samples(samples: Samples, limit: int, seed: int) -> Samples:
     return samples.take(np.sort(order[:limit]))
 
 
-def _judge(
-    recipe: Recipe, dataset: Dataset, fields: list[LabeledField], run: PaperRun
-) -> BinaryScores | None:
-    from device.classifier import softmax
-    from training.labeling import LabelSettings, cell_samples, field_samples
-
+def _held_out(recipe: Recipe, dataset: Dataset, fields: list[LabeledField]) -> Samples:
+    """Return the true cells, or the fields, of split val with their labels."""
     if recipe.kind == "field":
-        samples = field_samples(dataset, "val")
-    else:
-        settings = LabelSettings(candidates=False, jitter_px=0)
-        samples = cell_samples(
-            fields,
-            recipe.classes,
-            um_per_px=dataset.info.scale.um_per_px,
-            assay=recipe.assay,
-            modality=recipe.modality,
-            split="val",
-            source=dataset.folder.name,
-            settings=settings,
-        )
-    if not len(samples):
-        return None
-    temperature = run.fitted.temperature
-    return score_crops(lambda x: softmax(predict_logits(run.fitted.model, x), temperature), samples)
+        return field_samples(dataset, "val")
+    return cell_samples(
+        fields,
+        recipe.classes,
+        um_per_px=dataset.info.scale.um_per_px,
+        assay=recipe.assay,
+        modality=recipe.modality,
+        split="val",
+        source=dataset.folder.name,
+        settings=LabelSettings(candidates=False, jitter_px=0),
+    )
 
 
-def _export(
-    recipe: Recipe,
-    dataset: Dataset,
-    run: PaperRun,
-    out: Path,
-    reference: FocusReference | None,
-    progress: Progress,
-) -> Bundle:
-    source = describe_source(dataset, len(run.train))
-    material = Material(run.train, run.val, dataset.info.scale, (source,), reference)
-    write_fit(recipe, material, run.fitted, out, gan_gate=_not_gated(run))
-    return export_run(out, out / "bundle", name=f"paper-{recipe.kind}", progress=progress)
+def _judge_generated(
+    out: Path, run: PaperRun, held_out: Samples, fit: FitSettings, progress: Progress
+) -> list[str]:
+    if not len(run.generated):
+        return []
+    return write_quality(out, Generation(run.generated, run.train, run.gans), held_out, fit, progress)
 
 
 def _not_gated(run: PaperRun) -> dict[str, str | bool | int | float]:
