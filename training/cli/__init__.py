@@ -19,7 +19,8 @@ COMMANDS = ("data", "fit", "gan", "cotrain", "export", "parity", "evaluate", "pa
 """Modules of this package that are commands, in the order of `--help`."""
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes: done; a gate that did not pass; anything found that cannot be worked with; Ctrl-C."""
+"""Exit codes: done; a gate that did not pass, or Ctrl-C in a run that the same command goes on with; anything
+found that cannot be worked with; any other Ctrl-C."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,9 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StationError as error:
         print(f"nanotox-train: error: {error.in_one_line()}", file=sys.stderr)
         return USAGE
-    except KeyboardInterrupt:
-        print("nanotox-train: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        told = f": {stop}" if stop.args else ""
+        print(f"nanotox-train: interrupted{told}", file=sys.stderr)
+        return FAILED if told else INTERRUPTED
     return code
 
 
