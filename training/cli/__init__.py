@@ -15,7 +15,7 @@ from device.errors import StationError
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  argparse gives it no public name
 """What `add_parser` of a command's module gets."""
-COMMANDS = ("data", "fit", "gan", "cotrain", "export", "parity", "evaluate", "paper")
+COMMANDS = ("data", "fit", "gan", "cotrain", "experiment", "export", "parity", "evaluate", "paper")
 """Modules of this package that are commands, in the order of `--help`."""
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
