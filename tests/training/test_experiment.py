@@ -17,7 +17,7 @@ from training.evaluation.noise import estimate_noise, f1_ceiling
 from training.evaluation.resampling import holm_adjusted, paired_difference
 from training.experiment import ExperimentOptions, run_experiment
 from training.experiment import draws as draws_module
-from training.experiment.arms import ARMS, Draw, calibrate, most_certain
+from training.experiment.arms import ARMS, Draw, adapt_prior, calibrate, most_certain
 from training.experiment.draws import draw_labels, group_folds, read_material
 from training.experiment.summary import summarize
 
@@ -197,16 +197,25 @@ def test_what_cannot_judge_is_refused_before_the_first_task(folder, tmp_path, sm
 
 
 def test_an_experiment_leaves_results_tables_and_figures(folder, tmp_path, capsys):
-    arguments = ["--arms", "majority,features", "--labels", "8,all", "--seeds", "2", "--workers", "1"]
+    arguments = [
+        "--arms",
+        "majority,features,features+prior",
+        "--labels",
+        "8,all",
+        "--seeds",
+        "2",
+        "--workers",
+        "1",
+    ]
     command = ["experiment", str(folder), "--out", str(tmp_path), *arguments, "--ratio", "equal,natural"]
     assert main([*command, "--control", "majority"]) == 0
     assert "| 8 | features | 1.000 (0.000) |" in capsys.readouterr().out
     results = json.loads((tmp_path / "results.json").read_text())
-    assert len(results["tasks"]) == 2 * 2 * 2 + 2 * 2
+    assert len(results["tasks"]) == 2 * 2 * 2 + 2 * 2  # `+prior` is another reading of the same fit
     assert set(results["data"]["sha256"]) == {"manifest.csv", "cells.csv"}
     task = results["tasks"]["features-equal-8-1"]
     assert task["n_labels"] == {"live": 4, "dead": 4}
-    assert len(task["p"]) == len(results["judged"]["y"]) == 54
+    assert len(task["readings"]["features"]["p"]) == len(results["judged"]["y"]) == 54
     with (tmp_path / "summary.csv").open() as file:
         rows = {(row["ratio"], row["budget"], row["arm"]): row for row in csv.DictReader(file)}
     assert float(rows["equal", "8", "majority"]["balanced_accuracy"]) == 0.5
@@ -260,14 +269,14 @@ def test_arms_differ_only_where_the_interval_says_so():
     wrong[:40:2] = 0.9  # half of the live ones called dead
     slightly = near.copy()
     slightly[0] = 0.9
+    scores = dict.fromkeys(("balanced_accuracy", "f1_dead", "auc", "nll", "brier", "ece"), 0.5)
     tasks = {
         arm: {"arm": arm, "ratio": "equal", "budget": 8, "seed": 0, "n_labels": {"live": 4, "dead": 4}}
-        | {"scores": dict.fromkeys(("balanced_accuracy", "f1_dead", "auc", "nll", "brier", "ece"), 0.5)}
-        | {"wall_s": 1.0, "p": p.tolist()}
+        | {"wall_s": 1.0, "readings": {arm: {"scores": scores, "p": p.tolist()}}}
         for arm, p in {"cnn": near, "bad": wrong, "near": slightly}.items()
     }
     judged = {"y": y.tolist(), "group": group}
-    rows = summarize({"options": {"control": "cnn"}, "judged": judged, "tasks": tasks})
+    rows = summarize({"options": {"control": "cnn", "arms": list(tasks)}, "judged": judged, "tasks": tasks})
     found = {row.arm: (row.difference, row.differs) for row in rows}
     assert found["cnn"] == (None, None)
     assert found["bad"] == (pytest.approx(80 / 100 - 1), True)
@@ -335,6 +344,28 @@ def test_calibration_softens_what_is_surely_wrong_and_bears_one_group():
     assert np.abs(calibrate(logits, known, boast)(labeled.x)).max() < np.abs(logits(labeled.x)).max() / 3
     lone = replace(known, labeled=replace(noisy, group=np.full(60, "one")))
     assert np.allclose(calibrate(logits, lone, boast)(labeled.x), logits(labeled.x))
+
+
+def test_prior_of_the_unlabeled_images_is_found_and_used():
+    rng = np.random.default_rng(0)
+    dead = np.arange(4000) < 400  # one in ten, told by evidence of mean -1 or 1 and variance 2: log odds
+    evidence = rng.normal(np.where(dead, 1, -1), np.sqrt(2))
+    labeled = make_samples(12)
+    images = np.zeros((4000, 28, 28), np.uint8)
+    many = Samples(images, np.full(4000, -1), np.full(4000, "u"), "unlabeled", "drawn", CLASSES)
+
+    def logits(x):
+        odds = evidence if len(x) == 4000 else np.zeros(len(x))
+        return np.stack([np.zeros(len(odds)), odds], axis=1).astype(np.float32)
+
+    def p_dead_of_nothing(draw):
+        one, other = adapt_prior(logits, draw)(images[:1])[0]
+        return 1 / (1 + np.exp(one - other))
+
+    assert p_dead_of_nothing(Draw(labeled, many, 1, 0)) == pytest.approx(0.1, abs=0.03)
+    rare = labeled.take(np.flatnonzero((labeled.y == 0) | (np.cumsum(labeled.y) == 1)))
+    none = many.take(np.zeros(0, np.intp))
+    assert p_dead_of_nothing(Draw(rare, none, 1, 0)) == pytest.approx(np.mean(rare.y))
 
 
 def test_the_most_certain_of_each_class_are_believed():

@@ -15,7 +15,7 @@ from device.classifier import softmax
 from device.plates import file_sha256, write_whole
 from training.dataset import CELLS, MANIFEST, join_samples
 from training.evaluation import binary_scores
-from training.experiment.arms import ARMS, Draw, check_arms
+from training.experiment.arms import ARMS, PRIOR, Draw, adapt_prior, check_arms
 from training.experiment.draws import Ratio, draw_labels, read_material
 from training.experiment.figures import draw_figures
 from training.experiment.noise import report_noise
@@ -32,7 +32,7 @@ class ExperimentOptions:
     """What an experiment compares; each field one line: meaning, unit, range."""
 
     arms: tuple[str, ...]
-    """Names of `arms.ARMS`, at least one."""
+    """Names of `arms.ARMS`, each with or without `+prior`, which costs no fit of its own; at least one."""
     labels: tuple[int | None, ...]
     """Label budgets, > 3; None is all labels."""
     n_seeds: int = 5
@@ -127,14 +127,21 @@ def run_experiment(
 
 
 def run_task(task: Task) -> dict[str, Any]:
-    """Return the scores of one arm on one draw of labels, and its probability of each judged sample."""
+    """Return how one arm does on one draw of labels, by reading of its fit: as it is, and with `+prior`."""
     start = time.perf_counter()
     material = read_material(Path(task.folder), task.unit, task.split)
     judged = material.judged
     there = material.train if task.budget else material.everything
     labeled, unlabeled = draw_labels(there, task.budget, task.seed, task.ratio)
-    logits = ARMS[task.arm](Draw(labeled, unlabeled, task.steps, task.seed))
-    p = softmax(logits(judged.x), 1.0)[:, 1].astype(float)
+    draw = Draw(labeled, unlabeled, task.steps, task.seed)
+    logits = ARMS[task.arm](draw)
+    readings = {}
+    for suffix, given in {"": logits, PRIOR: adapt_prior(logits, draw)}.items():
+        p = softmax(given(judged.x), 1.0)[:, 1].astype(float)
+        readings[task.arm + suffix] = {
+            "scores": asdict(binary_scores(p, judged.y == 1)),
+            "p": [round(float(value), 6) for value in p],
+        }
     return {
         "arm": task.arm,
         "ratio": task.ratio,
@@ -143,9 +150,8 @@ def run_task(task: Task) -> dict[str, Any]:
         "n_labels": labeled.count(),
         "n_groups": len(set(labeled.group.tolist())),
         "n_unlabeled": len(unlabeled),
-        "scores": asdict(binary_scores(p, judged.y == 1)),
         "wall_s": round(time.perf_counter() - start, 2),
-        "p": [round(float(value), 6) for value in p],
+        "readings": readings,
     }
 
 
@@ -160,7 +166,7 @@ def _tasks(folder: Path, options: ExperimentOptions) -> Iterator[Task]:
     for budget, ratio in _draws(options):
         steps = options.steps or (STEPS if budget else STEPS_ALL)
         for seed in range(options.n_seeds):
-            for arm in options.arms:
+            for arm in dict.fromkeys(name.removesuffix(PRIOR) for name in options.arms):
                 yield Task(
                     str(folder), data, version, options.unit, options.split, arm, ratio, budget, steps, seed
                 )

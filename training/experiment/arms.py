@@ -31,12 +31,15 @@ N_GENERATED = 150
 """Generated images, or copies of real ones, that an arm adds: the paper's number."""
 GAN_STEPS = 1500
 CALIBRATION_FOLDS = 3
+EM_STEPS = 100
 DOUBT = 2.0
 """Weight of (log T)^2: as much as some labels of doubt that T is 1."""
 SELF_ROUNDS, SELF_SHARE = 2, 0.5
 """Rounds of self-training; share of those called each class that is believed, the surest first."""
 CO_ROUNDS = 3
 """Rounds of co-training at most: each fits two learners anew."""
+PRIOR = "+prior"
+"""Suffix of any arm: the same fit, its probabilities adapted to the class shares of the unlabeled images."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,9 +184,31 @@ def describe_arms() -> str:
 
 def check_arms(names: tuple[str, ...]) -> None:
     """Raise ConfigError, listing the arms there are, if a name is none of them."""
-    unknown = [name for name in names if name not in ARMS]
+    unknown = [name for name in names if name.removesuffix(PRIOR) not in ARMS]
     if unknown:
-        raise ConfigError(f"unknown arm {', '.join(unknown)}; expected some of {', '.join(ARMS)} (--arms)")
+        raise ConfigError(
+            f"unknown arm {', '.join(unknown)}; expected some of {', '.join(ARMS)}, each also with "
+            f"{PRIOR} after it (--arms)"
+        )
+
+
+def adapt_prior(logits: Logits, draw: Draw) -> Logits:
+    """Return `logits` of learners of equal classes, moved to the shares of classes in the unlabeled images.
+
+    Labels drawn in equal shares know nothing of these, and every arm balances its classes; expectation
+    maximization finds them (Saerens et al. 2002). Where nothing is unlabeled the shares of the labels stand.
+    """
+    n_classes = len(draw.labeled.classes)
+    if len(draw.unlabeled):
+        p = softmax(logits(draw.unlabeled.x), 1.0).astype(np.float64)
+        share = np.full(n_classes, 1 / n_classes)
+        for _ in range(EM_STEPS):
+            moved = p * share
+            share = (moved / moved.sum(axis=1, keepdims=True)).mean(axis=0)
+    else:
+        share = np.bincount(draw.labeled.y, minlength=n_classes) / len(draw.labeled)
+    shift = np.log(np.maximum(share, 1e-3)).astype(np.float32)
+    return lambda x: logits(x) + shift
 
 
 def fit_settings(draw: Draw, learner: str = "table2") -> FitSettings:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from device.errors import ConfigError
 from training.evaluation.binary import BINS
-from training.experiment.summary import Row
+from training.experiment.summary import Row, list_readings
 
 _MARKERS = "osD^v<>PX*h"
 """An arm is told by marker and color, so that it is told in print too."""
@@ -41,7 +41,7 @@ def draw_figures(out: Path, results: Mapping[str, Any], rows: list[Row]) -> None
 def _pool(results: Mapping[str, Any], ratio: str) -> dict[tuple[str, str], NDArray[np.float64]]:
     """Return (S, N) probabilities by arm and budget."""
     found: dict[tuple[str, str], list[list[float]]] = {}
-    for task in results["tasks"].values():
+    for task in list_readings(results):
         if task["ratio"] == ratio or not task["budget"]:
             found.setdefault((task["arm"], str(task["budget"] or "all")), []).append(task["p"])
     return {key: np.array(several) for key, several in found.items()}

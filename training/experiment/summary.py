@@ -53,10 +53,20 @@ class Row:
 def summarize(results: Mapping[str, Any]) -> list[Row]:
     """Return the rows of `results.json`, in the order of its options; equal results give equal rows."""
     cells: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
-    for task in results["tasks"].values():
-        place = (task["ratio"], str(task["budget"] or "all"))
-        cells.setdefault(place, {}).setdefault(task["arm"], []).append(task)
+    for reading in list_readings(results):
+        place = (reading["ratio"], str(reading["budget"] or "all"))
+        cells.setdefault(place, {}).setdefault(reading["arm"], []).append(reading)
     return [row for place, arms in cells.items() for row in _compare(place, arms, results)]
+
+
+def list_readings(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return each task once for each arm that was asked for and reads its fit, with `p` and `scores`."""
+    return [
+        task | reading | {"arm": arm}
+        for task in results["tasks"].values()
+        for arm, reading in task["readings"].items()
+        if arm in results["options"]["arms"]
+    ]
 
 
 def f1_dead(called: NDArray[np.bool_], dead: NDArray[np.bool_]) -> float | None:
