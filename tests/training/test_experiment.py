@@ -17,8 +17,9 @@ from training.evaluation.noise import estimate_noise, f1_ceiling
 from training.evaluation.resampling import holm_adjusted, paired_difference
 from training.experiment import ExperimentOptions, run_experiment
 from training.experiment import draws as draws_module
-from training.experiment.arms import ARMS, Draw, adapt_prior, calibrate, most_certain
+from training.experiment.arms import ARMS, most_certain
 from training.experiment.draws import draw_labels, group_folds, read_material
+from training.experiment.fits import Draw, adapt_prior, calibrate
 from training.experiment.summary import summarize
 
 CLASSES = ("live", "dead")
@@ -416,3 +417,4 @@ def test_the_noise_report_shows_the_worst_labels(folder, tmp_path):
     assert document["n"] == 108
     assert document["n_judged"] == 54
     assert document["f1_ceiling"] > 0.9
+    assert "Labels of 108: 0.0% called otherwise" in (tmp_path / "summary.md").read_text()

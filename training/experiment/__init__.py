@@ -15,9 +15,10 @@ from device.classifier import softmax
 from device.plates import file_sha256, write_whole
 from training.dataset import CELLS, MANIFEST, join_samples
 from training.evaluation import binary_scores
-from training.experiment.arms import ARMS, PRIOR, Draw, adapt_prior, check_arms
+from training.experiment.arms import ARMS, PRIOR, check_arms
 from training.experiment.draws import Ratio, draw_labels, read_material
 from training.experiment.figures import draw_figures
+from training.experiment.fits import Draw, adapt_prior
 from training.experiment.noise import report_noise
 from training.experiment.summary import summarize, write_summary
 from training.pool import run_tasks
@@ -116,13 +117,14 @@ def run_experiment(
         "tasks": found,
     }
     write_whole(out / "results.json", [json.dumps(results, indent=1, allow_nan=False), "\n"])
-    rows = summarize(results)
-    write_summary(out, results, rows)
-    draw_figures(out, results, rows)
+    note = ""
     if options.noise:
         # whatever judges, the labels of split test are not looked at here
         known = read_material(folder, options.unit, "val")
-        report_noise(out, join_samples([known.train, known.judged]), len(judged))
+        note = report_noise(out, join_samples([known.train, known.judged]), len(judged))
+    rows = summarize(results)
+    write_summary(out, results, rows, note)
+    draw_figures(out, results, rows)
     return results
 
 

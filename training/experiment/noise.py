@@ -11,12 +11,12 @@ from device.images import write_png
 from device.plates import write_table, write_whole
 from training.dataset import Samples
 from training.evaluation.noise import estimate_noise, f1_ceiling
-from training.experiment.arms import ARMS, Draw
 from training.experiment.draws import group_folds
+from training.experiment.fits import fit_boosted, fit_forest
 from training.gan import tile_images
 
-LEARNERS = ("features", "forest")
-"""Arms whose mean probability judges the labels."""
+LEARNERS = {"features": fit_boosted, "forest": fit_forest}
+"""Learners whose mean probability judges the labels, each class by its own mean: they need no calibration."""
 N_FOLDS = 5
 N_SHOWN, COLUMNS, MAGNIFIED = 60, 10, 4
 
@@ -38,14 +38,14 @@ def report_noise(out: Path, samples: Samples, n_judged: int, *, seed: int = 0) -
     fold = group_folds(samples, N_FOLDS, seed)
     p = np.zeros((len(samples), len(samples.classes)))
     for k in range(N_FOLDS):
-        draw = Draw(samples.take(fold != k), samples.take(np.zeros(0, np.intp)), 1, seed)
-        for name in LEARNERS:
-            p[fold == k] += softmax(ARMS[name](draw)(samples.x[fold == k]), 1.0) / len(LEARNERS)
+        for fit in LEARNERS.values():
+            logits = fit(samples.take(fold != k), seed)
+            p[fold == k] += softmax(logits(samples.x[fold == k]), 1.0) / len(LEARNERS)
     found = estimate_noise(p, samples.y)
     ceiling, interval = f1_ceiling(found.joint, n_judged)
     document = asdict(found) | {
         "classes": samples.classes,
-        "learners": LEARNERS,
+        "learners": list(LEARNERS),
         "f1_ceiling": ceiling,
         "f1_ceiling_interval": asdict(interval),
         "n_judged": n_judged,
@@ -60,6 +60,6 @@ def report_noise(out: Path, samples: Samples, n_judged: int, *, seed: int = 0) -
         write_png(out / "noise-worst.png", np.ascontiguousarray(large))
     wrong = ", ".join(f"{share:.1%} of {c}" for c, share in zip(samples.classes, found.wrong, strict=True))
     return (
-        f"labels of {found.n}: {found.disagreement:.1%} called otherwise, at most {wrong} wrong; a perfect "
-        f"classifier would reach F1 {ceiling:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+        f"Labels of {found.n}: {found.disagreement:.1%} called otherwise, at most {wrong} wrong; a perfect "
+        f"classifier would reach F1 {ceiling:.3f} ({interval.low:.3f} to {interval.high:.3f})."
     )

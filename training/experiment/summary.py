@@ -76,15 +76,15 @@ def f1_dead(called: NDArray[np.bool_], dead: NDArray[np.bool_]) -> float | None:
     return float(np.mean(2 * tp / whole)) if (whole > 0).all() else None
 
 
-def write_summary(out: Path, results: Mapping[str, Any], rows: list[Row]) -> None:
-    """Write `summary.csv` and the tables of `summary.md`."""
+def write_summary(out: Path, results: Mapping[str, Any], rows: list[Row], note: str = "") -> None:
+    """Write `summary.csv`, and `summary.md` with its tables and a note under them."""
     names = [field.name for field in fields(Row)]
     table = [
         ["" if v is None else f"{v:.5g}" if isinstance(v, float) else v for v in asdict(r).values()]
         for r in rows
     ]
     write_table(out / "summary.csv", [names, *table])
-    write_whole(out / "summary.md", [_markdown(results, rows)])
+    write_whole(out / "summary.md", [_markdown(results, rows), note and f"\n{note}\n"])
 
 
 def _compare(
