@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import asdict, is_dataclass
@@ -285,6 +285,11 @@ def _ask_dask(tasks: Mapping[str, T], work: Callable[[T], Result], scheduler: st
                 error = future.exception()
                 why = f"{type(error).__name__}: {error}"
                 yield futures[future], (future.result() if error is None else (None, why))
+        except CancelledError as lost:
+            raise ConfigError(
+                f"the Dask scheduler at {scheduler} is gone; finished tasks are kept: start it again and "
+                "give the same command"
+            ) from lost
         except (KeyboardInterrupt, GeneratorExit):
             client.cancel(list(futures))
             raise

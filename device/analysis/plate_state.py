@@ -14,6 +14,7 @@ from device.analysis.plate import judge_controls, judge_sample, summarize_doses
 from device.analysis.verdict import judge_well
 from device.records import (
     NO_GLIMPSE,
+    NO_LABELS,
     Assay,
     Method,
     Modality,
@@ -101,10 +102,15 @@ def add(state: PlateState, reading: Reading) -> tuple[PlateState, Verdict | None
     if not again and (reading.source, reading.sequence, reading.taken_at) not in {
         (known.source, known.sequence, known.taken_at) for known in before
     }:
-        slim = replace(reading, cells=(), labels=reading.labels[:0, :0], glimpse=NO_GLIMPSE)
-        kept = (*before, slim)[-LIVE_FIELDS:] if state.rolling else (*before, slim)
+        kept = (*before, slim(reading))
+        kept = kept[-LIVE_FIELDS:] if state.rolling else kept
         state = replace(state, readings=(*state.readings[:index], kept, *state.readings[index + 1 :]))
     return state, provisional(state, state.wells[index].well)
+
+
+def slim(reading: Reading) -> Reading:
+    """Return the reading without its pictures, which are many times larger than what a well needs of it."""
+    return replace(reading, cells=(), labels=NO_LABELS, glimpse=NO_GLIMPSE)
 
 
 def provisional(state: PlateState, well: str) -> Verdict:

@@ -30,7 +30,7 @@ def write_whole(path: Path, parts: Iterable[str]) -> None:
         partial.replace(path)
     except OSError as error:
         raise ConfigError(
-            f"{path} cannot be written ({error.strerror}); expected a folder with rights"
+            f"{path} cannot be written ({error.strerror}); expected a folder with rights and room"
         ) from error
 
 

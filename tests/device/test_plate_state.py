@@ -454,3 +454,10 @@ def test_a_live_view_has_no_end(make_reading):
     state, _ = live(make_reading, VIABILITY, [(*HEALTHY, ())])
     with pytest.raises(ValueError, match="has no final verdict"):
         finish(state)
+
+
+def test_a_plate_holds_no_picture_of_its_readings(make_reading):
+    labels = np.ones((480, 640), np.uint16)
+    state = start(CONTROLS, EXTRACT, plate="p", assay="adherent", modality="phase")
+    state, _ = add(state, make_reading(9, well="A1", labels=labels[:, :]))
+    assert state.readings[0][0].labels.base is None, "a view would keep the whole picture"

@@ -9,6 +9,7 @@ from collections import Counter
 
 import pytest
 
+import training.pool
 from device.errors import ConfigError
 from training.pool import run_tasks
 
@@ -205,3 +206,20 @@ def test_a_cluster_gives_the_same_though_a_worker_is_killed(run, done):
         assert done()[1] == 2
         with pytest.raises(ConfigError, match="task 6: ValueError: no 6 today"):
             run([""] * 6 + ["raise"], scheduler=cluster.scheduler_address)
+
+
+def test_a_scheduler_that_goes_away_is_told_and_what_is_done_stays(run, tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr("training.pool._ANSWERS_WITHIN_S", 0.5)
+    with distributed.LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:
+        keep = training.pool._keep
+        monkeypatch.setattr("training.pool._keep", lambda *args: (keep(*args), cluster.close())[0])
+        with pytest.raises(ConfigError, match="is gone; finished tasks are kept"):
+            run([""] * 50, scheduler=cluster.scheduler_address)
+    assert list((tmp_path / "kept").iterdir())
+
+
+def test_a_cluster_without_its_library_is_told(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ConfigError, match="'distributed', which is not installed; install nanotox with the"):
+        run([""], scheduler="tcp://127.0.0.1:9")

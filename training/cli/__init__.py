@@ -15,12 +15,13 @@ from device.errors import StationError
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  argparse gives it no public name
 """What `add_parser` of a command's module gets."""
-COMMANDS = ("data", "fit", "gan", "cotrain", "experiment", "export", "parity", "evaluate", "paper")
+COMMANDS = ("data", "fit", "gan", "cotrain", "experiment", "export", "parity", "evaluate", "paper", "recount")
 """Modules of this package that are commands, in the order of `--help`."""
 
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes: done; a gate that did not pass, or Ctrl-C in a run that the same command goes on with; anything
-found that cannot be worked with; any other Ctrl-C."""
+DONE, FAILED, USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
+"""Exit codes: done; a gate that did not pass, a file that could not be read, or Ctrl-C in a run that the same
+command goes on with; anything found that cannot be worked with; some field refused by the quality gate; any
+other Ctrl-C."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
