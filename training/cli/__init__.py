@@ -15,7 +15,7 @@ from device.errors import ConfigError, ModelError, StationError
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  argparse gives it no public name
 """What `add_parser` of a command's module gets."""
-COMMANDS = ("data", "fit", "gan", "cotrain", "export", "parity", "evaluate", "paper", "recount")
+COMMANDS = ("data", "fit", "gan", "cotrain", "experiment", "export", "parity", "evaluate", "paper", "recount")
 """Modules of this package that are commands, in the order of `--help`."""
 
 DONE, FAILED, USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130

@@ -1,0 +1,127 @@
+"""What arms are made of: a draw, fits that are alike in all of them, calibration, the classes' shares."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import RandomForestClassifier
+
+from device.classifier import softmax
+from training.dataset import Samples, join_samples
+from training.experiment.draws import group_folds
+from training.fitting import FitSettings, fit_network, fit_temperature, predict_logits
+from training.learners.features import fit_features, measure_features
+
+Logits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""Gives (N, K) calibrated logits of (N, 28, 28) images: their softmax is the probability. N may be 0."""
+Fit = Callable[[Samples], Logits]
+"""Fits one learner from scratch; its logits are not calibrated."""
+CALIBRATION_FOLDS = 3
+EM_STEPS = 100
+DOUBT = 2.0
+"""Weight of (log T)^2: as much as some labels of doubt that T is 1."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draw:
+    """What one task of an experiment may learn from."""
+
+    labeled: Samples
+    """All labels of the budget, of both classes."""
+    unlabeled: Samples
+    """The other images; each `y` is -1."""
+    steps: int
+    """Gradient steps of the final fit, equal for all arms, > 0."""
+    seed: int
+
+
+def fit_settings(draw: Draw, learner: str = "table2") -> FitSettings:
+    """Return how networks are fitted in all arms: symmetries, 2 px shifts, contrast, noise, equal classes."""
+    return FitSettings(
+        learner, epochs=1, steps_per_epoch=draw.steps, zoom=0, shift_px=2, noise=0.1, seed=draw.seed
+    )
+
+
+def network_arm(draw: Draw, settings: FitSettings, more: Samples | None = None) -> Logits:
+    """Return a network fitted to the labels, and to `more` samples beside them, calibrated on the labels."""
+    samples = draw.labeled if more is None else join_samples([draw.labeled, more])
+    return calibrate_network(fit_turned(samples, settings), draw, settings)
+
+
+def fit_boosted(samples: Samples, seed: int) -> Logits:
+    """Return boosted trees on texture and shape, not calibrated."""
+    return fit_features(samples, np.ones(len(samples)), seed)
+
+
+def fit_forest(samples: Samples, seed: int) -> Logits:
+    """Return a random forest on texture and shape, not calibrated."""
+    trees = RandomForestClassifier(200, class_weight="balanced", random_state=seed)
+    trees.fit(measure_features(samples.x), samples.y)
+
+    def logits(x: NDArray[np.uint8]) -> NDArray[np.float32]:
+        given = np.full((len(x), len(samples.classes)), 1e-3)
+        if len(x):
+            given[:, trees.classes_] = trees.predict_proba(measure_features(x)).clip(1e-3)
+        return np.asarray(np.log(given), np.float32)
+
+    return logits
+
+
+def fit_turned(samples: Samples, settings: FitSettings, weights: NDArray[np.float64] | None = None) -> Logits:
+    """Return the mean logits of a fitted network over the four rotations of an image."""
+    model = fit_network(samples, None, settings, weights=weights).model
+    return lambda x: mean_turned(lambda y: predict_logits(model, y), x)
+
+
+def calibrate_network(logits: Logits, draw: Draw, settings: FitSettings) -> Logits:
+    """Return `logits` with the temperature of the same network on the labels alone, a third of the steps."""
+    quick = replace(settings, steps_per_epoch=max(1, settings.steps_per_epoch // CALIBRATION_FOLDS))
+    return calibrate(logits, draw, lambda samples: fit_turned(samples, quick))
+
+
+def calibrate(logits: Logits, draw: Draw, fit: Fit) -> Logits:
+    """Return `logits` divided by the temperature that `fit` needs on labels that it was not fitted to.
+
+    The temperature is 1 where the labels are too few to hold out a group and keep both classes.
+    """
+    labeled = draw.labeled
+    fold = group_folds(labeled, CALIBRATION_FOLDS, draw.seed)
+    given, y = [np.zeros((0, len(labeled.classes)), np.float32)], [np.zeros(0, np.intp)]
+    for k in range(CALIBRATION_FOLDS):
+        known, held = labeled.take(fold != k), labeled.take(fold == k)
+        if len(held) and len(np.unique(known.y)) == len(labeled.classes):
+            given.append(fit(known)(held.x))
+            y.append(held.y)
+    pooled = np.concatenate(y)
+    return soften(logits, fit_temperature(np.concatenate(given), pooled, doubt=DOUBT) if len(pooled) else 1.0)
+
+
+def soften(logits: Logits, temperature: float) -> Logits:
+    """Return `logits` divided by a temperature."""
+    return lambda x: np.asarray(logits(x) / temperature, np.float32)
+
+
+def adapt_prior(logits: Logits, draw: Draw) -> Logits:
+    """Return `logits` of learners of equal classes, moved to the shares of classes in the unlabeled images.
+
+    Labels drawn in equal shares know nothing of these, and every arm balances its classes; expectation
+    maximization finds them (Saerens et al. 2002). Where nothing is unlabeled the shares of the labels stand.
+    """
+    n_classes = len(draw.labeled.classes)
+    if len(draw.unlabeled):
+        p = softmax(logits(draw.unlabeled.x), 1.0).astype(np.float64)
+        share = np.full(n_classes, 1 / n_classes)
+        for _ in range(EM_STEPS):
+            moved = p * share
+            share = (moved / moved.sum(axis=1, keepdims=True)).mean(axis=0)
+    else:
+        share = np.bincount(draw.labeled.y, minlength=n_classes) / len(draw.labeled)
+    shift = np.log(np.maximum(share, 1e-3)).astype(np.float32)
+    return lambda x: logits(x) + shift
+
+
+def mean_turned(logits: Logits, x: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the mean logits over the four rotations of (N, 28, 28) images."""
+    turned = [logits(np.rot90(x, k, axes=(1, 2))) for k in range(4)]
+    return np.asarray(np.mean(turned, axis=0), np.float32)
