@@ -42,6 +42,9 @@ class FitSettings:
     """Share of the target spread over all classes: small logits have fine int8 steps, 0 to 0.5."""
     zoom: float = 0.1
     """Standard deviation of the log of the magnification, 0 to 0.3."""
+    shift_px: float = 0.0
+    """Largest translation either way, working px, 0 to 4. Candidates lie off their cells as it is; crops cut
+    at true centers do not."""
     contrast: float = 0.25
     """Standard deviation of the log of the contrast factor, 0 to 1."""
     brightness: float = 0.06
@@ -139,12 +142,12 @@ def fit_network(
 
 
 def augment(x: NDArray[np.uint8], settings: FitSettings, rng: np.random.Generator) -> NDFloat:
-    """Return network inputs of crops after a random symmetry, zoom, contrast, brightness and noise.
+    """Return network inputs of crops after a random symmetry, zoom, shift, contrast, brightness and noise.
 
     Parameters
     ----------
     x : (N, 28, 28) ndarray of uint8
-        Crops; not modified. They are not shifted: candidates lie off their cells as it is.
+        Crops; not modified.
 
     Returns
     -------
@@ -156,21 +159,8 @@ def augment(x: NDArray[np.uint8], settings: FitSettings, rng: np.random.Generato
     for k in range(1, 8):
         some = x[symmetry == k]
         turned[symmetry == k] = np.rot90(some[:, :, ::-1] if k >= 4 else some, k % 4, axes=(1, 2))
-    if settings.zoom > 0:
-        middle = ((turned.shape[2] - 1) / 2, (turned.shape[1] - 1) / 2)
-        for i, factor in enumerate(np.exp(rng.normal(0, settings.zoom, len(x))).tolist()):
-            grid = cv2.getRotationMatrix2D(middle, 0, factor)
-            beyond = turned[i] == OUTSIDE
-            turned[i] = cv2.warpAffine(turned[i], grid, turned.shape[2:0:-1], borderMode=cv2.BORDER_REPLICATE)
-            if beyond.any():  # the border of the image stays sharp
-                beyond = cv2.warpAffine(
-                    beyond.view(np.uint8),
-                    grid,
-                    turned.shape[2:0:-1],
-                    flags=0,
-                    borderMode=cv2.BORDER_REPLICATE,
-                )
-                turned[i][beyond > 0] = OUTSIDE
+    if settings.zoom > 0 or settings.shift_px > 0:
+        _warp(turned, settings, rng)
     gain = np.exp(rng.normal(0, settings.contrast, (len(x), 1, 1))).astype(np.float32)
     offset = rng.normal(0, settings.brightness, (len(x), 1, 1)).astype(np.float32)
     changed = network_input(turned) * gain + offset
@@ -179,6 +169,28 @@ def augment(x: NDArray[np.uint8], settings: FitSettings, rng: np.random.Generato
         changed += level * rng.standard_normal(x.shape, np.float32)
     changed[turned == OUTSIDE] = network_input(np.array(OUTSIDE, np.uint8))
     return np.asarray(np.clip(changed, -1, 1), np.float32)
+
+
+def _warp(crops: NDArray[np.uint8], settings: FitSettings, rng: np.random.Generator) -> None:
+    """Magnify and shift each crop at random, in place."""
+    middle = ((crops.shape[2] - 1) / 2, (crops.shape[1] - 1) / 2)
+    factors = np.exp(rng.normal(0, settings.zoom, len(crops))) if settings.zoom > 0 else np.ones(len(crops))
+    reach = settings.shift_px
+    shifts = rng.uniform(-reach, reach, (len(crops), 2)) if reach > 0 else np.zeros((len(crops), 2))
+    for i, factor in enumerate(factors.tolist()):
+        grid = cv2.getRotationMatrix2D(middle, 0, factor)
+        grid[:, 2] += shifts[i]
+        beyond = crops[i] == OUTSIDE
+        crops[i] = cv2.warpAffine(crops[i], grid, crops.shape[2:0:-1], borderMode=cv2.BORDER_REPLICATE)
+        if beyond.any():  # the border of the image stays sharp
+            beyond = cv2.warpAffine(
+                beyond.view(np.uint8),
+                grid,
+                crops.shape[2:0:-1],
+                flags=0,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
+            crops[i][beyond > 0] = OUTSIDE
 
 
 def predict_logits(model: "keras.Model", x: NDArray[np.uint8]) -> NDFloat:

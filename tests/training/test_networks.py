@@ -1,6 +1,7 @@
 """Table 2's network, the trainer, the GAN and the export: tiny data, real code."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -142,6 +143,26 @@ def test_augmentation_keeps_range_shape_and_input():
     assert changed.dtype == np.float32
     assert np.abs(changed).max() <= 1
     assert np.array_equal(x, before)
+
+
+def test_shifts_move_a_dot_both_ways_up_to_their_limit():
+    x = np.full((200, 28, 28), 128, np.uint8)
+    x[:, 13:15, 13:15] = 255
+    still = FitSettings(zoom=0, contrast=0, brightness=0)
+    moved = [augment(x, replace(still, shift_px=s), np.random.default_rng(0)) for s in (0.0, 2.0)]
+    row = [(out.clip(0).sum(axis=2) @ np.arange(28)) / out.clip(0).sum(axis=(1, 2)) - 13.5 for out in moved]
+    assert np.abs(row[0]).max() == pytest.approx(0, abs=1e-5)
+    assert 1.5 < row[1].max() <= 2.1
+    assert -2.1 <= row[1].min() < -1.5
+
+
+def test_without_shifts_augmentation_draws_what_it_drew_for_the_shipped_models():
+    used, wanted = np.random.default_rng(3), np.random.default_rng(3)
+    augment(disks(10).x, FitSettings(), used)
+    wanted.integers(0, 8, 10)
+    for shape in (10, (10, 1, 1), (10, 1, 1)):  # zoom, contrast, brightness
+        wanted.normal(0, 1, shape)
+    assert used.bit_generator.state == wanted.bit_generator.state
 
 
 def test_augmentation_keeps_the_border_of_the_image_a_border():
