@@ -3,12 +3,13 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from device.analysis.pyramid import WORKING_UM_PER_PX, build_pyramid
@@ -149,8 +150,15 @@ def blended_fields(
             yield LabeledField(image, field.cells + rounded, field.group)
 
 
-def fit_recipe(recipe: Recipe, material: Material, out: Path, progress: Progress) -> Fitted:
-    """Fit the network of a recipe, write the run to `out` and return the fit.
+def fit_recipe(
+    recipe: Recipe,
+    material: Material,
+    out: Path,
+    progress: Progress,
+    *,
+    start: Sequence[NDArray[np.float32]] | None = None,
+) -> Fitted:
+    """Fit the network of a recipe (from `start` as in `fit_network`), write the run and return the fit.
 
     Raises
     ------
@@ -165,7 +173,7 @@ def fit_recipe(recipe: Recipe, material: Material, out: Path, progress: Progress
                 f"class: {', '.join(recipe.classes)} (found {samples.count()})"
             )
     progress(f"fitting {recipe.fit.learner} on {material.train.count()}, validation {material.val.count()}")
-    fitted = fit_network(material.train, material.val, recipe.fit, progress)
+    fitted = fit_network(material.train, material.val, recipe.fit, progress, start=start)
     write_fit(recipe, material, fitted, out)
     return fitted
 
