@@ -41,3 +41,19 @@ def test_a_missing_folder_is_one_line_and_exit_2(arguments, capsys, tmp_path, mo
     assert message.startswith("nanotox-train: error: ")
     assert message.count("\n") == 1
     assert "nowhere" in message
+
+
+@pytest.mark.parametrize(
+    ("interrupt", "code", "told"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt("3 tasks are kept"), 1, "interrupted: 3 tasks are kept"),
+    ],
+)
+def test_ctrl_c_is_one_line(monkeypatch, capsys, interrupt, code, told):
+    def stop(_args):
+        raise interrupt
+
+    monkeypatch.setattr("training.cli.evaluate.run", stop)
+    assert main(["evaluate", "a", "b"]) == code
+    assert capsys.readouterr().err == f"nanotox-train: {told}\n"

@@ -15,11 +15,12 @@ from device.errors import StationError
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  argparse gives it no public name
 """What `add_parser` of a command's module gets."""
-COMMANDS = ("data", "fit", "gan", "cotrain", "export", "parity", "evaluate", "paper")
+COMMANDS = ("data", "fit", "gan", "cotrain", "experiment", "export", "parity", "evaluate", "paper")
 """Modules of this package that are commands, in the order of `--help`."""
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes: done; a gate that did not pass; anything found that cannot be worked with; Ctrl-C."""
+"""Exit codes: done; a gate that did not pass, or Ctrl-C in a run that the same command goes on with; anything
+found that cannot be worked with; any other Ctrl-C."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,9 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StationError as error:
         print(f"nanotox-train: error: {error.in_one_line()}", file=sys.stderr)
         return USAGE
-    except KeyboardInterrupt:
-        print("nanotox-train: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        told = f": {stop}" if stop.args else ""
+        print(f"nanotox-train: interrupted{told}", file=sys.stderr)
+        return FAILED if told else INTERRUPTED
     return code
 
 

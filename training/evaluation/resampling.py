@@ -41,18 +41,62 @@ def group_bootstrap(
     Interval or None
         None for fewer than two groups, or where the statistic exists in no draw.
     """
-    names, inverse = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
-    if len(names) < 2:
-        return None
-    members = [np.flatnonzero(inverse == i) for i in range(len(names))]
-    rng = np.random.default_rng(seed)
-    draws = (rng.integers(len(names), size=len(names)) for _ in range(n_resamples))
-    figures = [statistic(np.concatenate([members[i] for i in draw])) for draw in draws]
-    known = [figure for figure in figures if figure is not None]
+    known = _resample(groups, statistic, seed, n_resamples)
     if not known:
         return None
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
+
+
+def paired_difference(
+    groups: Sequence[str],
+    difference: Callable[[NDArray[np.intp]], float | None],
+    *,
+    seed: int = 0,
+    n_resamples: int = 2000,
+) -> tuple[Interval, float] | None:
+    """Return the 95 % interval of a difference over drawn groups, and its two-sided p-value against 0.
+
+    Parameters as those of `group_bootstrap`, which also says when there is None. The p-value is twice the
+    share of draws on the rarer side of 0, those at 0 on both, never under 2 / (n_resamples + 1).
+    """
+    known = np.array(_resample(groups, difference, seed, n_resamples))
+    if not len(known):
+        return None
+    low, high = np.quantile(known, [0.025, 0.975])
+    rarer = min(int(np.sum(known <= 0)), int(np.sum(known >= 0)))
+    return Interval(float(low), float(high)), min(1.0, 2 * (rarer + 1) / (len(known) + 1))
+
+
+def holm_adjusted(p_values: Sequence[float]) -> list[float]:
+    """Return p-values that may each be held against the level of all together (Holm 1979), 0 to 1.
+
+    Examples
+    --------
+    >>> holm_adjusted([0.5, 0.25, 0.125])
+    [0.5, 0.5, 0.375]
+    """
+    order = np.argsort(p_values, kind="stable")
+    raised = [(len(order) - rank) * p_values[i] for rank, i in enumerate(order)]
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(np.maximum.accumulate(raised), 1) if raised else []
+    return [float(p) for p in adjusted]
+
+
+def _resample(
+    groups: Sequence[str],
+    statistic: Callable[[NDArray[np.intp]], float | None],
+    seed: int,
+    n_resamples: int,
+) -> list[float]:
+    names, inverse = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
+    if len(names) < 2:
+        return []
+    members = [np.flatnonzero(inverse == i) for i in range(len(names))]
+    rng = np.random.default_rng(seed)
+    draws = (rng.integers(len(names), size=len(names)) for _ in range(n_resamples))
+    figures = [statistic(np.concatenate([members[i] for i in draw])) for draw in draws]
+    return [figure for figure in figures if figure is not None]
 
 
 def share_wilson(part: int, whole: int) -> Interval | None:

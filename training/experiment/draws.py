@@ -1,0 +1,150 @@
+"""What an experiment learns from and is judged on: real samples of two classes, and draws of labels."""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device.analysis.crops import CROP_PX
+from device.errors import ConfigError
+from training.dataset import UNLABELED, Samples, join_samples, read_dataset
+from training.dataset.apart import require_apart
+from training.labeling import bundle_samples
+
+Ratio = Literal["equal", "natural"]
+CLASSES = ("live", "dead")
+"""Of cells; the second class, dead (of fields: toxic), is the positive one."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """Real samples of both classes; what judges shares no image and no group with the others."""
+
+    train: Samples
+    """What a number of labels is drawn from."""
+    everything: Samples
+    """What `all` takes: split val too, where it does not judge."""
+    judged: Samples
+
+
+@lru_cache(maxsize=1)
+def read_material(folder: Path, unit: str, split: str) -> Material:
+    """Return what an experiment on a dataset folder draws labels from and is judged on.
+
+    Parameters
+    ----------
+    folder : Path
+        Dataset folder. Read once a process, whatever the number of tasks.
+    unit : {"cell", "field"}
+        One crop a true cell, live or dead, or whole fields.
+    split : {"val", "test"}
+        What judges.
+
+    Raises
+    ------
+    ConfigError
+        If a class is missing, all samples are of one group, or the two are not apart.
+    """
+    dataset = read_dataset(folder)
+    train, judged = (bundle_samples(unit, CLASSES, dataset, name) for name in ("train", split))
+    everything = train
+    if split == "test":
+        everything = join_samples([train, bundle_samples(unit, CLASSES, dataset, "val")])
+    for name, samples in (("train", train), (split, judged)):
+        if samples.x.shape[1:] != (CROP_PX, CROP_PX) or samples.x.dtype != np.uint8:
+            raise ConfigError(
+                f"{folder} gives {samples.x.dtype} images of {samples.x.shape[1:]} px; "
+                f"expected uint8 of {CROP_PX} x {CROP_PX}"
+            )
+        empty = [label for label, n in samples.count().items() if n == 0]
+        if empty:
+            raise ConfigError(
+                f"split {name} of {folder} has no {' and no '.join(empty)} (found {samples.count()}); "
+                "expected both classes (another dataset, or --unit cell|field)"
+            )
+        if len(np.unique(samples.group)) < 2:
+            raise ConfigError(
+                f"split {name} of {folder} has one group; expected at least two: wells, not images, "
+                "are independent (column group of manifest.csv)"
+            )
+    require_apart(everything, judged)
+    return Material(train, everything, judged)
+
+
+def draw_labels(samples: Samples, n: int | None, seed: int, ratio: Ratio) -> tuple[Samples, Samples]:
+    """Return `n` samples with their labels, and the rest with every label forgotten (-1).
+
+    Parameters
+    ----------
+    samples : Samples
+        What may be drawn.
+    n : int or None
+        Labels in all; None takes every one.
+    seed : int
+        Equal seeds draw equal samples.
+    ratio : {"equal", "natural"}
+        As many of each class, or the shares that they have in `samples`, but two of each.
+
+    Raises
+    ------
+    ConfigError
+        If there are not so many labels.
+
+    Notes
+    -----
+    Whole groups first, in random order, where they fit into what is still wanted of each class; then single
+    samples of others. A lab labels images, not cells strewn over all of them.
+    """
+    if n is None:
+        return samples, _forget(samples.take(np.zeros(0, np.intp)))
+    wanted = _wanted(samples, n, ratio)
+    rng = np.random.default_rng((seed, n))
+    chosen = np.zeros(len(samples), bool)
+    _, place = np.unique(samples.group, return_inverse=True)
+    groups = [np.flatnonzero(place == g) for g in rng.permutation(place.max() + 1)]
+    for members in [*groups, *rng.permutation(len(samples))[:, None]]:
+        new = members[~chosen[members]]
+        counts = np.bincount(samples.y[new], minlength=len(wanted))
+        if (counts <= wanted).all():
+            chosen[new] = True
+            wanted -= counts
+    return samples.take(chosen), _forget(samples.take(~chosen))
+
+
+def _wanted(samples: Samples, n: int, ratio: Ratio) -> NDArray[np.intp]:
+    there = np.bincount(samples.y, minlength=len(samples.classes))
+    share = np.full(len(there), 1 / len(there)) if ratio == "equal" else there / there.sum()
+    wanted = np.maximum(np.floor(n * share), min(2, n // len(there))).astype(np.intp)
+    wanted[there.argmax()] += n - wanted.sum()
+    if (wanted > there).any():
+        most = int(len(there) * there.min()) if ratio == "equal" else len(samples)
+        raise ConfigError(
+            f"--labels {n} in {ratio} ratio needs {wanted.tolist()} of {', '.join(samples.classes)}, there "
+            f"are {there.tolist()}; expected at most {most} (or --labels all, or --ratio natural)"
+        )
+    return np.asarray(wanted, np.intp)
+
+
+def _forget(samples: Samples) -> Samples:
+    return replace(samples, y=np.full(len(samples), -1, np.intp), split=UNLABELED)
+
+
+def group_folds(samples: Samples, n_folds: int, seed: int) -> NDArray[np.intp]:
+    """Return the fold of each sample, 0 to n_folds - 1; no fold divides a group, classes spread evenly.
+
+    Fewer groups than folds leave folds empty.
+    """
+    rng = np.random.default_rng(seed)
+    _, place = np.unique(samples.group, return_inverse=True)
+    table = np.zeros((place.max(initial=-1) + 1, len(samples.classes)))
+    np.add.at(table, (place, samples.y), 1)
+    share = table / np.maximum(table.sum(axis=0), 1)
+    order = rng.permutation(len(table))
+    load, fold = np.zeros((n_folds, table.shape[1])), np.zeros(len(table), np.intp)
+    for g in order[np.argsort(-share[order].max(axis=1), kind="stable")]:
+        fold[g] = np.argmin(np.square(load + share[g]).sum(axis=1) - np.square(load).sum(axis=1))
+        load[fold[g]] += share[g]
+    return fold[place]
