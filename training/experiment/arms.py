@@ -5,7 +5,7 @@ An arm sees `Draw.labeled` and nothing else with a label, so that its budget hol
 across folds of these.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,8 +15,10 @@ from sklearn.ensemble import RandomForestClassifier
 from device.classifier import softmax
 from device.errors import ConfigError
 from training.cotraining import take_pseudo_labeled
+from training.cotraining.fixmatch import FixMatchSettings, fit_fixmatch
 from training.cotraining.paper import PaperSettings, run_paper, split_groups
 from training.cotraining.robust import RobustSettings, co_train_robust
+from training.cotraining.transfer import PretrainSettings, pretrain
 from training.dataset import Samples, join_samples
 from training.experiment.draws import group_folds
 from training.fitting import FitSettings, fit_network, fit_temperature, predict_logits
@@ -159,6 +161,24 @@ def cotrain_robust(draw: Draw) -> Logits:
     return soften(fit_turned(both, settings, weights), found.temperatures[0])
 
 
+def transfer(draw: Draw) -> Logits:
+    """Table 2's network that saw rendered cells first, for as many steps again (the paper's future work)."""
+    settings, quick = fit_settings(draw), max(1, draw.steps // CALIBRATION_FOLDS)
+    start = pretrain(PretrainSettings(settings.learner, steps=draw.steps))
+
+    def fit(samples: Samples, steps: int) -> Logits:
+        return fit_turned(samples, replace(settings, steps_per_epoch=steps), start=start)
+
+    return calibrate(fit(draw.labeled, draw.steps), draw, lambda samples: fit(samples, quick))
+
+
+def fixmatch(draw: Draw) -> Logits:
+    """Table 2's network by FixMatch: it learns from the unlabeled images that it is sure of."""
+    settings = replace(fit_settings(draw), batch=16)
+    model = fit_fixmatch(draw.labeled, draw.unlabeled, FixMatchSettings(settings)).model
+    return calibrate_network(lambda x: _turned(lambda y: predict_logits(model, y), x), draw, settings)
+
+
 ARMS: dict[str, Arm] = {
     "majority": majority,
     "features": features,
@@ -171,6 +191,8 @@ ARMS: dict[str, Arm] = {
     "cotrain-paper": cotrain_paper,
     "cotrain-robust": cotrain_robust,
     "gan+cotrain": gan_cotrain,
+    "transfer": transfer,
+    "fixmatch": fixmatch,
 }
 
 
@@ -199,9 +221,15 @@ def network_arm(draw: Draw, settings: FitSettings, more: Samples | None = None) 
     return calibrate_network(fit_turned(samples, settings), draw, settings)
 
 
-def fit_turned(samples: Samples, settings: FitSettings, weights: NDArray[np.float64] | None = None) -> Logits:
+def fit_turned(
+    samples: Samples,
+    settings: FitSettings,
+    weights: NDArray[np.float64] | None = None,
+    *,
+    start: Sequence[NDArray[np.float32]] | None = None,
+) -> Logits:
     """Return the mean logits of a fitted network over the four rotations of an image."""
-    model = fit_network(samples, None, settings, weights=weights).model
+    model = fit_network(samples, None, settings, weights=weights, start=start).model
     return lambda x: _turned(lambda y: predict_logits(model, y), x)
 
 
