@@ -156,6 +156,12 @@ def test_robust_cotraining_on_fields_counts_cells_as_its_second_view(fields, tmp
     assert (tmp_path / "log.csv").read_text().startswith("round_index,")
 
 
+def test_fields_are_counted_by_a_model_of_their_kind_only(fields, tmp_path, capsys):
+    options = ["--unit", "field", "--profile", "robust", "--model", "chamber-cell"]
+    assert main(["cotrain", str(fields), "--out", str(tmp_path), *options]) == 2
+    assert "model chamber-cell is for assay suspension; expected adherent" in capsys.readouterr().err
+
+
 def test_the_papers_cotraining_runs_on_fields(fields, tmp_path):
     options = ["--unit", "field", "--labels", "8", "--count", "0", "--epochs", "1", "--rounds", "1"]
     assert main(["cotrain", str(fields), "--out", str(tmp_path), *options]) == 0

@@ -99,10 +99,14 @@ def _run_robust(args: argparse.Namespace, dataset: "Dataset") -> int:
 
 def _count_views(args: argparse.Namespace, dataset: "Dataset", recipe: "Recipe") -> dict[str, Any]:
     """Return second learner and floor of whole fields: what the station counts in them."""
+    from device.errors import ConfigError
+    from device.model_card import fit_faults
     from device.models import default_bundle, find_bundle
     from training.recipes.counts import learn_counts, read_counts, rule_by_counts
 
     bundle = find_bundle(args.model) if args.model else default_bundle(recipe.assay, recipe.modality)
+    if faults := fit_faults(bundle.card, assay=recipe.assay, modality=recipe.modality):
+        raise ConfigError(faults)
     show_progress(f"counting the cells of each field with {bundle.name}")
     counts = read_counts(dataset, ("train", args.split), bundle)
     return {
