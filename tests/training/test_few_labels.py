@@ -182,7 +182,7 @@ def test_a_fit_goes_on_from_a_run_of_the_same_network_only(fields, tmp_path, cap
     assert main(["fit", str(fields), "--out", str(tmp_path / "first"), *few]) == 0
     more = [*few, "--labels", "8", "--pretrain", str(tmp_path / "first")]
     assert main(["fit", str(fields), "--out", str(tmp_path / "second"), *more]) == 0
-    assert "its first layers learned from" in read_run(tmp_path / "second")[0].limits[-1]
+    assert "began with the run" in read_run(tmp_path / "second")[0].limits[-1]
     assert main(["fit", str(fields), "--out", str(tmp_path / "third"), *more, "--learner", "table2"]) == 2
     assert "holds a station; expected a table2 (--learner)" in capsys.readouterr().err
 

@@ -76,9 +76,8 @@ def run(args: argparse.Namespace) -> int:
     start = None
     if args.pretrain:
         start = _read_start(args, recipe)
-        recipe = replace(
-            recipe, limits=(*recipe.limits, f"its first layers learned from {args.pretrain} first")
-        )
+        source = "rendered cells" if args.pretrain == "rendered" else f"the run {args.pretrain}"
+        recipe = replace(recipe, limits=(*recipe.limits, f"all but its last layer began with {source}"))
     fitted = fit_recipe(recipe, material, args.out, show_progress, start=start)
     epoch = f"epoch {fitted.best_epoch + 1} of {len(fitted.history)}"
     print(f"{args.out}: {epoch}, temperature {fitted.temperature:.2f}")

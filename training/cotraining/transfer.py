@@ -68,5 +68,7 @@ def keep_pretrained(settings: PretrainSettings, file: Path) -> tuple[NDArray[np.
     weights = pretrain(settings)
     file.parent.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {f"weight{i}": value for i, value in enumerate(weights)}
-    np.savez(file, settings=np.array(wanted), **arrays)
+    part = file.with_suffix(".part.npz")  # cut short it would look whole
+    np.savez(part, settings=np.array(wanted), **arrays)
+    part.replace(file)
     return weights
