@@ -10,7 +10,7 @@ from training.cli.fit import add_options
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from training.dataset import Dataset
+    from training.dataset import Dataset, Samples
     from training.evaluation import BinaryScores
     from training.recipes import Recipe
 
@@ -82,11 +82,13 @@ def _run_robust(args: argparse.Namespace, dataset: "Dataset") -> int:
     )
     judged = bundle_samples(recipe.kind, recipe.classes, dataset, args.split)
     material = prepare(recipe, dataset, show_progress)
+    more = _find_unlabeled(dataset, recipe)
+    rest = (recipe, material, judged, options, args.out, show_progress)
     if args.profile == "fixmatch":
-        _tell(args, fit_material_fixmatch(recipe, material, judged, options, args.out, show_progress))
+        _tell(args, fit_material_fixmatch(*rest, unlabeled=more))
         return DONE
     views = _count_views(args, dataset, recipe) if recipe.kind == "field" else {}
-    found = co_train_material_robust(recipe, material, judged, options, args.out, show_progress, **views)
+    found = co_train_material_robust(*rest, unlabeled=more, **views)
     _tell(args, found.scores)
     n_pseudo, right = len(found.co_training.pseudo), found.pseudo_right
     print(
@@ -97,18 +99,30 @@ def _run_robust(args: argparse.Namespace, dataset: "Dataset") -> int:
     return DONE
 
 
+def _find_unlabeled(dataset: "Dataset", recipe: "Recipe") -> "Samples | None":
+    """Return the fields of split train without a label and those of split unlabeled, None for cells."""
+    from training.dataset import UNLABELED, join_samples
+    from training.labeling import field_samples
+
+    if recipe.kind != "field":
+        return None  # a crop is cut where a true cell is known
+    fields = join_samples(field_samples(dataset, split, unlabeled=True) for split in ("train", UNLABELED))
+    return fields.take(fields.y < 0)
+
+
 def _count_views(args: argparse.Namespace, dataset: "Dataset", recipe: "Recipe") -> dict[str, Any]:
     """Return second learner and floor of whole fields: what the station counts in them."""
     from device.errors import ConfigError
     from device.model_card import fit_faults
     from device.models import default_bundle, find_bundle
+    from training.dataset import UNLABELED
     from training.recipes.counts import learn_counts, read_counts, rule_by_counts
 
     bundle = find_bundle(args.model) if args.model else default_bundle(recipe.assay, recipe.modality)
     if faults := fit_faults(bundle.card, assay=recipe.assay, modality=recipe.modality):
         raise ConfigError(faults)
     show_progress(f"counting the cells of each field with {bundle.name}")
-    counts = read_counts(dataset, ("train", args.split), bundle)
+    counts = read_counts(dataset, ("train", UNLABELED, args.split), bundle)
     return {
         "second": ("counts", learn_counts(counts)),
         "floors": {"count rule": rule_by_counts(counts, recipe.assay)},
@@ -144,7 +158,10 @@ def _run_paper(args: argparse.Namespace, dataset: "Dataset") -> int:
         seed=args.seed,
     )
     material = prepare(recipe, dataset, show_progress)
-    found = co_train_material(recipe, material, settings, args.unlabeled, args.out, show_progress)
+    more = _find_unlabeled(dataset, recipe)
+    found = co_train_material(
+        recipe, material, settings, args.unlabeled, args.out, show_progress, unlabeled=more
+    )
     n_pseudo, ending = (
         len(found.co_training.pseudo),
         "I_F unchanged" if found.co_training.unchanged else "round limit",

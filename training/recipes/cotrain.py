@@ -56,7 +56,7 @@ class RobustOutcome:
 
     co_training: RobustCoTraining
     pseudo_right: float | None
-    """Share of I_F that agrees with the labels forgotten; None if I_F is empty."""
+    """Share of I_F that agrees with the labels forgotten; None if it has none of those."""
     scores: Mapping[str, BinaryScores]
     """Of both learners with all labels, alone and co-trained, on samples that nothing was chosen by."""
 
@@ -69,6 +69,7 @@ def co_train_material_robust(
     out: Path,
     progress: Progress,
     *,
+    unlabeled: Samples | None = None,
     second: tuple[str, FitWeighted] | None = None,
     floors: Mapping[str, Logits] | None = None,
 ) -> RobustOutcome:
@@ -88,6 +89,8 @@ def co_train_material_robust(
         Run folder.
     progress : callable
         Called with one line of text at a time.
+    unlabeled : Samples, optional
+        What nobody labeled; it joins the samples whose labels are forgotten.
     second : (str, FitWeighted), optional
         Name and fit of the second learner; by default boosted trees on texture and shape.
     floors : mapping of str to Logits, optional
@@ -103,12 +106,11 @@ def co_train_material_robust(
     In the end both learners are fitted to all labels, the held-out ones too, with I_F of the best round: so
     they stand beside learners that had the same labels and nothing else.
     """
-    require_apart(material.train, judged)
+    labeled, rest = forget_labels(material.train, judged, options, unlabeled)
     name_b, fit_b = second or (
         "features",
         lambda samples, weights, _: fit_features(samples, weights, options.seed),
     )
-    labeled, rest = choose_labeled(material.train, options.n_labeled, options.seed)
     if len(np.unique(labeled.group)) < 2:
         raise ConfigError(
             f"the {len(labeled)} labeled samples are of one group; expected at least two, so that some can "
@@ -144,7 +146,7 @@ def co_train_material_robust(
         **{name: (logits, 1.0) for name, logits in (floors or {}).items()},
     }
     scores = {name: _score(logits, t, judged) for name, (logits, t) in learners.items()}
-    right = [found.pseudo[i] == unlabeled.y[i] for i in found.pseudo]
+    right = [label == unlabeled.y[i] for i, label in found.pseudo.items() if unlabeled.y[i] >= 0]
     outcome = RobustOutcome(found, float(np.mean(right)) if right else None, scores)
     metrics = _score_document(judged, scores) | {
         "best_round": found.best_round + 1,
@@ -157,16 +159,38 @@ def co_train_material_robust(
     return outcome
 
 
+def forget_labels(
+    train: Samples, judged: Samples, options: RobustOptions, unlabeled: Samples | None
+) -> tuple[Samples, Samples]:
+    """Return the labeled samples of a budget, and all others with `unlabeled` among them.
+
+    Raises
+    ------
+    ConfigError
+        If `judged` is not apart from them.
+    """
+    labeled, rest = choose_labeled(train, options.n_labeled, options.seed)
+    rest = rest if unlabeled is None else join_samples([rest, unlabeled])
+    require_apart(join_samples([labeled, rest]), judged)
+    return labeled, rest
+
+
 def fit_material_fixmatch(
-    recipe: Recipe, material: Material, judged: Samples, options: RobustOptions, out: Path, progress: Progress
+    recipe: Recipe,
+    material: Material,
+    judged: Samples,
+    options: RobustOptions,
+    out: Path,
+    progress: Progress,
+    *,
+    unlabeled: Samples | None = None,
 ) -> Mapping[str, BinaryScores]:
     """Fit a network by FixMatch, write its run with options, log and metrics, and return the scores.
 
     Parameters are those of `co_train_material_robust`; of the options only the numbers of samples and the
     seed count. All labels are fitted to: the temperature stays 1 until the export fits it on split val.
     """
-    require_apart(material.train, judged)
-    labeled, rest = choose_labeled(material.train, options.n_labeled, options.seed)
+    labeled, rest = forget_labels(material.train, judged, options, unlabeled)
     unlabeled = draw_samples(rest, options.max_unlabeled, options.seed)
     progress(f"labeled {labeled.count()}, unlabeled {len(unlabeled)}")
     settings = FixMatchSettings(recipe.fit)
