@@ -6,11 +6,12 @@ import re
 import tomllib
 import types
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, asdict, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from device.analysis.grading import RULES, Rule
 from device.errors import ConfigError
 
 
@@ -79,6 +80,38 @@ class TableReader:
                 hint = f"; did you mean {near[0]}?" if near else ""
                 expected = ", ".join(known) or "no options"
                 self.faults.append(f"{where}{key} is unknown; expected {expected}{hint}")
+
+
+def read_rule(named: str | Path) -> Rule:
+    """Return a rule: one that this version knows by its name, or a lab's own from a TOML file.
+
+    The file says `based_on`, the name of a known rule, `id`, a name and version of its own, and whatever
+    differs.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such rule or file, or with every fault of the file.
+    """
+    if str(named) in RULES:
+        return RULES[str(named)]
+    path, expected = Path(named), f"one of {', '.join(RULES)}, or a TOML file of your own"
+    if path.suffix != ".toml":
+        raise ConfigError(f"rule is {str(named)!r}; expected {expected}")
+    table = read_toml(path, "a rule, such as id = and based_on =")
+    based_on = table.pop("based_on", None)
+    if not isinstance(based_on, str) or based_on not in RULES:
+        found = "missing" if based_on is None else repr(based_on)
+        raise ConfigError(f"based_on is {found}; expected one of {', '.join(RULES)} ({path.name})")
+    reader = TableReader(path.parent)
+    if not isinstance(table.get("id"), str) or table["id"] in RULES:
+        found = repr(table["id"]) if "id" in table else "missing"
+        reader.faults.append(f"rule.id is {found}; expected a name of its own, such as our-lab/1")
+    as_toml = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(RULES[based_on]).items()}
+    rule = reader.record(as_toml | table, Rule, "rule")
+    if reader.faults or not isinstance(rule, Rule):
+        raise ConfigError([f"{fault} ({path.name})" for fault in reader.faults])
+    return rule
 
 
 def shorten(found: object) -> str:

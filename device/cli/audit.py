@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from device.cli.kept import KeptFrames, add_frames_options
-from device.cli.options import Commands
 from device.cli.report import SOURCE
+from device.options import Commands
 
 if TYPE_CHECKING:
     from device.journal.read import PlateRun

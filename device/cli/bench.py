@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from device.cli.options import METHODS, Commands, add_json_option, positive_number, positive_whole
+from device.options import METHODS, Commands, add_json_option, positive_number, positive_whole
 
 if TYPE_CHECKING:
     from device.analysis.assess import AnalysisSettings, CellClassifier

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from device.cli.options import Commands, add_config_option
+from device.options import Commands, add_config_option
 
 
 def add_parser(commands: Commands) -> None:

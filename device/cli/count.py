@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from device.cli.options import Commands, add_analysis_options, add_json_option
+from device.options import Commands, add_analysis_options, add_json_option
 
 
 def add_parser(commands: Commands) -> None:
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     """Count, print a line a file, and return 1 if one could not be read, 3 if one was refused, else 0."""
     from device.cli import DONE, FAILED, REFUSED
     from device.cli.counts import CSV_COLUMNS, Pictures, csv_row, find_files, json_line, text_line
-    from device.cli.fields import open_reader
+    from device.fields import open_reader
     from device.plates import write_table
 
     files = find_files(args.paths)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from device.analysis.counting import labels_in_frame
 from device.analysis.overlay import draw_overlay, stage_picture
-from device.cli.fields import FieldFile, FieldResult
 from device.errors import ConfigError, ImageError
+from device.fields import FieldFile, FieldResult
 from device.images import list_images, read_gray, write_png
 from device.messages import payload
 from device.records import Quality, Reading

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from device.cli.kept import KeptFrames, add_frames_options
-from device.cli.options import Commands, positive_whole
+from device.options import Commands, positive_whole
 
 if TYPE_CHECKING:
     from device.plates import DatasetInfo

@@ -4,7 +4,7 @@ import argparse
 import signal
 import sys
 
-from device.cli.options import Commands, positive_whole
+from device.options import Commands, positive_whole
 
 
 def add_parser(commands: Commands) -> None:

@@ -4,8 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from device.cli.options import Commands
 from device.cli.report import SOURCE
+from device.options import Commands
 
 _SCHEMAS = {"readings": "reading/", "verdicts": "verdict/", "plate": "plate/"}
 

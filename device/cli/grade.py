@@ -4,15 +4,16 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from device.cli.options import Commands, add_analysis_options, add_json_option
+from device.options import Commands, add_analysis_options, add_json_option
 
 if TYPE_CHECKING:
     from device.analysis.plate_state import PlateState
-    from device.cli.fields import FieldFile, FieldReader
+    from device.fields import FieldFile, FieldReader
 
 
 def add_parser(commands: Commands) -> None:
@@ -47,36 +48,15 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Grade the plate; return 4 if something is toxic and that was asked for, else the codes of `count`."""
-    from device.analysis.grading import default_rule
-    from device.analysis.plate_state import finish, start
+    from device.analysis.plate_state import finish
     from device.cli import DONE, FAILED, REFUSED, TOXIC
-    from device.cli.fields import FieldFile, open_reader
-    from device.config import read_rule
-    from device.messages import Published, payload, schema_of
-    from device.messages.recompute import with_decision
-    from device.plates import find_fields, read_plate
+    from device.fields import open_plate
+    from device.messages.recompute import plate_lines
+    from device.plates import read_plate
 
-    plate = read_plate(args.plate)
-    rule = None if args.rule is None else read_rule(args.rule)
-    fields = find_fields(plate, args.folder)
-    files = [FieldFile(path, well, i) for well, paths in fields.items() for i, path in enumerate(paths)]
-    reader = open_reader(args, [file.path.parent for file in files])
-    settings = reader.settings
-    state = start(
-        plate.wells,
-        rule or default_rule(settings.assay),
-        plate=plate.name,
-        assay=settings.assay,
-        modality=settings.modality,
-        method=settings.method,
-        operator=args.operator,
-    )
-    state, n_refused, n_unreadable = _read(state, reader, files)
-    verdicts, report = finish(state)
-    records: tuple[Published, ...] = (*verdicts, with_decision(verdicts, report))
-    *wells, whole = [
-        {"schema": schema_of(record), **payload(record), "research_use_only": True} for record in records
-    ]
+    state, reader, files = open_plate(args, read_plate(args.plate), args.folder)
+    state, n_refused, n_unreadable = _read(replace(state, operator=args.operator), reader, files)
+    *wells, whole = plate_lines(*finish(state))
     if args.json:
         print(*(json.dumps(line, allow_nan=False) for line in (*wells, whole)), sep="\n", flush=True)
     else:
@@ -96,17 +76,13 @@ def _read(
 
     n_refused = n_unreadable = 0
     for result in reader.read(files):
-        fault = None
         if result.reading is None:
             n_unreadable += 1
-            fault = f"unreadable: {result.error}"
         else:
             state, _ = add(state, result.reading)
-            if not result.reading.quality.passed:
-                n_refused += 1
-                fault = f"refused: {', '.join(result.reading.quality.refused_by)}"
-        if fault is not None:
-            print(f"well {result.file.well}: {result.file.path}: {fault}", file=sys.stderr)
+            n_refused += result.fault is not None
+        if result.fault is not None:
+            print(f"well {result.file.well}: {result.file.path}: {result.fault}", file=sys.stderr)
     return state, n_refused, n_unreadable
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from device.cli.options import add_config_option
+from device.options import add_config_option
 
 if TYPE_CHECKING:
     import numpy as np

@@ -4,7 +4,7 @@ import argparse
 import json
 from dataclasses import asdict
 
-from device.cli.options import Commands, add_json_option
+from device.options import Commands, add_json_option
 
 
 def add_parser(commands: Commands) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from device.analysis.phantom import Phantom, TrueObject
-    from device.cli.options import Commands
+    from device.options import Commands
     from device.records import PlateWell
 
 _MANIFEST = "file,label,group,split,mask,well,field,n_live,n_dead,dead_fraction,confluence,seed"

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from device.cli.options import Commands, add_config_option, add_json_option
+from device.options import Commands, add_config_option, add_json_option
 
 if TYPE_CHECKING:
     from device.publishers import Event, Received

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device.cli.options import Commands, add_config_option, add_json_option, positive_whole
+from device.options import Commands, add_config_option, add_json_option, positive_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device.cli.kept import add_frames_options
-from device.cli.options import Commands
+from device.options import Commands
 
 if TYPE_CHECKING:
     from device.journal.read import PlateRun

@@ -6,7 +6,7 @@ import signal
 import threading
 from types import FrameType
 
-from device.cli.options import Commands, add_config_option
+from device.options import Commands, add_config_option
 
 
 def add_parser(commands: Commands) -> None:

@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from device.cli.options import Commands
+from device.options import Commands
 
 
 def add_parser(commands: Commands) -> None:

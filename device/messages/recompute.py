@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 from device.analysis.evidence import Evidence
 from device.analysis.grading import RULES, Rule, rule_sha256
 from device.analysis.verdict import PLANNED, judge_well
-from device.messages import canonical, payload
+from device.messages import Published, canonical, payload, schema_of
 from device.records import PlateReport, Reason, Reference, Verdict
 
 R = TypeVar("R")
@@ -93,6 +93,12 @@ def with_decision(verdicts: Sequence[Verdict], report: PlateReport) -> PlateRepo
         for record in (*verdicts, report)
     ]
     return replace(report, decision_sha256=hashlib.sha256(canonical({"decided": decided})).hexdigest())
+
+
+def plate_lines(verdicts: Sequence[Verdict], report: PlateReport) -> list[dict[str, Any]]:
+    """Return a judged plate as the JSON objects that `grade --json` prints: its wells, then the whole."""
+    records: tuple[Published, ...] = (*verdicts, with_decision(verdicts, report))
+    return [{"schema": schema_of(record), **payload(record), "research_use_only": True} for record in records]
 
 
 def _value(hint: Any, value: Any, name: str) -> Any:  # noqa: ANN401 - any field's type

@@ -11,7 +11,7 @@ from device.analysis.plate_state import PlateState
 from device.baseline import qc_file, read_qc, with_baseline
 from device.cameras import camera_settings
 from device.classifier import open_cell_classifier, open_field_classifier
-from device.config import Config, read_config, read_rule
+from device.config import Config, read_config
 from device.errors import ConfigError, ModelError
 from device.journal import Journal
 from device.messages import LEAVES, Info
@@ -19,6 +19,7 @@ from device.model_card import Bundle, fit_faults, settings_from_card
 from device.models import default_bundle, find_bundle
 from device.plates import Plate, file_sha256, read_plate
 from device.publishers import publisher_settings
+from device.tables import read_rule
 
 
 def load_config(path: Path) -> Config:

@@ -10,8 +10,7 @@ from typing import get_args
 
 import pytest
 
-from device import cli
-from device.cli import options
+from device import cli, options
 from device.errors import ConfigError, ImageError, ModelError
 from device.records import Assay, Method, Modality
 

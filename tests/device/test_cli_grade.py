@@ -11,7 +11,7 @@ import pytest
 
 from device import cli
 from device.analysis.assess import AnalysisSettings
-from device.cli.fields import FieldResult
+from device.fields import FieldResult
 from device.records import Reason
 
 WELLS = {
@@ -51,7 +51,7 @@ def reader(monkeypatch, make_reading):
             yield FieldResult(file, make_reading(*cells, well=file.well, field=file.field, **other), None)
 
     fake = SimpleNamespace(settings=AnalysisSettings("adherent", "phase"), read=read)
-    monkeypatch.setattr("device.cli.fields.open_reader", lambda _request, _folders: fake)
+    monkeypatch.setattr("device.fields.open_reader", lambda _request, _folders: fake)
     return unlike
 
 

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device.analysis.grading import EXTRACT, RULES
-from device.config import read_config, read_rule, to_toml
+from device.config import read_config, to_toml
 from device.errors import CameraError, ConfigError
+from device.tables import read_rule
 
 GOOD = """
 [station]

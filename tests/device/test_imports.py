@@ -18,7 +18,5 @@ def test_the_command_line_imports_nothing_heavy():
 
 
 def test_what_reads_a_field_imports_neither_scipy_nor_tensorflow():
-    modules = imported_by(
-        "import device.analysis.assess, device.classifier, device.models, device.cli.fields"
-    )
+    modules = imported_by("import device.analysis.assess, device.classifier, device.models, device.fields")
     assert not modules & set(HEAVY)

@@ -16,7 +16,6 @@ import device.station as station_module
 import device.station.analysis as analysis_module
 from device.analysis.assess import AnalysisSettings
 from device.analysis.grading import RULES
-from device.config import read_rule
 from device.errors import JournalError
 from device.journal import Journal
 from device.messages import rfc3339
@@ -24,6 +23,7 @@ from device.plates import parse_plate
 from device.publishers import Connected, Received, Settled
 from device.records import Frame, ModelId, Outcome, Quality, Reading, Reason, Tally
 from device.station import Instruments, Station, load_config
+from device.tables import read_rule
 
 CONFIG = """
 [station]

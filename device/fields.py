@@ -1,4 +1,4 @@
-"""From the words of a command line to a model, from image files to readings: for `count` and `grade`."""
+"""From the words of a command line to a model, from image files to readings and plates of them."""
 
 import argparse
 import queue
@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.analysis.assess import AnalysisSettings, CellClassifier, assess
+from device.analysis.grading import default_rule
+from device.analysis.plate_state import PlateState, start
 from device.analysis.quality import limits_for
 from device.analysis.repeats import refuse_repeat
 from device.classifier import open_cell_classifier
@@ -22,8 +24,9 @@ from device.errors import ConfigError, ImageError, ModelError
 from device.images import read_reduced
 from device.model_card import Bundle, fit_faults, settings_from_card
 from device.models import DEFAULT_NAMES, default_bundle, find_bundle, list_bundles
-from device.plates import DATASET_FILE, find_dataset_info, scale_of
+from device.plates import DATASET_FILE, Plate, find_dataset_info, find_fields, scale_of
 from device.records import Assay, CellClass, Frame, Modality, Reading, Scale
+from device.tables import read_rule
 
 Keep = Callable[[Path, NDArray[np.uint8], Reading], None]
 """Called with the file, its image as decoded and its reading, to write pictures; from a worker's thread."""
@@ -49,6 +52,14 @@ class FieldResult:
     error: str | None
     timing_ms: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def fault(self) -> str | None:
+        """Why the file says nothing about its well, None if it does."""
+        if self.reading is None:
+            return f"unreadable: {self.error}"
+        quality = self.reading.quality
+        return None if quality.passed else f"refused: {', '.join(quality.refused_by)}"
+
 
 class FieldReader:
     """Reads image files with one set of settings and one model, None for the paper's chain as printed.
@@ -65,8 +76,9 @@ class FieldReader:
         places: dict[Path, tuple[Scale, bool]],
         workers: int,
     ) -> None:
-        self.settings = settings
-        self._places, self._workers = places, workers
+        self.settings, self.places = settings, places
+        self.models = () if bundle is None else (bundle.id,)
+        self._workers = workers
         self._free: queue.SimpleQueue[CellClassifier | None] = queue.SimpleQueue()
         for _ in range(workers):
             self._free.put(None if bundle is None else open_cell_classifier(bundle))
@@ -110,7 +122,7 @@ class FieldReader:
                 see(file.path, stage, picture)
             last = time.perf_counter()  # the writing of pictures takes no part
 
-        scale, simulated = self._places.get(file.path.parent, (None, False))
+        scale, simulated = self.places.get(file.path.parent, (None, False))
         try:
             um_per_px = None if scale is None or self.settings.exact else scale.um_per_px
             found = read_reduced(file.path, um_per_px)
@@ -177,6 +189,30 @@ def open_reader(args: argparse.Namespace, folders: Sequence[Path]) -> FieldReade
         raise ConfigError(faults)
     settings, bundle = _settings_and_bundle(args, agreed["assay"], agreed["modality"])
     return FieldReader(settings, bundle, places=places, workers=args.workers)
+
+
+def open_plate(
+    args: argparse.Namespace, plate: Plate, folder: Path
+) -> tuple[PlateState, FieldReader, list[FieldFile]]:
+    """Return a plate without readings, what reads its images in `folder`, and these, well by well.
+
+    `args` are those of `open_reader`, and `rule`: a name, a file, or None for the rule of the assay. Raises
+    as `open_reader`, `plates.find_fields` and `tables.read_rule`.
+    """
+    rule = None if args.rule is None else read_rule(args.rule)
+    fields = find_fields(plate, folder)
+    files = [FieldFile(path, well, i) for well, paths in fields.items() for i, path in enumerate(paths)]
+    reader = open_reader(args, [file.path.parent for file in files])
+    settings = reader.settings
+    state = start(
+        plate.wells,
+        rule or default_rule(settings.assay),
+        plate=plate.name,
+        assay=settings.assay,
+        modality=settings.modality,
+        method=settings.method,
+    )
+    return state, reader, files
 
 
 def _settings_and_bundle(

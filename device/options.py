@@ -12,8 +12,10 @@ MODALITIES = ("phase", "brightfield")
 METHODS = ("hybrid", "paper")
 
 
-def add_analysis_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says how images are read: scale, assay, modality, model, method, workers."""
+def add_analysis_options(
+    parser: argparse.ArgumentParser, *, workers: str = "images read side by side (default: 1)"
+) -> None:
+    """Add what says how images are read: scale, assay, modality, model, method, and what `workers` are."""
     parser.add_argument(
         "--um-per-px",
         type=positive_number,
@@ -37,9 +39,7 @@ def add_analysis_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="without shortcuts of speed: slow, the reference for the quick way",
     )
-    parser.add_argument(
-        "--workers", type=positive_whole, default=1, metavar="N", help="images read side by side (default: 1)"
-    )
+    parser.add_argument("--workers", type=positive_whole, default=1, metavar="N", help=workers)
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
