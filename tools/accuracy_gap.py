@@ -14,7 +14,7 @@ from training.evaluation.domain_gap import c2st_auc, draw_patches
 from training.export.acceptance import ANY, Figure, f1_of, figure
 from training.fitting import FitSettings, Fitted, fit_network
 from training.labeling import LabeledField, LabelSettings, cell_samples
-from training.recipes.make import RENDERED_SCALE, true_cells
+from training.rendered import RENDERED_SCALE, true_cells
 
 SEED = 77
 N_RENDERED = 60

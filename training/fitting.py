@@ -3,7 +3,7 @@
 TensorFlow is imported by the functions that need it: settings and figures come without its ten seconds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -88,6 +88,7 @@ def fit_network(
     progress: Callable[[str], None] | None = None,
     *,
     weights: NDArray[np.float64] | None = None,
+    start: Sequence[NDFloat] | None = None,
 ) -> Fitted:
     """Return the network of `settings.learner` fitted to `train`.
 
@@ -103,6 +104,9 @@ def fit_network(
         Called with one line an epoch.
     weights : (N,) ndarray of float, optional
         Weight of the loss of each training sample, >= 0; all 1 by default.
+    start : sequence of ndarray of float32, optional
+        Weights of a network of the same learner to go on from (`pretrain`). Its last layer starts anew: the
+        classes may be others. By default all layers start at random.
 
     Raises
     ------
@@ -110,14 +114,11 @@ def fit_network(
         If the samples are of one class only.
     """
     import keras
-    import tensorflow as tf
 
     if len(np.unique(train.y)) < 2:
         raise ValueError(f"training samples are {train.count()}; expected at least two classes")
-    tf.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(settings.seed)
+    model = seed_network(settings, len(train.classes), start)
     rng = np.random.default_rng(settings.seed)
-    model = open_learner(settings.learner)(len(train.classes), settings.step_noise)
     if model.input_shape[1:3] != train.x.shape[1:]:
         raise ConfigError(
             f"learner {settings.learner} sees {model.input_shape[1:3]} px; expected {train.x.shape[1:]}, the "
@@ -127,7 +128,7 @@ def fit_network(
     rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps * settings.epochs, alpha=0.02)
     step = _make_step(model, keras.optimizers.Adam(rate), settings.smoothing)
     weight = np.ones(len(train), np.float32) if weights is None else weights.astype(np.float32)
-    order = _Order(train.y, settings.balanced, rng)
+    order = SampleOrder(train.y, settings.balanced, rng)
     history: list[dict[str, float]] = []
     best = (float("inf"), 0, model.get_weights())
     for epoch in range(settings.epochs):
@@ -147,6 +148,21 @@ def fit_network(
     if val is not None and len(val):
         temperature = fit_temperature(predict_logits(model, val.x), val.y)
     return Fitted(model, temperature, tuple(history), best[1])
+
+
+def seed_network(
+    settings: FitSettings, n_classes: int, start: Sequence[NDFloat] | None = None
+) -> "keras.Model":
+    """Return the network that a fit begins with; all randomness of TensorFlow hangs on its seed from here."""
+    import keras
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(settings.seed)
+    model = open_learner(settings.learner)(n_classes, settings.step_noise)
+    if start is not None:
+        model.set_weights([*start[:-2], *model.get_weights()[-2:]])
+    return model
 
 
 def augment(x: NDArray[np.uint8], settings: FitSettings, rng: np.random.Generator) -> NDFloat:
@@ -206,6 +222,12 @@ def predict_logits(model: "keras.Model", x: NDArray[np.uint8]) -> NDFloat:
     return predict(model, x)["logits"]
 
 
+def symmetric_logits(model: "keras.Model", x: NDArray[np.uint8]) -> NDFloat:
+    """Return (N, K) logits of (N, 28, 28) crops, the mean over the eight symmetries of each."""
+    turned = [np.rot90(y, k, axes=(1, 2)) for y in (x, x[:, :, ::-1]) for k in range(4)]
+    return np.asarray(np.mean([predict_logits(model, y) for y in turned], axis=0), np.float32)
+
+
 def predict(model: "keras.Model", x: NDArray[np.uint8]) -> dict[str, NDFloat]:
     """Return both outputs of a network for (N, 28, 28) crops, in batches."""
     parts = [
@@ -234,7 +256,7 @@ def fit_temperature(logits: NDFloat, y: NDArray[np.intp], *, doubt: float = 0.0)
     return float(np.exp(minimize_scalar(cost, bounds=(-2, 2), method="bounded").x))
 
 
-class _Order:
+class SampleOrder:
     """Gives positions of training samples: shuffled passes, or equally many of each class."""
 
     def __init__(self, y: NDArray[np.intp], balanced: bool, rng: np.random.Generator) -> None:
@@ -244,6 +266,7 @@ class _Order:
         self._queues: list[NDArray[np.intp]] = [np.zeros(0, np.intp) for _ in self._pools]
 
     def take(self, count: int) -> NDArray[np.intp]:
+        """Return the next `count` positions."""
         which = (np.arange(count) + self._rng.integers(len(self._pools))) % len(self._pools)
         return np.concatenate([self._from(k, int(np.sum(which == k))) for k in range(len(self._pools))])
 

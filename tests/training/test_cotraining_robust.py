@@ -334,7 +334,8 @@ def test_features_say_that_they_have_no_network_to_export():
 def test_labels_of_one_group_and_judges_that_train_are_refused_before_any_fit(tmp_path):
     from training.recipes import Recipe
     from training.recipes.cotrain import RobustOptions, co_train_material_robust
-    from training.recipes.make import RENDERED_SCALE, Material
+    from training.recipes.make import Material
+    from training.rendered import RENDERED_SCALE
 
     recipe = Recipe("fake", "cell", "test", "suspension", "brightfield", CLASSES, "fake")
 

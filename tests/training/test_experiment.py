@@ -13,13 +13,15 @@ from device.images import write_png
 from device.plates import DatasetInfo
 from device.records import Scale
 from training.cli import main
+from training.cotraining.transfer import pretrain
 from training.dataset import Entry, Samples, TrueCell, join_samples, write_dataset
+from training.dataset.folds import group_folds
 from training.evaluation.noise import estimate_noise, f1_ceiling
 from training.evaluation.resampling import holm_adjusted, paired_difference
 from training.experiment import ExperimentOptions, run_experiment
 from training.experiment import draws as draws_module
 from training.experiment.arms import ARMS, most_certain
-from training.experiment.draws import draw_labels, group_folds, read_material
+from training.experiment.draws import draw_labels, read_material
 from training.experiment.fits import Draw, adapt_prior, calibrate
 from training.experiment.summary import summarize
 
@@ -321,7 +323,8 @@ def bright_is_dead(monkeypatch):
 
 
 @pytest.mark.parametrize("arm", [name for name in ARMS if "gan" not in name])
-def test_each_arm_gives_logits_of_any_number_of_images_from_hidden_labels(arm, bright_is_dead):
+def test_each_arm_gives_logits_of_any_number_of_images_from_hidden_labels(arm, bright_is_dead, monkeypatch):
+    monkeypatch.setattr("training.experiment.arms.pretrain", lambda given: pretrain(replace(given, fields=1)))
     logits = ARMS[arm](draw())
     given = logits(make_samples(5, 9).x)
     assert given.shape == (5, 2)
@@ -350,7 +353,7 @@ def test_generated_images_and_copies_are_as_many(monkeypatch):
     assert sizes.count(12 + 150) == 2
 
 
-@pytest.mark.parametrize("arm", ["selftrain", "cotrain-paper", "cotrain-robust"])
+@pytest.mark.parametrize("arm", ["selftrain", "cotrain-paper", "cotrain-robust", "fixmatch"])
 def test_arms_that_need_unlabeled_images_bear_none(arm, bright_is_dead):
     assert ARMS[arm](draw(0))(make_samples(5, 9).x).shape == (5, 2)
 

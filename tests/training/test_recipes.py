@@ -11,8 +11,9 @@ from device.plates import DatasetInfo
 from device.records import Scale
 from training.dataset import Entry, TrueCell, read_dataset, write_dataset
 from training.labeling import LabeledField
-from training.recipes import BlendSettings, RenderSettings, list_recipes, read_recipe
+from training.recipes import BlendSettings, list_recipes, read_recipe
 from training.recipes.make import measure_reference, prepare, recipe_fields
+from training.rendered import RenderSettings
 
 
 def quiet(_line):

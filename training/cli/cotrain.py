@@ -2,13 +2,17 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from training.cli import DONE, Commands, show_progress
 from training.cli.fit import add_options
 
 if TYPE_CHECKING:
-    from training.dataset import Dataset
+    from collections.abc import Mapping
+
+    from training.dataset import Dataset, Samples
+    from training.evaluation import BinaryScores
+    from training.recipes import Recipe
 
 
 def add_parser(commands: Commands) -> None:
@@ -19,13 +23,17 @@ def add_parser(commands: Commands) -> None:
         description="Keep the labels of some samples of split train, forget the others, and let two learners "
         "label them; then fit the final network. Profile paper: Table 2's network twice, by agreement "
         "(Algorithm 1 with its misprints corrected). Profile robust: a network, and boosted trees on texture "
-        "and shape; a label needs the confidence that was right on held-out labels and can be taken back.",
+        "and shape (for whole fields logistic regression on the station's counts); a label needs the "
+        "confidence that was right on held-out labels and can be taken back. Profile fixmatch: one network "
+        "that labels what it is sure of under weak changes and learns it under strong ones.",
         epilog="Example: nanotox-train cotrain data/ldc --out runs/co --profile robust --labels 35 --seed 1",
         allow_abbrev=False,
     )
     parser.add_argument("folder", metavar="DIR", type=Path, help="dataset folder")
     parser.add_argument("--out", type=Path, required=True, help="run folder to write")
-    parser.add_argument("--profile", choices=("paper", "robust"), default="paper", help="default paper")
+    parser.add_argument(
+        "--profile", choices=("paper", "robust", "fixmatch"), default="paper", help="default paper"
+    )
     parser.add_argument("--labels", type=int, default=35, help="labeled samples (default 35)")
     parser.add_argument("--unlabeled", type=int, default=300, help="unlabeled samples at most (default 300)")
     parser.add_argument("--epochs", type=int, default=20, help="of each network (default 20)")
@@ -33,11 +41,12 @@ def add_parser(commands: Commands) -> None:
     paper = parser.add_argument_group("profile paper only")
     paper.add_argument("--count", type=int, default=150, help="generated images (default 150)")
     paper.add_argument("--steps", type=int, default=1500, help="GAN steps of the first round (default 1500)")
-    robust = parser.add_argument_group("profile robust only")
+    robust = parser.add_argument_group("profiles robust and fixmatch only")
     robust.add_argument("--learner", default="station", help="kind of network (default station)")
     robust.add_argument(
         "--split", choices=("val", "test"), default="val", help="what the outcome is scored on (default val)"
     )
+    robust.add_argument("--model", help="cell model that counts whole fields (default: that of the assay)")
     add_options(parser)
     parser.set_defaults(run=run)
 
@@ -48,20 +57,25 @@ def run(args: argparse.Namespace) -> int:
     from training.provenance import write_provenance
 
     dataset = read_dataset(args.folder)
-    code = _run_robust(args, dataset) if args.profile == "robust" else _run_paper(args, dataset)
+    code = _run_paper(args, dataset) if args.profile == "paper" else _run_robust(args, dataset)
     write_provenance(args.out, vars(args), dataset.folder, (entry.file for entry in dataset.entries))
     return code
 
 
 def _run_robust(args: argparse.Namespace, dataset: "Dataset") -> int:
+    from dataclasses import replace
+
     from training.cotraining.robust import RobustSettings
     from training.fitting import FitSettings
     from training.labeling import bundle_samples
-    from training.recipes.cotrain import RobustOptions, co_train_material_robust
+    from training.recipes.cotrain import RobustOptions, co_train_material_robust, fit_material_fixmatch
     from training.recipes.make import improvise, prepare
 
     # a pass over 20 labels is one batch: an epoch is 25, so that few labels train as long as many
     fit = FitSettings(args.learner, epochs=args.epochs, steps_per_epoch=25, seed=args.seed)
+    if args.profile == "fixmatch":
+        # a labeled crop comes with seven unlabeled ones
+        fit = replace(fit, batch=16, shift_px=0 if args.unit == "field" else 2, noise=0.05)
     recipe = improvise(dataset, unit=args.unit, classes=args.classes, assay=args.assay, fit=fit)
     options = RobustOptions(
         n_labeled=args.labels,
@@ -71,14 +85,14 @@ def _run_robust(args: argparse.Namespace, dataset: "Dataset") -> int:
     )
     judged = bundle_samples(recipe.kind, recipe.classes, dataset, args.split)
     material = prepare(recipe, dataset, show_progress)
-    found = co_train_material_robust(recipe, material, judged, options, args.out, show_progress)
-    for name, score in found.scores.items():
-        figures = (
-            ("balanced accuracy", score.balanced_accuracy),
-            ("F1 dead", score.f1_dead),
-            ("nll", score.nll),
-        )
-        print(f"{args.split}, {name}: " + ", ".join(f"{k} {v:.3f}" for k, v in figures if v is not None))
+    more = _find_unlabeled(dataset, recipe)
+    rest = (recipe, material, judged, options, args.out, show_progress)
+    if args.profile == "fixmatch":
+        _tell(args, fit_material_fixmatch(*rest, unlabeled=more))
+        return DONE
+    views = _count_views(args, dataset, recipe) if recipe.kind == "field" else {}
+    found = co_train_material_robust(*rest, unlabeled=more, **views)
+    _tell(args, found.scores)
     n_pseudo, right = len(found.co_training.pseudo), found.pseudo_right
     print(
         f"{args.out}: {n_pseudo} pseudo-labeled in round {found.co_training.best_round + 1} of "
@@ -86,6 +100,46 @@ def _run_robust(args: argparse.Namespace, dataset: "Dataset") -> int:
         + ("" if right is None else f", {right:.1%} of them right")
     )
     return DONE
+
+
+def _find_unlabeled(dataset: "Dataset", recipe: "Recipe") -> "Samples | None":
+    """Return the fields of split train without a label and those of split unlabeled, None for cells."""
+    from training.dataset import UNLABELED, join_samples
+    from training.labeling import field_samples
+
+    if recipe.kind != "field":
+        return None  # a crop is cut where a true cell is known
+    fields = join_samples(field_samples(dataset, split, unlabeled=True) for split in ("train", UNLABELED))
+    return fields.take(fields.y < 0)
+
+
+def _count_views(args: argparse.Namespace, dataset: "Dataset", recipe: "Recipe") -> dict[str, Any]:
+    """Return second learner and floor of whole fields: what the station counts in them."""
+    from device.errors import ConfigError
+    from device.model_card import fit_faults
+    from device.models import default_bundle, find_bundle
+    from training.dataset import UNLABELED
+    from training.recipes.counts import learn_counts, read_counts, rule_by_counts
+
+    bundle = find_bundle(args.model) if args.model else default_bundle(recipe.assay, recipe.modality)
+    if faults := fit_faults(bundle.card, assay=recipe.assay, modality=recipe.modality):
+        raise ConfigError(faults)
+    show_progress(f"counting the cells of each field with {bundle.name}")
+    counts = read_counts(dataset, ("train", UNLABELED, args.split), bundle)
+    return {
+        "second": ("counts", learn_counts(counts)),
+        "floors": {"count rule": rule_by_counts(counts, recipe.assay)},
+    }
+
+
+def _tell(args: argparse.Namespace, scores: "Mapping[str, BinaryScores]") -> None:
+    for name, score in scores.items():
+        figures = (
+            ("balanced accuracy", score.balanced_accuracy),
+            ("F1 dead", score.f1_dead),
+            ("nll", score.nll),
+        )
+        print(f"{args.split}, {name}: " + ", ".join(f"{k} {v:.3f}" for k, v in figures if v is not None))
 
 
 def _run_paper(args: argparse.Namespace, dataset: "Dataset") -> int:
@@ -107,7 +161,10 @@ def _run_paper(args: argparse.Namespace, dataset: "Dataset") -> int:
         seed=args.seed,
     )
     material = prepare(recipe, dataset, show_progress)
-    found = co_train_material(recipe, material, settings, args.unlabeled, args.out, show_progress)
+    more = _find_unlabeled(dataset, recipe)
+    found = co_train_material(
+        recipe, material, settings, args.unlabeled, args.out, show_progress, unlabeled=more
+    )
     n_pseudo, ending = (
         len(found.co_training.pseudo),
         "I_F unchanged" if found.co_training.unchanged else "round limit",

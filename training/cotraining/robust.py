@@ -1,7 +1,8 @@
 """Profile `robust` of co-training: two different learners on two views, labels that can be taken back.
 
-With agreement alone both learners are taught what they share, right or wrong. Here a label needs the
-confidence that was right on held-out labels, and a round that does harm on those is rolled back.
+With agreement alone both learners are taught what they share, right or wrong, and labels in equal numbers
+teach them to call too many dead. Here the shares of classes among the unlabeled images are found first, each
+learner calls as many, a label needs both, and a round that does harm on the labels is rolled back.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 from device.classifier import softmax
 from device.errors import ConfigError
 from training.cotraining import take_pseudo_labeled
+from training.cotraining.shares import estimate_shares, shift_to_shares, temperature_of_error
 from training.cotraining.trust import cohen_kappa, jaccard, precision_threshold, select_trusted
 from training.dataset import Samples, join_samples
-from training.dataset.apart import require_apart
+from training.dataset.folds import group_folds
 from training.fitting import fit_temperature
 
 NDFloat = NDArray[np.float64]
@@ -31,20 +33,18 @@ Ending = Literal["I_F unchanged", "I_F settled", "rolled back twice", "round lim
 class RobustSettings:
     """How labels are accepted; each field one line: meaning, unit, range."""
 
-    max_rounds: int = 10
-    """Rounds at most, > 0."""
-    confidence_min: float = 0.9
-    """Least threshold of a calibrated probability, 0 to 1."""
+    max_rounds: int = 3
+    """Rounds at most, > 0; more than two of acceptance gave nothing on ldc."""
+    believed: float = 0.7
+    """I_F is at most this share of the unlabeled images; rolling back halves it, 0 to 1."""
     precision_min: float = 0.95
-    """A threshold rises until those above it are this often right on the held-out labels, 0 to 1."""
-    growth: float = 0.25
-    """I_F may grow by this share of the labeled images a round; rolling back halves it, > 0."""
-    full_weight_round: int = 5
-    """Pseudo-labels reach the weight of their confidence in this round; before, a share of it, > 0."""
+    """The quick learner's threshold rises until it is this often right on labels it did not see, 0 to 1."""
+    folds: int = 5
+    """Parts of the labels, by whole groups, that the quick learner is cross-fitted over, > 1."""
     settled: float = 0.98
     """Jaccard index of I_F and the one before; above it twice in a row ends the loop, 0 to 1."""
     accuracy_drop: float = 0.02
-    """Loss of balanced accuracy on the held-out labels that rolls back, 0 to 1."""
+    """Loss of cross-fitted balanced accuracy on the labels that rolls back, 0 to 1."""
     kappa_max: float = 0.95
     """Agreement of the learners above which a warning says that they are one learner, 0 to 1."""
 
@@ -57,23 +57,20 @@ class RobustRound:
     n_trained_on: int
     """|I_F| that the learners of this round were fitted on."""
     n_candidates: int
-    """Unlabeled images that both learners call alike, each above its threshold, usable."""
+    """Unlabeled images that both learners call alike, usable, the quick learner above its threshold."""
     n_pseudo_labeled: int
     """|I_F| after the round."""
     per_class: Mapping[str, int]
     """I_F by class."""
     revoked: int
     """Images that left I_F or changed their label in this round."""
-    threshold_a: tuple[float, ...]
-    """By class; above 1 where no threshold was right often enough."""
-    threshold_b: tuple[float, ...]
     kappa: float
     """Cohen's, of both learners on the unlabeled images."""
     disagreement: float
     """Share of the unlabeled images that the learners call differently, 0 to 1."""
-    val_nll: float
-    """Of the mean of both learners' probabilities on the held-out labels, nats."""
-    val_balanced_accuracy: float
+    label_nll: float
+    """Of the quick learner on labels that it was not fitted to, nats."""
+    label_balanced_accuracy: float
     rolled_back: bool
 
 
@@ -84,12 +81,14 @@ class RobustCoTraining:
     pseudo: Mapping[int, int]
     """I_F of the best round: class by position in the unlabeled images."""
     pseudo_labeled: Samples
-    weights: NDFloat
-    """(|I_F|,) of `pseudo_labeled` in the best round."""
     best_round: int
     """The last round that the guard did not roll back, from 0."""
-    temperatures: tuple[float, float]
-    """Of learner A and B in the best round."""
+    shares: NDFloat
+    """(K,) of classes among the unlabeled images, given or estimated."""
+    both: Logits
+    """Both learners of the best round as one, calibrated: their shifted and scaled scores, added."""
+    one: tuple[Logits, Logits]
+    """Each learner of the best round, shifted to the shares and calibrated."""
     rounds: tuple[RobustRound, ...]
     ending: Ending
 
@@ -99,16 +98,16 @@ class _State:
     """A round's I_F with the learners fitted on it, and what they say."""
 
     pseudo: dict[int, int]
-    weights: NDFloat
-    temperatures: tuple[float, float]
-    nll: NDFloat
-    """(V,) of each held-out label."""
-    accuracy: float
-    thresholds: tuple[NDFloat, NDFloat]
+    learners: tuple[Logits, Logits]
+    scaled: tuple[NDFloat, NDFloat]
+    """(U, K) of each learner, called in the right shares, standard deviation 1."""
     label: NDArray[np.intp]
-    """(U,) class where both learners agree above threshold, else -1."""
+    """(U,) class where both learners agree and the quick one is sure, else -1."""
     confidence: NDFloat
-    """(U,) of the less certain learner."""
+    """(U,) distance of the first class from the second in the sum of both."""
+    nll: NDFloat
+    """(L,) of each label, cross-fitted."""
+    accuracy: float
     kappa: float
     disagreement: float
     round_index: int
@@ -117,67 +116,68 @@ class _State:
 def co_train_robust(
     labeled: Samples,
     unlabeled: Samples,
-    val: Samples,
     *,
     fit_a: FitWeighted,
     fit_b: FitWeighted,
+    quick: FitWeighted,
     settings: RobustSettings,
     progress: Callable[[str], None],
+    shares: NDFloat | None = None,
     usable: Callable[[NDArray[np.uint8]], NDArray[np.bool_]] | None = None,
 ) -> RobustCoTraining:
-    """Return the labels that two learners on two views come to share, from the best round on held-out labels.
+    """Return the labels that two learners on two views come to share, and both learners taught by them.
 
     Parameters
     ----------
     labeled : Samples
         I_L, all classes in it.
     unlabeled : Samples
-        I_U; its `y` is never looked at.
-    val : Samples
-        Held-out real labels of groups of their own, all classes in it. They calibrate, set thresholds and
-        choose the round; nothing trains on them.
+        I_U, at least one; its `y` is never looked at.
     fit_a, fit_b : FitWeighted
-        Two different learners. Exchanging them changes nothing but whose threshold is whose.
+        Two different learners. Exchanging them changes nothing.
+    quick : FitWeighted
+        One of them or another that is quickly fitted: it finds the shares, and is cross-fitted over the
+        labels in each round to set the threshold and to guard.
     settings : RobustSettings
         The thresholds and limits.
     progress : callable
         Called with one line a round, and with a warning if the learners hardly differ.
+    shares : (K,) ndarray of float, optional
+        Of classes among the unlabeled images where they are known, such as from counting; else estimated.
     usable : callable, optional
         True for images that may be labeled: in focus, and like what is labeled. By default all are.
 
     Raises
     ------
     ConfigError
-        If a class is empty, or an image or group of `val` stands among the others.
+        If a class has no label, or nothing is unlabeled.
 
     Notes
     -----
-    A round is harmful if its NLL on the held-out labels is more than one standard error above the lowest, or
-    its balanced accuracy `accuracy_drop` below the highest. The last that is not harmful counts as the best:
-    a dozen held-out labels cannot choose among those. I_F is chosen anew from all unlabeled images each time.
+    A round is harmful if the cross-fitted NLL of the labels is more than one standard error above the lowest,
+    or their balanced accuracy `accuracy_drop` below the highest. The pseudo-labels that the quick learner is
+    fitted to there were chosen with the help of all labels: the guard sees harm, and is no score. I_F is
+    chosen anew from all unlabeled images each time, classes in their shares.
     """
-    _check(labeled, unlabeled, val)
+    _check(labeled, unlabeled)
     allowed = usable(unlabeled.x) if usable else np.ones(len(unlabeled), bool)
-    prior = np.bincount(labeled.y, minlength=len(labeled.classes)) / len(labeled)
+    if shares is None:
+        shares = estimate_shares(quick(labeled, np.ones(len(labeled)), 0)(unlabeled.x))
     pseudo: dict[int, int] = {}
-    confidence = np.zeros(len(unlabeled))
     standing: list[_State] = []  # rounds that were not rolled back
     rounds: list[RobustRound] = []
-    growth, limit, rollbacks, calm = settings.growth * len(labeled), 0.0, 0, 0
+    believed, rollbacks, calm = settings.believed, 0, 0
     ending: Ending | None = None
     while ending is None:
-        weights = min(1.0, (len(rounds) + 1) / settings.full_weight_round) * confidence[sorted(pseudo)]
-        start = (pseudo, weights, len(rounds))
-        state = _fit_round(labeled, unlabeled, val, (fit_a, fit_b), start, settings)
+        state = _fit_round(labeled, unlabeled, pseudo, len(rounds), (fit_a, fit_b, quick), shares, settings)
         harmed = _is_worse(state, standing, settings.accuracy_drop)
         if harmed:
-            rollbacks, growth = rollbacks + 1, growth / 2
-            limit = len(standing[-1].pseudo) + growth
+            rollbacks, believed = rollbacks + 1, believed / 2
         else:
             standing.append(state)
-            limit += growth
         best = standing[-1]
-        found = select_trusted(np.where(allowed, best.label, -1), best.confidence, prior, int(limit))
+        limit = int(believed * len(unlabeled))
+        found = select_trusted(np.where(allowed, best.label, -1), best.confidence, shares, limit)
         rounds.append(_log(state, found, allowed, labeled.classes, harmed=harmed))
         _tell(rounds, settings.kappa_max, progress)
         calm = calm + 1 if jaccard(found, pseudo) > settings.settled else 0
@@ -189,66 +189,119 @@ def co_train_robust(
             ending = "I_F settled"
         elif len(rounds) >= settings.max_rounds:
             ending = "round limit"
-        pseudo, confidence = found, best.confidence
+        pseudo = found
     kept = take_pseudo_labeled(unlabeled, best.pseudo)
+    alone = tuple(_calibrated([best.learners[i]], [best.scaled[i]], shares, unlabeled, best) for i in (0, 1))
+    both = _calibrated(list(best.learners), list(best.scaled), shares, unlabeled, best)
     return RobustCoTraining(
-        best.pseudo, kept, best.weights, best.round_index, best.temperatures, tuple(rounds), ending
+        best.pseudo, kept, best.round_index, shares, both, (alone[0], alone[1]), tuple(rounds), ending
     )
 
 
-def _check(labeled: Samples, unlabeled: Samples, val: Samples) -> None:
-    for name, samples in (("labeled", labeled), ("held-out labeled", val)):
-        empty = [label for label, n in samples.count().items() if n == 0]
-        if empty:
-            raise ConfigError(
-                f"the {name} samples have no {', '.join(empty)} (found {samples.count()}); expected some of "
-                "each class in at least two groups; label more or ask for fewer classes (--labels, --classes)"
-            )
-    require_apart(join_samples([labeled, unlabeled]), val)
+def _check(labeled: Samples, unlabeled: Samples) -> None:
+    empty = [label for label, n in labeled.count().items() if n == 0]
+    if empty:
+        raise ConfigError(
+            f"the labeled samples have no {', '.join(empty)} (found {labeled.count()}); expected some of "
+            "each class in at least two groups; label more or ask for fewer classes (--labels, --classes)"
+        )
+    if not len(unlabeled):
+        raise ConfigError("nothing is unlabeled; expected images to label for each other (lower --labels)")
 
 
 def _fit_round(
     labeled: Samples,
     unlabeled: Samples,
-    val: Samples,
-    learners: tuple[FitWeighted, FitWeighted],
-    start: tuple[dict[int, int], NDFloat, int],
+    pseudo: dict[int, int],
+    index: int,
+    fits: tuple[FitWeighted, FitWeighted, FitWeighted],
+    shares: NDFloat,
     settings: RobustSettings,
 ) -> _State:
-    pseudo, weights, index = start
-    both = join_samples([labeled, take_pseudo_labeled(unlabeled, pseudo)])
-    on_val, on_unlabeled, temperatures = [], [], []
-    for fit in learners:
-        score = fit(both, np.concatenate([np.ones(len(labeled)), weights]), index)
-        logits = score(val.x)
-        # few held-out labels that are all right would sharpen without end: they may only soften
-        temperatures.append(max(1.0, fit_temperature(logits, val.y)))
-        on_val.append(softmax(logits, temperatures[-1]).astype(np.float64))
-        on_unlabeled.append(softmax(score(unlabeled.x), temperatures[-1]).astype(np.float64))
-    t_a, t_b = (
-        precision_threshold(
-            p, val.y, precision_min=settings.precision_min, confidence_min=settings.confidence_min
-        )
-        for p in on_val
-    )
-    (p_a, p_b), mean = on_unlabeled, (on_val[0] + on_val[1]) / 2
-    a, b = p_a.argmax(axis=1), p_b.argmax(axis=1)
-    sure = (a == b) & (p_a.max(axis=1) >= t_a[a]) & (p_b.max(axis=1) >= t_b[b])
-    accuracy = float(np.mean([np.mean(mean.argmax(axis=1)[val.y == k] == k) for k in np.unique(val.y)]))
-    nll = -np.log(np.maximum(mean[np.arange(len(val)), val.y], 1e-7))
+    more = take_pseudo_labeled(unlabeled, pseudo)
+    both = join_samples([labeled, more])
+    ones = np.ones(len(both))
+    a, b = fits[0](both, ones, index), fits[1](both, ones, index)
+    raw = [learner(unlabeled.x) for learner in (a, b)]
+    scaled = [_scale(z, *_scaling(z, shares)) for z in raw]
+    calls = [z.argmax(axis=1) for z in raw] + [z.argmax(axis=1) for z in scaled]
+    ordered = np.sort(scaled[0] + scaled[1], axis=1)
+    nll, accuracy, sure = _cross_fit(labeled, more, unlabeled.x, fits[2], index, settings)
+    alike = np.all([call == calls[0] for call in calls], axis=0) & sure
     return _State(
         pseudo,
-        weights,
-        (temperatures[0], temperatures[1]),
+        (a, b),
+        (scaled[0], scaled[1]),
+        np.where(alike, calls[0], -1),
+        ordered[:, -1] - ordered[:, -2],
         nll,
         accuracy,
-        (t_a, t_b),
-        np.where(sure, a, -1),
-        np.minimum(p_a.max(axis=1), p_b.max(axis=1)),
-        cohen_kappa(a, b),
-        float(np.mean(a != b)) if len(a) else 0.0,
+        cohen_kappa(calls[2], calls[3]),
+        float(np.mean(calls[2] != calls[3])),
         index,
     )
+
+
+def _cross_fit(
+    labeled: Samples,
+    more: Samples,
+    x: NDArray[np.uint8],
+    quick: FitWeighted,
+    index: int,
+    settings: RobustSettings,
+) -> tuple[NDFloat, float, NDArray[np.bool_]]:
+    """Return NLL and balanced accuracy of labels that `quick` did not see, and of which `x` it is sure."""
+    fold = group_folds(labeled, settings.folds, seed=0)
+    logits = np.zeros((len(labeled), len(labeled.classes)), np.float32)
+    on_x = np.zeros((len(x), len(labeled.classes)), np.float32)
+    held: NDArray[np.bool_] = np.zeros(len(labeled), bool)
+    n_fits = 0
+    for k in range(settings.folds):
+        mine = fold == k
+        known = join_samples([labeled.take(~mine), more])
+        if not mine.any() or min(known.count().values()) == 0:
+            continue
+        score = quick(known, np.ones(len(known)), index)
+        logits[mine], held, n_fits = score(labeled.x[mine]), held | mine, n_fits + 1
+        on_x += score(x)
+    if not held.any():  # one group, or one sample of a class: nothing can be held out
+        return np.zeros(len(labeled)), 1.0, np.ones(len(x), bool)
+    y = labeled.y[held]
+    # few labels that are all right would sharpen without end: they may only soften
+    temperature = max(1.0, fit_temperature(logits[held], y))
+    p = softmax(logits[held], temperature).astype(np.float64)
+    threshold = precision_threshold(p, y, precision_min=settings.precision_min, confidence_min=0.5)
+    p_x = softmax(np.asarray(on_x / n_fits, np.float32), temperature)
+    accuracy = float(np.mean([np.mean(p.argmax(axis=1)[y == k] == k) for k in np.unique(y)]))
+    nll = -np.log(np.maximum(p[np.arange(len(y)), y], 1e-7))
+    return nll, accuracy, p_x.max(axis=1) >= threshold[p_x.argmax(axis=1)]
+
+
+def _scaling(logits: NDArray[np.floating], shares: NDFloat) -> tuple[NDFloat, float]:
+    """Return what to add to logits and to divide them by then: calls in the right shares, deviation 1."""
+    shift = shift_to_shares(logits, shares)
+    spread = float(np.std(logits - logits.mean(axis=1, keepdims=True)))
+    return shift, max(1e-6, spread)
+
+
+def _scale(logits: NDArray[np.floating], shift: NDFloat, spread: float) -> NDFloat:
+    return np.asarray((logits + shift) / spread, np.float64)
+
+
+def _calibrated(
+    learners: list[Logits], scaled: list[NDFloat], shares: NDFloat, unlabeled: Samples, state: _State
+) -> Logits:
+    """Return the sum of learners' scaled scores, shifted to the shares, wrong as often as they differ / 2."""
+    scalings = [_scaling(learner(unlabeled.x), shares) for learner in learners]
+    total = np.sum(scaled, axis=0)
+    last = shift_to_shares(total, shares)
+    temperature = temperature_of_error(total + last, max(1 / len(total), state.disagreement / 2))
+
+    def logits(x: NDArray[np.uint8]) -> NDArray[np.float32]:
+        parts = [_scale(learner(x), *s) for learner, s in zip(learners, scalings, strict=True)]
+        return np.asarray((np.sum(parts, axis=0) + last) / temperature, np.float32)
+
+    return logits
 
 
 def _is_worse(state: _State, standing: list[_State], accuracy_drop: float) -> bool:
@@ -265,8 +318,8 @@ def _tell(rounds: list[RobustRound], kappa_max: float, progress: Callable[[str],
     classes = ", ".join(f"{count} {name}" for name, count in step.per_class.items())
     progress(
         f"round {len(rounds)}: {step.n_candidates} candidates, I_F {step.n_trained_on} -> "
-        f"{step.n_pseudo_labeled} ({classes}; {step.revoked} revoked), kappa {step.kappa:.2f}, held-out nll "
-        f"{step.val_nll:.3f}, balanced accuracy {step.val_balanced_accuracy:.3f}"
+        f"{step.n_pseudo_labeled} ({classes}; {step.revoked} revoked), kappa {step.kappa:.2f}, "
+        f"cross-fitted nll {step.label_nll:.3f}, balanced accuracy {step.label_balanced_accuracy:.3f}"
         + (", rolled back" if step.rolled_back else "")
     )
     if step.kappa > kappa_max and all(earlier.kappa <= kappa_max for earlier in rounds[:-1]):
@@ -289,11 +342,9 @@ def _log(
         n_pseudo_labeled=len(found),
         per_class={name: labels.count(k) for k, name in enumerate(classes)},
         revoked=sum(found.get(i) != label for i, label in state.pseudo.items()),
-        threshold_a=tuple(state.thresholds[0].tolist()),
-        threshold_b=tuple(state.thresholds[1].tolist()),
         kappa=state.kappa,
         disagreement=state.disagreement,
-        val_nll=float(state.nll.mean()),
-        val_balanced_accuracy=state.accuracy,
+        label_nll=float(state.nll.mean()),
+        label_balanced_accuracy=state.accuracy,
         rolled_back=harmed,
     )

@@ -1,4 +1,4 @@
-"""Import of sets with masks and without splits: five folds by group."""
+"""Folds that divide no group, and the import of sets with masks and without splits into five of them."""
 
 import csv
 from collections import Counter
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from device.errors import ConfigError
 from device.plates import DatasetInfo
-from training.dataset import MANIFEST, Entry, ImportOptions, TrueCell, copy_images, write_dataset
+from training.dataset import MANIFEST, Entry, ImportOptions, Samples, TrueCell, copy_images, write_dataset
 from training.dataset.masks import mask_path, read_mask
 
 N_FOLDS = 5
@@ -80,3 +80,21 @@ def draw_folds(groups: Iterable[str]) -> dict[str, int]:
 def fold_split(fold: int, seed: int) -> str:
     """Return the split of a fold: that of `seed` (mod 5) is `test`, the next `val`, the others `train`."""
     return ("test", "val", *["train"] * (N_FOLDS - 2))[(fold - seed) % N_FOLDS]
+
+
+def group_folds(samples: Samples, n_folds: int, seed: int) -> NDArray[np.intp]:
+    """Return the fold of each sample, 0 to n_folds - 1; no fold divides a group, classes spread evenly.
+
+    Fewer groups than folds leave folds empty.
+    """
+    rng = np.random.default_rng(seed)
+    _, place = np.unique(samples.group, return_inverse=True)
+    table = np.zeros((place.max(initial=-1) + 1, len(samples.classes)))
+    np.add.at(table, (place, samples.y), 1)
+    share = table / np.maximum(table.sum(axis=0), 1)
+    order = rng.permutation(len(table))
+    load, fold = np.zeros((n_folds, table.shape[1])), np.zeros(len(table), np.intp)
+    for g in order[np.argsort(-share[order].max(axis=1), kind="stable")]:
+        fold[g] = np.argmin(np.square(load + share[g]).sum(axis=1) - np.square(load).sum(axis=1))
+        load[fold[g]] += share[g]
+    return fold[place]

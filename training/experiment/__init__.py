@@ -11,14 +11,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from device.classifier import softmax
 from device.plates import file_sha256, write_whole
 from training.dataset import CELLS, MANIFEST, join_samples
 from training.evaluation import binary_scores
-from training.experiment.arms import ARMS, PRIOR, check_arms
+from training.experiment.arms import ARMS, PRIOR, STATED, check_arms, plain_arm
 from training.experiment.draws import Ratio, draw_labels, read_material
 from training.experiment.figures import draw_figures
-from training.experiment.fits import Draw, adapt_prior
+from training.experiment.fits import Draw, adapt, find_shares
 from training.experiment.noise import report_noise
 from training.experiment.summary import summarize, write_summary
 from training.pool import run_tasks
@@ -33,7 +35,7 @@ class ExperimentOptions:
     """What an experiment compares; each field one line: meaning, unit, range."""
 
     arms: tuple[str, ...]
-    """Names of `arms.ARMS`, each with or without `+prior`, which costs no fit of its own; at least one."""
+    """Names of `arms.ARMS`, each with or without `+prior` or `+shares`, which cost no fit; at least one."""
     labels: tuple[int | None, ...]
     """Label budgets, > 3; None is all labels."""
     n_seeds: int = 5
@@ -129,16 +131,19 @@ def run_experiment(
 
 
 def run_task(task: Task) -> dict[str, Any]:
-    """Return how one arm does on one draw of labels, by reading of its fit: as it is, and with `+prior`."""
+    """Return how one arm does on one draw of labels, by reading: as it is, and with each suffix."""
     start = time.perf_counter()
     material = read_material(Path(task.folder), task.unit, task.split)
     judged = material.judged
     there = material.train if task.budget else material.everything
     labeled, unlabeled = draw_labels(there, task.budget, task.seed, task.ratio)
-    draw = Draw(labeled, unlabeled, task.steps, task.seed)
+    stated = np.bincount(there.y, minlength=len(there.classes)) / len(there)
+    draw = Draw(labeled, unlabeled, task.steps, task.seed, stated)
     logits = ARMS[task.arm](draw)
+    found = find_shares(draw)
+    read = {"": logits, PRIOR: adapt(logits, draw, found), STATED: adapt(logits, draw, stated)}
     readings = {}
-    for suffix, given in {"": logits, PRIOR: adapt_prior(logits, draw)}.items():
+    for suffix, given in read.items():
         p = softmax(given(judged.x), 1.0)[:, 1].astype(float)
         readings[task.arm + suffix] = {
             "scores": asdict(binary_scores(p, judged.y == 1)),
@@ -152,6 +157,7 @@ def run_task(task: Task) -> dict[str, Any]:
         "n_labels": labeled.count(),
         "n_groups": len(set(labeled.group.tolist())),
         "n_unlabeled": len(unlabeled),
+        "shares": {"found": found.round(4).tolist(), "stated": stated.round(4).tolist()},
         "wall_s": round(time.perf_counter() - start, 2),
         "readings": readings,
     }
@@ -168,7 +174,7 @@ def _tasks(folder: Path, options: ExperimentOptions) -> Iterator[Task]:
     for budget, ratio in _draws(options):
         steps = options.steps or (STEPS if budget else STEPS_ALL)
         for seed in range(options.n_seeds):
-            for arm in dict.fromkeys(name.removesuffix(PRIOR) for name in options.arms):
+            for arm in dict.fromkeys(plain_arm(name) for name in options.arms):
                 yield Task(
                     str(folder), data, version, options.unit, options.split, arm, ratio, budget, steps, seed
                 )

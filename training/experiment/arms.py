@@ -11,18 +11,21 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from device.classifier import softmax
 from device.errors import ConfigError
 from training.cotraining import take_pseudo_labeled
-from training.cotraining.paper import PaperSettings, run_paper, split_groups
-from training.cotraining.robust import RobustSettings, co_train_robust
-from training.dataset import join_samples
+from training.cotraining.fixmatch import FixMatchSettings, fit_fixmatch
+from training.cotraining.paper import PaperSettings, run_paper
+from training.cotraining.robust import FitWeighted, RobustSettings, co_train_robust
+from training.cotraining.shares import shift_to_shares
+from training.cotraining.transfer import PretrainSettings, pretrain
+from training.cotraining.trust import select_trusted
+from training.dataset import Samples, join_samples
 from training.experiment.fits import (
+    CALIBRATION_FOLDS,
     Draw,
     Logits,
     calibrate,
     calibrate_network,
-    fit_boosted,
     fit_forest,
     fit_settings,
     fit_turned,
@@ -31,17 +34,18 @@ from training.experiment.fits import (
     soften,
 )
 from training.gan import GanSettings, generate_samples, open_gan
-from training.learners.features import fit_features
+from training.learners.features import fit_boosted, fit_features
 
 N_GENERATED = 150
 """Generated images, or copies of real ones, that an arm adds: the paper's number."""
 GAN_STEPS = 1500
 SELF_ROUNDS, SELF_SHARE = 2, 0.5
-"""Rounds of self-training; share of those called each class that is believed, the surest first."""
+"""Rounds of self-training; share of the unlabeled images that is believed, the surest first."""
 CO_ROUNDS = 3
 """Rounds of co-training at most: each fits two learners anew."""
-PRIOR = "+prior"
-"""Suffix of any arm: the same fit, its probabilities adapted to the class shares of the unlabeled images."""
+PRIOR, STATED = "+prior", "+shares"
+"""Suffixes of any arm: the same fit, its calls shifted to the class shares of the unlabeled images, estimated
+from `features`, or as stated."""
 
 Arm = Callable[[Draw], Logits]
 
@@ -54,14 +58,19 @@ def majority(draw: Draw) -> Logits:
     return lambda x: np.tile(logits, (len(x), 1))
 
 
-def features(draw: Draw) -> Logits:
+def boosting(draw: Draw) -> Logits:
     """Boosted trees on texture and shape."""
-    return calibrate(fit_boosted(draw.labeled, draw.seed), draw, lambda some: fit_boosted(some, draw.seed))
+    return _classical_arm(draw, fit_boosted)
+
+
+def features(draw: Draw) -> Logits:
+    """Extremely random trees and a kernel machine on texture and shape."""
+    return _classical_arm(draw, fit_features)
 
 
 def forest(draw: Draw) -> Logits:
     """Random forest on texture and shape."""
-    return calibrate(fit_forest(draw.labeled, draw.seed), draw, lambda some: fit_forest(some, draw.seed))
+    return _classical_arm(draw, fit_forest)
 
 
 def cnn(draw: Draw) -> Logits:
@@ -94,11 +103,15 @@ def cnn_gan(draw: Draw) -> Logits:
 
 
 def selftrain(draw: Draw) -> Logits:
-    """`cnn` taught by itself: twice, the surest half of those called each class join the labels."""
+    """`cnn` taught by itself: twice, the surest half of the unlabeled, classes in the stated shares."""
     settings = fit_settings(draw)
     logits = fit_turned(draw.labeled, settings)
     for _ in range(SELF_ROUNDS if len(draw.unlabeled) else 0):
-        pseudo = most_certain(softmax(logits(draw.unlabeled.x), 1.0), SELF_SHARE)
+        raw = logits(draw.unlabeled.x)
+        z = raw + shift_to_shares(raw, draw.shares)
+        ordered = np.sort(z, axis=1).astype(np.float64)
+        limit = int(SELF_SHARE * len(z))
+        pseudo = select_trusted(z.argmax(axis=1), ordered[:, -1] - ordered[:, -2], draw.shares, limit)
         believed = take_pseudo_labeled(draw.unlabeled, pseudo)
         logits = fit_turned(join_samples([draw.labeled, believed]), settings)
     return calibrate_network(logits, draw, settings)
@@ -114,27 +127,42 @@ def gan_cotrain(draw: Draw) -> Logits:
     return _paper_arm(draw, N_GENERATED)
 
 
+def views(draw: Draw) -> Logits:
+    """Add the scores of the station's network and `features`, in the estimated shares; no pseudo-labels."""
+    return _robust_arm(draw, max_rounds=1)
+
+
 def cotrain_robust(draw: Draw) -> Logits:
-    """Table 2's network and boosted trees on two views, pseudo-labels by confidence and revocable."""
-    settings = fit_settings(draw)
-    known, held = split_groups(draw.labeled, 0.3, draw.seed)
-    unlabeled = draw.unlabeled.take(~np.isin(draw.unlabeled.group, held.group))
-    found = co_train_robust(
-        known,
-        unlabeled,
-        held,
-        fit_a=lambda samples, weights, _: fit_turned(samples, settings, weights),
-        fit_b=lambda samples, weights, _: fit_features(samples, weights, draw.seed),
-        settings=RobustSettings(max_rounds=CO_ROUNDS),
-        progress=_quiet,
-    )
-    weights = np.concatenate([np.ones(len(draw.labeled)), found.weights])
-    both = join_samples([draw.labeled, found.pseudo_labeled])
-    return soften(fit_turned(both, settings, weights), found.temperatures[0])
+    """Let the two of `views` teach each other: pseudo-labels need both and can be taken back."""
+    return _robust_arm(draw)
+
+
+def cotrain_stated(draw: Draw) -> Logits:
+    """Do `cotrain-robust`, told the shares of the classes among the unlabeled images."""
+    return _robust_arm(draw, shares=draw.shares)
+
+
+def transfer(draw: Draw) -> Logits:
+    """Table 2's network that saw rendered cells first, for as many steps again (the paper's future work)."""
+    settings, quick = fit_settings(draw), max(1, draw.steps // CALIBRATION_FOLDS)
+    start = pretrain(PretrainSettings(settings.learner, steps=draw.steps))
+
+    def fit(samples: Samples, steps: int) -> Logits:
+        return fit_turned(samples, replace(settings, steps_per_epoch=steps), start=start)
+
+    return calibrate(fit(draw.labeled, draw.steps), draw, lambda samples: fit(samples, quick))
+
+
+def fixmatch(draw: Draw) -> Logits:
+    """Table 2's network by FixMatch: it learns from the unlabeled images that it is sure of."""
+    settings = replace(fit_settings(draw), batch=16)
+    fitted = fit_fixmatch(draw.labeled, draw.unlabeled, FixMatchSettings(settings))
+    return calibrate_network(lambda x: mean_turned(fitted.logits, x), draw, settings)
 
 
 ARMS: dict[str, Arm] = {
     "majority": majority,
+    "boosting": boosting,
     "features": features,
     "forest": forest,
     "cnn": cnn,
@@ -143,30 +171,64 @@ ARMS: dict[str, Arm] = {
     "cnn+gan": cnn_gan,
     "selftrain": selftrain,
     "cotrain-paper": cotrain_paper,
+    "views": views,
     "cotrain-robust": cotrain_robust,
+    "cotrain-stated": cotrain_stated,
     "gan+cotrain": gan_cotrain,
+    "transfer": transfer,
+    "fixmatch": fixmatch,
 }
+
+
+def plain_arm(name: str) -> str:
+    """Return the arm that a name with or without a suffix is fitted by."""
+    return name.removesuffix(PRIOR).removesuffix(STATED)
 
 
 def check_arms(names: tuple[str, ...]) -> None:
     """Raise ConfigError, listing the arms there are, if a name is none of them."""
-    unknown = [name for name in names if name.removesuffix(PRIOR) not in ARMS]
+    unknown = [name for name in names if plain_arm(name) not in ARMS]
     if unknown:
         raise ConfigError(
             f"unknown arm {', '.join(unknown)}; expected some of {', '.join(ARMS)}, each also with "
-            f"{PRIOR} after it (--arms)"
+            f"{PRIOR} or {STATED} after it (--arms)"
         )
 
 
-def most_certain(p: NDArray[np.floating], share: float) -> dict[int, int]:
-    """Return the class by position of the most certain `share` of those called each class."""
-    called = p.argmax(axis=1)
-    found: dict[int, int] = {}
-    for k in range(p.shape[1]):
-        mine = np.flatnonzero(called == k)
-        order = mine[np.argsort(-p[mine, k], kind="stable")]
-        found |= dict.fromkeys(order[: round(share * len(mine))].tolist(), k)
-    return found
+def _classical_arm(draw: Draw, learner: FitWeighted) -> Logits:
+    def fit(samples: Samples) -> Logits:
+        return learner(samples, np.ones(len(samples)), draw.seed)
+
+    return calibrate(fit(draw.labeled), draw, fit)
+
+
+def _robust_arm(draw: Draw, *, shares: NDArray[np.float64] | None = None, max_rounds: int = 3) -> Logits:
+    if not len(draw.unlabeled):
+        return _both_views(draw)
+    settings = fit_settings(draw, "station")
+
+    def fit_pixels(samples: Samples, weights: NDArray[np.float64], _round: int) -> Logits:
+        return fit_turned(samples, settings, weights)
+
+    def fit_texture(samples: Samples, weights: NDArray[np.float64], _round: int) -> Logits:
+        return fit_features(samples, weights, draw.seed)
+
+    return co_train_robust(
+        draw.labeled,
+        draw.unlabeled,
+        fit_a=fit_pixels,
+        fit_b=fit_texture,
+        quick=fit_texture,
+        settings=RobustSettings(max_rounds=max_rounds),
+        progress=_quiet,
+        shares=shares,
+    ).both
+
+
+def _both_views(draw: Draw) -> Logits:
+    """Return the mean of both learners, each calibrated across the labels: nothing is left to be labeled."""
+    parts = (station(draw), features(draw))
+    return lambda x: np.asarray(np.mean([part(x) for part in parts], axis=0), np.float32)
 
 
 def _paper_arm(draw: Draw, n_generated: int) -> Logits:

@@ -130,21 +130,3 @@ def _wanted(samples: Samples, n: int, ratio: Ratio) -> NDArray[np.intp]:
 
 def _forget(samples: Samples) -> Samples:
     return replace(samples, y=np.full(len(samples), -1, np.intp), split=UNLABELED)
-
-
-def group_folds(samples: Samples, n_folds: int, seed: int) -> NDArray[np.intp]:
-    """Return the fold of each sample, 0 to n_folds - 1; no fold divides a group, classes spread evenly.
-
-    Fewer groups than folds leave folds empty.
-    """
-    rng = np.random.default_rng(seed)
-    _, place = np.unique(samples.group, return_inverse=True)
-    table = np.zeros((place.max(initial=-1) + 1, len(samples.classes)))
-    np.add.at(table, (place, samples.y), 1)
-    share = table / np.maximum(table.sum(axis=0), 1)
-    order = rng.permutation(len(table))
-    load, fold = np.zeros((n_folds, table.shape[1])), np.zeros(len(table), np.intp)
-    for g in order[np.argsort(-share[order].max(axis=1), kind="stable")]:
-        fold[g] = np.argmin(np.square(load + share[g]).sum(axis=1) - np.square(load).sum(axis=1))
-        load[fold[g]] += share[g]
-    return fold[place]

@@ -1,15 +1,15 @@
 """What arms are made of: a draw, fits that are alike in all of them, calibration, the classes' shares."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
-from device.classifier import softmax
+from training.cotraining.shares import estimate_shares, shift_to_shares
 from training.dataset import Samples, join_samples
-from training.experiment.draws import group_folds
+from training.dataset.folds import group_folds
 from training.fitting import FitSettings, fit_network, fit_temperature, predict_logits
 from training.learners.features import fit_features, measure_features
 
@@ -18,7 +18,6 @@ Logits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 Fit = Callable[[Samples], Logits]
 """Fits one learner from scratch; its logits are not calibrated."""
 CALIBRATION_FOLDS = 3
-EM_STEPS = 100
 DOUBT = 2.0
 """Weight of (log T)^2: as much as some labels of doubt that T is 1."""
 
@@ -34,6 +33,8 @@ class Draw:
     steps: int
     """Gradient steps of the final fit, equal for all arms, > 0."""
     seed: int
+    shares: NDArray[np.float64]
+    """(K,) of classes in the culture, which a lab may know from counting; only what says so looks at it."""
 
 
 def fit_settings(draw: Draw, learner: str = "table2") -> FitSettings:
@@ -49,15 +50,10 @@ def network_arm(draw: Draw, settings: FitSettings, more: Samples | None = None) 
     return calibrate_network(fit_turned(samples, settings), draw, settings)
 
 
-def fit_boosted(samples: Samples, seed: int) -> Logits:
-    """Return boosted trees on texture and shape, not calibrated."""
-    return fit_features(samples, np.ones(len(samples)), seed)
-
-
-def fit_forest(samples: Samples, seed: int) -> Logits:
+def fit_forest(samples: Samples, weights: NDArray[np.float64], seed: int) -> Logits:
     """Return a random forest on texture and shape, not calibrated."""
     trees = RandomForestClassifier(200, class_weight="balanced", random_state=seed)
-    trees.fit(measure_features(samples.x), samples.y)
+    trees.fit(measure_features(samples.x), samples.y, weights)
 
     def logits(x: NDArray[np.uint8]) -> NDArray[np.float32]:
         given = np.full((len(x), len(samples.classes)), 1e-3)
@@ -68,9 +64,15 @@ def fit_forest(samples: Samples, seed: int) -> Logits:
     return logits
 
 
-def fit_turned(samples: Samples, settings: FitSettings, weights: NDArray[np.float64] | None = None) -> Logits:
+def fit_turned(
+    samples: Samples,
+    settings: FitSettings,
+    weights: NDArray[np.float64] | None = None,
+    *,
+    start: Sequence[NDArray[np.float32]] | None = None,
+) -> Logits:
     """Return the mean logits of a fitted network over the four rotations of an image."""
-    model = fit_network(samples, None, settings, weights=weights).model
+    model = fit_network(samples, None, settings, weights=weights, start=start).model
     return lambda x: mean_turned(lambda y: predict_logits(model, y), x)
 
 
@@ -102,23 +104,25 @@ def soften(logits: Logits, temperature: float) -> Logits:
     return lambda x: np.asarray(logits(x) / temperature, np.float32)
 
 
-def adapt_prior(logits: Logits, draw: Draw) -> Logits:
-    """Return `logits` of learners of equal classes, moved to the shares of classes in the unlabeled images.
+def adapt(logits: Logits, draw: Draw, shares: NDArray[np.float64]) -> Logits:
+    """Return `logits` shifted so that the classes of the unlabeled images are called in their shares.
 
-    Labels drawn in equal shares know nothing of these, and every arm balances its classes; expectation
-    maximization finds them (Saerens et al. 2002). Where nothing is unlabeled the shares of the labels stand.
+    Labels drawn in equal shares know nothing of these, and every arm balances its classes. Where nothing is
+    unlabeled the shares are a prior of probabilities.
     """
-    n_classes = len(draw.labeled.classes)
     if len(draw.unlabeled):
-        p = softmax(logits(draw.unlabeled.x), 1.0).astype(np.float64)
-        share = np.full(n_classes, 1 / n_classes)
-        for _ in range(EM_STEPS):
-            moved = p * share
-            share = (moved / moved.sum(axis=1, keepdims=True)).mean(axis=0)
+        shift = shift_to_shares(logits(draw.unlabeled.x), shares)
     else:
-        share = np.bincount(draw.labeled.y, minlength=n_classes) / len(draw.labeled)
-    shift = np.log(np.maximum(share, 1e-3)).astype(np.float32)
-    return lambda x: logits(x) + shift
+        shift = np.log(np.maximum(shares, 1e-3))
+    return lambda x: np.asarray(logits(x) + shift, np.float32)
+
+
+def find_shares(draw: Draw) -> NDArray[np.float64]:
+    """Return class shares of the unlabeled images by `features`; those of the labels where all have one."""
+    if len(draw.unlabeled):
+        score = fit_features(draw.labeled, np.ones(len(draw.labeled)), draw.seed)
+        return estimate_shares(score(draw.unlabeled.x))
+    return np.bincount(draw.labeled.y, minlength=len(draw.labeled.classes)) / len(draw.labeled)
 
 
 def mean_turned(logits: Logits, x: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -10,12 +10,13 @@ from device.classifier import softmax
 from device.images import write_png
 from device.plates import write_table, write_whole
 from training.dataset import Samples
+from training.dataset.folds import group_folds
 from training.evaluation.noise import estimate_noise, f1_ceiling
-from training.experiment.draws import group_folds
-from training.experiment.fits import fit_boosted, fit_forest
+from training.experiment.fits import fit_forest
 from training.gan import tile_images
+from training.learners.features import fit_features
 
-LEARNERS = {"features": fit_boosted, "forest": fit_forest}
+LEARNERS = {"features": fit_features, "forest": fit_forest}
 """Learners whose mean probability judges the labels, each class by its own mean: they need no calibration."""
 N_FOLDS = 5
 N_SHOWN, COLUMNS, MAGNIFIED = 60, 10, 4
@@ -38,8 +39,9 @@ def report_noise(out: Path, samples: Samples, n_judged: int, *, seed: int = 0) -
     fold = group_folds(samples, N_FOLDS, seed)
     p = np.zeros((len(samples), len(samples.classes)))
     for k in range(N_FOLDS):
+        known = samples.take(fold != k)
         for fit in LEARNERS.values():
-            logits = fit(samples.take(fold != k), seed)
+            logits = fit(known, np.ones(len(known)), seed)
             p[fold == k] += softmax(logits(samples.x[fold == k]), 1.0) / len(LEARNERS)
     found = estimate_noise(p, samples.y)
     ceiling, interval = f1_ceiling(found.joint, n_judged)

@@ -15,23 +15,10 @@ from device.plates import file_sha256
 from device.records import Assay, Modality
 from training.fitting import FitSettings
 from training.labeling import LabelSettings
+from training.rendered import RenderSettings
 
 _FOLDER = Path(__file__).resolve().parent
 _Settings = TypeVar("_Settings")
-
-
-@dataclass(frozen=True, slots=True)
-class RenderSettings:
-    """Training fields rendered in memory; each field one line: meaning, unit, range."""
-
-    train_fields: int = 100
-    """Fields for training, > 0."""
-    val_fields: int = 20
-    """Fields for validation, > 0."""
-    n_cells: tuple[int, int] = (10, 110)
-    """Fewest and most cells of a field of 480 x 640 px."""
-    seed: int = 1
-    """Of microscopes, dishes and noise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Profile `robust` of `cotrain`: a network and boosted trees from few labels, beside each of them alone."""
+"""Profiles `robust` and `fixmatch` of `cotrain`: learners from few labels, beside each of them alone."""
 
 import csv
 import json
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.classifier import softmax
-from device.errors import ConfigError
-from training.cotraining.paper import choose_labeled, split_groups
+from training.cotraining.fixmatch import FixMatchSettings, fit_fixmatch
+from training.cotraining.paper import choose_labeled
 from training.cotraining.robust import (
     FitWeighted,
     Logits,
@@ -24,7 +24,7 @@ from training.dataset import Samples, join_samples
 from training.dataset.apart import require_apart
 from training.evaluation import BinaryScores
 from training.export.acceptance import score_crops
-from training.fitting import FitSettings, fit_network, predict_logits
+from training.fitting import FitSettings, fit_network, symmetric_logits
 from training.learners.features import fit_features
 from training.recipes import Recipe
 from training.recipes.make import Material, require_classes, write_fit
@@ -35,16 +35,16 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class RobustOptions:
-    """What `cotrain --profile robust` was asked for; each field one line: meaning, unit, range."""
+    """What `cotrain` was asked for, the paper's profile aside; each field one line: meaning, unit, range."""
 
     n_labeled: int = 35
-    """Labels in all, those held out to choose with too, > 1."""
+    """Labels in all, > 1."""
     max_unlabeled: int = 300
     """Unlabeled samples at most, > 0."""
-    held_out: float = 0.3
-    """Share of the labels, by whole groups, that calibrate, set thresholds and choose the round, 0 to 1."""
     seed: int = 0
     """Of the choice of labels, the split and all fits."""
+    shares: NDArray[np.float64] | None = None
+    """(K,) of classes among the unlabeled samples where they are known; else they are estimated."""
     loop: RobustSettings = field(default_factory=RobustSettings)
     """Thresholds and limits of the rounds."""
 
@@ -55,13 +55,22 @@ class RobustOutcome:
 
     co_training: RobustCoTraining
     pseudo_right: float | None
-    """Share of I_F that agrees with the labels forgotten; None if I_F is empty."""
+    """Share of I_F that agrees with the labels forgotten; None if it has none of those."""
     scores: Mapping[str, BinaryScores]
     """Of both learners with all labels, alone and co-trained, on samples that nothing was chosen by."""
 
 
 def co_train_material_robust(
-    recipe: Recipe, material: Material, judged: Samples, options: RobustOptions, out: Path, progress: Progress
+    recipe: Recipe,
+    material: Material,
+    judged: Samples,
+    options: RobustOptions,
+    out: Path,
+    progress: Progress,
+    *,
+    unlabeled: Samples | None = None,
+    second: tuple[str, FitWeighted] | None = None,
+    floors: Mapping[str, Logits] | None = None,
 ) -> RobustOutcome:
     """Keep the labels of some samples, co-train, and write run, options, log and metrics to `out`.
 
@@ -79,6 +88,12 @@ def co_train_material_robust(
         Run folder.
     progress : callable
         Called with one line of text at a time.
+    unlabeled : Samples, optional
+        What nobody labeled; it joins the samples whose labels are forgotten.
+    second : (str, FitWeighted), optional
+        Name and fit of the second learner; by default boosted trees on texture and shape.
+    floors : mapping of str to Logits, optional
+        What learned nothing here and is scored beside the learners.
 
     Raises
     ------
@@ -87,50 +102,108 @@ def co_train_material_robust(
 
     Notes
     -----
-    In the end both learners are fitted to all labels, the held-out ones too, with I_F of the best round: so
-    they stand beside learners that had the same labels and nothing else.
+    Co-trained learners stand beside learners that had the same labels and nothing else. Theirs are shifted to
+    the shares of the classes; the network of the run is not, and the export calibrates it on split val.
     """
     require_classes(material.train, material.val)
-    require_apart(material.train, judged)
-    labeled, rest = choose_labeled(material.train, options.n_labeled, options.seed)
-    if len(np.unique(labeled.group)) < 2:
-        raise ConfigError(
-            f"the {len(labeled)} labeled samples are of one group; expected at least two, so that some can "
-            "be held out (label images of another well, or raise --labels)"
-        )
-    known, held = split_groups(labeled, options.held_out, options.seed)
-    rest = rest.take(~np.isin(rest.group, held.group))
+    labeled, rest = forget_labels(material.train, judged, options, unlabeled)
+    name_b, fit_b = second or (
+        "features",
+        lambda samples, weights, _: fit_features(samples, weights, options.seed),
+    )
     unlabeled = draw_samples(rest, options.max_unlabeled, options.seed)
-    progress(f"labeled {known.count()}, held out {held.count()}, unlabeled {len(unlabeled)}")
+    progress(f"labeled {labeled.count()}, unlabeled {len(unlabeled)}")
+    fit_a = network_learner(recipe.fit)
     found = co_train_robust(
-        known,
+        labeled,
         unlabeled,
-        held,
-        fit_a=network_learner(recipe.fit),
-        fit_b=lambda samples, weights, _round: fit_features(samples, weights, options.seed),
+        fit_a=fit_a,
+        fit_b=fit_b,
+        quick=fit_b,
         settings=options.loop,
         progress=progress,
+        shares=options.shares,
     )
+    progress(f"shares of {', '.join(labeled.classes)}: {', '.join(f'{share:.2f}' for share in found.shares)}")
     both = join_samples([labeled, found.pseudo_labeled])
-    ones = np.ones(len(labeled))
-    weights = np.concatenate([ones, found.weights])
-    fitted = replace(fit_network(both, None, recipe.fit, weights=weights), temperature=found.temperatures[0])
+    fitted = fit_network(both, None, recipe.fit)
     write_fit(recipe, replace(material, train=both), fitted, out)
-    alone = fit_network(labeled, None, recipe.fit).model
-    trees = {
-        "features alone": fit_features(labeled, ones, options.seed),
-        "features co-trained": fit_features(both, weights, options.seed),
+    ones = np.ones(len(labeled))
+    name_a = recipe.fit.learner
+    learners: dict[str, Logits] = {
+        f"{name_a} alone": fit_a(labeled, ones, 0),
+        f"{name_b} alone": fit_b(labeled, ones, 0),
+        f"{name_a} co-trained": found.one[0],
+        f"{name_b} co-trained": found.one[1],
+        "both co-trained": found.both,
+        **(floors or {}),
     }
-    learners: dict[str, tuple[Logits, float]] = {
-        f"{recipe.fit.learner} alone": (lambda x: predict_logits(alone, x), found.temperatures[0]),
-        f"{recipe.fit.learner} co-trained": (fitted.logits, found.temperatures[0]),
-        **{name: (logits, found.temperatures[1]) for name, logits in trees.items()},
-    }
-    scores = {name: _score(logits, t, judged) for name, (logits, t) in learners.items()}
-    right = [found.pseudo[i] == unlabeled.y[i] for i in found.pseudo]
+    scores = {name: _score(logits, judged) for name, logits in learners.items()}
+    right = [label == unlabeled.y[i] for i, label in found.pseudo.items() if unlabeled.y[i] >= 0]
     outcome = RobustOutcome(found, float(np.mean(right)) if right else None, scores)
-    _write(out, recipe.fit, options, outcome, judged)
+    metrics = _score_document(judged, scores) | {
+        "best_round": found.best_round + 1,
+        "ending": found.ending,
+        "n_pseudo_labeled": len(found.pseudo),
+        "shares": found.shares.round(4).tolist(),
+        "pseudo_right": outcome.pseudo_right,
+    }
+    chosen = {"profile": "robust", "second": name_b, **asdict(options), "fit": asdict(recipe.fit)}
+    _write(out, chosen, metrics, [_row(step, judged.classes) for step in found.rounds])
     return outcome
+
+
+def forget_labels(
+    train: Samples, judged: Samples, options: RobustOptions, unlabeled: Samples | None
+) -> tuple[Samples, Samples]:
+    """Return the labeled samples of a budget, and all others with `unlabeled` among them.
+
+    Raises
+    ------
+    ConfigError
+        If `judged` is not apart from them.
+    """
+    labeled, rest = choose_labeled(train, options.n_labeled, options.seed)
+    rest = rest if unlabeled is None else join_samples([rest, unlabeled])
+    require_apart(join_samples([labeled, rest]), judged)
+    return labeled, rest
+
+
+def fit_material_fixmatch(
+    recipe: Recipe,
+    material: Material,
+    judged: Samples,
+    options: RobustOptions,
+    out: Path,
+    progress: Progress,
+    *,
+    unlabeled: Samples | None = None,
+) -> Mapping[str, BinaryScores]:
+    """Fit a network by FixMatch, write its run with options, log and metrics, and return the scores.
+
+    Parameters are those of `co_train_material_robust`; of the options only the numbers of samples and the
+    seed count. All labels are fitted to: the temperature stays 1 until the export fits it on split val.
+    """
+    labeled, rest = forget_labels(material.train, judged, options, unlabeled)
+    unlabeled = draw_samples(rest, options.max_unlabeled, options.seed)
+    progress(f"labeled {labeled.count()}, unlabeled {len(unlabeled)}")
+    settings = FixMatchSettings(recipe.fit)
+    fitted = fit_fixmatch(labeled, unlabeled, settings, progress)
+    write_fit(recipe, replace(material, train=labeled), fitted, out)
+    alone = fit_network(labeled, None, recipe.fit)
+    learners = {f"{recipe.fit.learner} alone": alone, f"{recipe.fit.learner} by FixMatch": fitted}
+    scores = {name: _score(learner.logits, judged) for name, learner in learners.items()}
+    rows: list[dict[str, object]] = [
+        {"epoch": i + 1, "loss": row["loss"], "sure": row["sure"]} for i, row in enumerate(fitted.history)
+    ]
+    chosen = {
+        "profile": "fixmatch",
+        "n_labeled": len(labeled),
+        "n_unlabeled": len(unlabeled),
+        **asdict(settings),
+    }
+    _write(out, chosen, _score_document(judged, scores), rows)
+    return scores
 
 
 def network_learner(settings: FitSettings) -> FitWeighted:
@@ -141,48 +214,30 @@ def network_learner(settings: FitSettings) -> FitWeighted:
 
     def fit(samples: Samples, weights: NDArray[np.float64], _round: int) -> Logits:
         model = fit_network(samples, None, settings, weights=weights).model
-
-        def logits(x: NDArray[np.uint8]) -> NDArray[np.float32]:
-            turned = [np.rot90(y, k, axes=(1, 2)) for y in (x, x[:, :, ::-1]) for k in range(4)]
-            return np.asarray(np.mean([predict_logits(model, y) for y in turned], axis=0), np.float32)
-
-        return logits
+        return lambda x: symmetric_logits(model, x)
 
     return fit
 
 
-def _score(logits: Logits, temperature: float, judged: Samples) -> BinaryScores:
-    return score_crops(lambda x: softmax(logits(x), temperature), judged)
+def _score(logits: Logits, judged: Samples) -> BinaryScores:
+    return score_crops(lambda x: softmax(logits(x), 1.0), judged)
+
+
+def _score_document(judged: Samples, scores: Mapping[str, BinaryScores]) -> dict[str, object]:
+    return {"split": judged.split, "scores": {name: asdict(score) for name, score in scores.items()}}
 
 
 def _write(
-    out: Path, fit: FitSettings, options: RobustOptions, outcome: RobustOutcome, judged: Samples
+    out: Path, options: Mapping[str, object], metrics: Mapping[str, object], log: list[dict[str, object]]
 ) -> None:
-    found = outcome.co_training
-    documents = {
-        "options.json": {"profile": "robust", **asdict(options), "fit": asdict(fit)},
-        "metrics.json": {
-            "split": judged.split,
-            "best_round": found.best_round + 1,
-            "ending": found.ending,
-            "n_pseudo_labeled": len(found.pseudo),
-            "pseudo_right": outcome.pseudo_right,
-            "scores": {name: asdict(score) for name, score in outcome.scores.items()},
-        },
-    }
-    for name, document in documents.items():
+    for name, document in (("options.json", options), ("metrics.json", metrics)):
         (out / name).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     with (out / "log.csv").open("w", newline="", encoding="utf-8") as file:
-        rows = [_row(step, judged.classes) for step in found.rounds]
-        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        table = csv.DictWriter(file, list(log[0]), lineterminator="\n")
         table.writeheader()
-        table.writerows(rows)
+        table.writerows(log)
 
 
 def _row(step: RobustRound, classes: tuple[str, ...]) -> dict[str, object]:
     row = asdict(step) | {"round_index": step.round_index + 1}
-    for name in ("per_class", "threshold_a", "threshold_b"):
-        values = row.pop(name)
-        several = values.values() if isinstance(values, dict) else values
-        row |= {f"{name}_{label}": value for label, value in zip(classes, several, strict=True)}
-    return row
+    return row | {f"per_class_{name}": step.per_class[name] for name in classes if row.pop("per_class", 1)}

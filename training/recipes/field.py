@@ -19,8 +19,9 @@ from training.evaluation import measure, rank_auc
 from training.export.acceptance import NO_TIME
 from training.labeling import TOXIC_ABOVE, LabeledField, TrueField, dataset_fields, tile_samples, true_label
 from training.recipes import FieldSettings, Recipe
-from training.recipes.make import RENDERED_SCALE, Material, describe_source, rendered_fields
+from training.recipes.make import Material, describe_source
 from training.recipes.mosaics import draw_mosaics
+from training.rendered import RENDERED_SCALE, rendered_fields
 
 Progress = Callable[[str], None]
 

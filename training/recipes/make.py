@@ -3,38 +3,36 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from device.analysis.phantom import Phantom, render_field, vary, vary_culture
 from device.analysis.pyramid import WORKING_UM_PER_PX, build_pyramid
 from device.analysis.quality import FocusReference, limits_for, measure_quality, reference_from
 from device.errors import ConfigError
 from device.model_card import DataSource, Scalar
 from device.plates import file_sha256
-from device.records import Assay, CellClass, Modality, Scale
-from training.dataset import FIELD_LABELS, MANIFEST, Dataset, Samples, TrueCell, join_samples
+from device.records import Assay, CellClass, Scale
+from training.dataset import FIELD_LABELS, MANIFEST, Dataset, Samples, join_samples
 from training.dataset.apart import find_copies_of, require_apart
 from training.dataset.blend import blend_rounded
 from training.fitting import FitSettings, Fitted, fit_network
 from training.gan import GENERATED
 from training.labeling import LabeledField, cell_samples, dataset_fields, field_samples
 from training.provenance import Run, RunSamples, tool_versions, write_run
-from training.recipes import BlendSettings, Recipe, RenderSettings
+from training.recipes import BlendSettings, Recipe
+from training.rendered import RENDERED_SCALE, rendered_fields
 
 Progress = Callable[[str], None]
 GanGate = Mapping[str, Scalar]
 """What a card says of generated images."""
 N_REPRESENTATIVE = 500
 """Crops that the int8 ranges are measured on."""
-RENDERED_SCALE = Scale(WORKING_UM_PER_PX, "measured")
-VISIBLE_MIN = 0.5
-"""A rendered cell that shows less of itself trains nothing: nobody could tell it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,10 +164,11 @@ def fit_recipe(
     out: Path,
     progress: Progress,
     *,
+    start: Sequence[NDArray[np.float32]] | None = None,
     generated: Samples | None = None,
     gan_gate: GanGate | None = None,
 ) -> Fitted:
-    """Fit the network of a recipe, write the run to `out` and return the fit.
+    """Fit the network of a recipe (from `start` as in `fit_network`), write the run and return the fit.
 
     Images `generated` by a GAN train beside the real ones, and nothing else sees them.
 
@@ -181,7 +180,7 @@ def fit_recipe(
     require_classes(material.train, material.val)
     progress(f"fitting {recipe.fit.learner} on {material.train.count()}, validation {material.val.count()}")
     train = join_samples([material.train, generated]) if generated else material.train
-    fitted = fit_network(train, material.val, recipe.fit, progress)
+    fitted = fit_network(train, material.val, recipe.fit, progress, start=start)
     write_fit(recipe, material, fitted, out, gan_gate=gan_gate)
     return fitted
 
@@ -261,38 +260,6 @@ def measure_reference(recipe: Recipe, fields: Iterable[LabeledField], scale: Sca
     measured = [measure_quality(build_pyramid(f.image, scale.um_per_px), scale, limits) for f in fields]
     usable = [quality for quality in measured if quality.passed and quality.focus_slope is not None]
     return reference_from(usable) if usable else None
-
-
-def rendered_fields(render: RenderSettings, modality: Modality, split: str) -> Iterator[LabeledField]:
-    """Yield the rendered fields of a split, each with another microscope, dish, density and dead fraction."""
-    first, count = (0, render.train_fields) if split == "train" else (10**6, render.val_fields)
-    for index in range(first, first + count):
-        rng = np.random.default_rng((render.seed, index))
-        phantom = render_field(
-            modality=modality,
-            rng=rng,
-            n_cells=int(rng.integers(render.n_cells[0], render.n_cells[1] + 1)),
-            dead_fraction=float(rng.uniform()),
-            um_per_px=WORKING_UM_PER_PX,
-            optics=vary(rng, modality),
-            culture=vary_culture(rng),
-        )
-        yield LabeledField(phantom.image, true_cells(phantom), f"rendered-{index}")
-
-
-def true_cells(phantom: Phantom) -> tuple[TrueCell, ...]:
-    """Return the cells of a phantom as boxes; what is hardly visible has an empty label."""
-    um_per_px = float(phantom.parameters["um_per_px"])
-    cells = []
-    for thing in phantom.objects:
-        if not thing.region:
-            continue
-        label = str(thing.cell_class) if thing.visible_fraction >= VISIBLE_MIN else ""
-        radius = thing.radius_um / um_per_px
-        cells.append(
-            TrueCell(label, thing.col - radius, thing.row - radius, thing.col + radius, thing.row + radius)
-        )
-    return tuple(cells)
 
 
 def describe_source(dataset: Dataset, n: int) -> DataSource:

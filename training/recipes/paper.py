@@ -15,7 +15,7 @@ from device.classifier import softmax
 from device.errors import ConfigError
 from device.model_card import Bundle
 from training.cotraining.paper import PaperRun, PaperSettings, choose_labeled, run_paper
-from training.dataset import FIELD_LABELS, Dataset, Entry, Samples
+from training.dataset import FIELD_LABELS, Dataset, Entry, Samples, join_samples
 from training.evaluation import BinaryScores
 from training.export.acceptance import ANY, FieldResult, read_fields, score_crops
 from training.export.bundle import export_run
@@ -177,10 +177,16 @@ def co_train_material(
     max_unlabeled: int,
     out: Path,
     progress: Progress,
+    *,
+    unlabeled: Samples | None = None,
 ) -> PaperRun:
-    """Keep the labels of some samples, run Algorithm 1 on the others and write the run of TC to `out`."""
+    """Keep the labels of some samples, run Algorithm 1 on the others and write the run of TC to `out`.
+
+    `unlabeled` are samples that nobody labeled; they join those whose labels are forgotten.
+    """
     require_classes(material.train, material.val)
     labeled, rest = choose_labeled(material.train, settings.n_labeled, settings.seed)
+    rest = rest if unlabeled is None else join_samples([rest, unlabeled])
     run = run_paper(labeled, draw_samples(rest, max_unlabeled, settings.seed), settings, progress)
     write_fit(recipe, replace(material, train=run.train), run.fitted, out, gan_gate=_not_gated(run))
     _judge_generated(out, run, material.val, settings.fit, progress)

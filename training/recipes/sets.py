@@ -12,7 +12,7 @@ import training.evaluation
 from device.analysis.phantom import Culture, Optics, default_optics, render_field
 from device.analysis.pyramid import WORKING_UM_PER_PX
 from training.labeling import LabeledField
-from training.recipes.make import true_cells
+from training.rendered import true_cells
 
 _FILE = tomllib.loads((Path(training.evaluation.__file__).parent / "sets.toml").read_text(encoding="utf-8"))
 SETS: dict[str, dict[str, Any]] = _FILE["sets"]
