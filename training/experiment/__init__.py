@@ -24,7 +24,7 @@ from training.experiment.fits import Draw, adapt, find_shares
 from training.experiment.noise import report_noise
 from training.experiment.summary import summarize, write_summary
 from training.pool import run_tasks
-from training.provenance import tool_versions
+from training.provenance import code_sha256, tool_versions
 
 STEPS, STEPS_ALL = 500, 1500
 """Gradient steps of the final fit of every arm; with all labels."""
@@ -61,7 +61,8 @@ class Task:
     folder: str
     data: dict[str, str]
     """SHA-256 of the tables of the folder: other data are another task."""
-    version: str
+    code: str
+    """SHA-256 of all modules: code that changed may give other numbers, and one table has only one."""
     unit: str
     split: str
     arm: str
@@ -108,7 +109,7 @@ def run_experiment(
     found = run_tasks(tasks, run_task, folder=out / "tasks", workers=workers, scheduler=scheduler)
     results: dict[str, Any] = {
         "options": asdict(options),
-        "made_with": tool_versions(),
+        "made_with": tool_versions() | {"code_sha256": code_sha256()},
         "data": {"folder": folder.name, "sha256": _hashes(folder)},
         "judged": {
             "split": options.split,
@@ -170,13 +171,13 @@ def _draws(options: ExperimentOptions) -> Iterator[tuple[int | None, Ratio]]:
 
 
 def _tasks(folder: Path, options: ExperimentOptions) -> Iterator[Task]:
-    data, version = _hashes(folder), tool_versions().get("nanotox", "")
+    data, code = _hashes(folder), code_sha256()
     for budget, ratio in _draws(options):
         steps = options.steps or (STEPS if budget else STEPS_ALL)
         for seed in range(options.n_seeds):
             for arm in dict.fromkeys(plain_arm(name) for name in options.arms):
                 yield Task(
-                    str(folder), data, version, options.unit, options.split, arm, ratio, budget, steps, seed
+                    str(folder), data, code, options.unit, options.split, arm, ratio, budget, steps, seed
                 )
 
 
