@@ -1,8 +1,10 @@
 """Experiments: what is drawn, what may judge, what comes of it; tiny data, real tasks."""
 
 import csv
+import errno
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -236,6 +238,67 @@ def test_the_same_command_gives_the_same_numbers_and_goes_on_where_it_stood(fold
     assert without_time(first) == without_time(again)
     wider = run(folder, tmp_path / "a", labels=(8,), arms=("forest", "majority"), n_seeds=1)
     assert wider["tasks"]["forest-equal-8-0"] == first["tasks"]["forest-equal-8-0"]  # its seconds too
+
+
+def test_more_processes_or_a_cluster_give_the_same_numbers(folder, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    asked = options(arms=("majority", "forest"), labels=(8,), n_seeds=1)
+    alone, side_by_side = (run_experiment(folder, tmp_path / f"{n}", asked, workers=n) for n in (1, 2))
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        there = run_experiment(folder, tmp_path / "there", asked, scheduler=cluster.scheduler_address)
+    assert list(alone["tasks"]) == ["majority-equal-8-0", "forest-equal-8-0"]
+    assert without_time(alone) == without_time(side_by_side) == without_time(there)
+    tables = [
+        csv.DictReader((tmp_path / name / "summary.csv").read_text().splitlines())
+        for name in ("1", "2", "there")
+    ]
+    rows = [[{k: v for k, v in row.items() if k != "wall_s"} for row in table] for table in tables]
+    assert rows[0] == rows[1] == rows[2]
+    assert len(rows[0]) == 2
+
+
+def test_tasks_of_other_code_are_done_again(folder, tmp_path, monkeypatch):
+    asked = {"labels": (8,), "arms": ("majority",), "n_seeds": 1}
+    run(folder, tmp_path, **asked)
+    (kept,) = (tmp_path / "tasks").iterdir()
+    monkeypatch.setitem(ARMS, "majority", stop)
+    run(folder, tmp_path, **asked)  # kept: the arm is not asked
+    before = kept.read_bytes()
+    monkeypatch.setattr("training.experiment.code_sha256", lambda: "0" * 64)
+    with pytest.raises(ConfigError, match="1 of 1 tasks failed"):
+        run(folder, tmp_path, **asked)
+    monkeypatch.setitem(ARMS, "majority", lambda draw: lambda x: np.tile([0, 1], (len(x), 1)))
+    results = run(folder, tmp_path, **asked)
+    assert results["tasks"]["majority-equal-8-0"]["readings"]["majority"]["p"][0] > 0.7
+    assert results["made_with"]["code_sha256"] == "0" * 64
+    assert kept.read_bytes() != before
+
+
+def stop(_draw):
+    raise ValueError("asked")
+
+
+@pytest.mark.parametrize("name", ["majority-equal-8-0.json", "results.json", "summary.csv", "summary.md"])
+def test_a_full_disk_names_the_file_and_keeps_finished_tasks(name, folder, tmp_path, monkeypatch, capsys):
+    asked = ["--arms", "majority", "--labels", "8", "--seeds", "1", "--workers", "1"]
+    command = ["experiment", str(folder), "--out", str(tmp_path), *asked]
+    move = Path.replace
+
+    def full(path, target):
+        if Path(target).name == name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return move(path, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert main(command) == 2
+    assert f"{name} cannot be written (No space left on device)" in capsys.readouterr().err
+    assert not list(tmp_path.rglob(name))
+    n_kept = len(list(tmp_path.glob("tasks/*.json")))
+    assert n_kept == (0 if name.startswith("majority") else 1)
+    monkeypatch.undo()
+    assert main(command) == 0
 
 
 def test_ctrl_c_keeps_finished_tasks(folder, tmp_path, monkeypatch):

@@ -361,7 +361,7 @@ def test_evaluate_ends_with_one_line_of_json(bundle, run, folder, capsys):
 
 def test_cotrain_robust_writes_a_run_with_options_log_and_metrics(folder, tmp_path, capsys):
     labels = ["--profile", "robust", "--labels", "14", "--classes", "live,dead"]
-    options = [*labels, "--epochs", "4", "--rounds", "2"]
+    options = [*labels, "--epochs", "4"]
     assert main(["cotrain", str(folder), "--out", str(tmp_path / "run"), *options]) == 0
     assert "val, features alone: balanced accuracy 1.000, F1 dead 1.000" in capsys.readouterr().out
     assert read_run(tmp_path / "run")[0].learner == "station"
@@ -371,13 +371,16 @@ def test_cotrain_robust_writes_a_run_with_options_log_and_metrics(folder, tmp_pa
     assert metrics["n_pseudo_labeled"] > 0
     assert list(metrics["scores"]) == [
         "station alone",
-        "station co-trained",
         "features alone",
+        "station co-trained",
         "features co-trained",
+        "both co-trained",
     ]
+    assert sum(metrics["shares"]) == pytest.approx(1, abs=1e-3)
     header, *rounds = (tmp_path / "run/log.csv").read_text().splitlines()
-    assert "threshold_a_dead" in header
-    assert len(rounds) == 2
+    assert {"per_class_dead", "label_nll", "rolled_back"} <= set(header.split(","))
+    assert 2 <= len(rounds) <= 3
+    assert json.loads((tmp_path / "run/options.json").read_text())["loop"]["max_rounds"] == 3
 
 
 def test_cotrain_leaves_an_exportable_run(folder, tmp_path, capsys):

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from training.recipes import Recipe
 
 
+PAPER_ROUNDS, ROBUST_ROUNDS = 10, 3
+
+
 def add_parser(commands: Commands) -> None:
     """Add `cotrain`."""
     parser = commands.add_parser(
@@ -22,10 +25,11 @@ def add_parser(commands: Commands) -> None:
         help="co-train two learners from few labels",
         description="Keep the labels of some samples of split train, forget the others, and let two learners "
         "label them; then fit the final network. Profile paper: Table 2's network twice, by agreement "
-        "(Algorithm 1 with its misprints corrected). Profile robust: a network, and boosted trees on texture "
-        "and shape (for whole fields logistic regression on the station's counts); a label needs the "
-        "confidence that was right on held-out labels and can be taken back. Profile fixmatch: one network "
-        "that labels what it is sure of under weak changes and learns it under strong ones.",
+        "(Algorithm 1 with its misprints corrected). Profile robust: a network, and trees with a kernel "
+        "machine on texture and shape (for whole fields logistic regression on the station's counts), each "
+        "calling the classes in their estimated shares; a label needs both and can be taken back. Profile "
+        "fixmatch: one network that labels what it is sure of under weak changes and learns it under strong "
+        "ones.",
         epilog="Example: nanotox-train cotrain data/ldc --out runs/co --profile robust --labels 35 --seed 1",
         allow_abbrev=False,
     )
@@ -37,7 +41,9 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--labels", type=int, default=35, help="labeled samples (default 35)")
     parser.add_argument("--unlabeled", type=int, default=300, help="unlabeled samples at most (default 300)")
     parser.add_argument("--epochs", type=int, default=20, help="of each network (default 20)")
-    parser.add_argument("--rounds", type=int, default=10, help="at most (default 10)")
+    parser.add_argument(
+        "--rounds", type=int, help="at most (default 10, robust 3: its first is fitted to the labels alone)"
+    )
     paper = parser.add_argument_group("profile paper only")
     paper.add_argument("--count", type=int, default=150, help="generated images (default 150)")
     paper.add_argument("--steps", type=int, default=1500, help="GAN steps of the first round (default 1500)")
@@ -57,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
     from training.provenance import write_provenance
 
     dataset = read_dataset(args.folder)
+    if args.rounds is None:
+        args.rounds = PAPER_ROUNDS if args.profile == "paper" else ROBUST_ROUNDS
     code = _run_paper(args, dataset) if args.profile == "paper" else _run_robust(args, dataset)
     write_provenance(args.out, vars(args), dataset.folder, (entry.file for entry in dataset.entries))
     return code

@@ -91,14 +91,14 @@ def co_train_material_robust(
     unlabeled : Samples, optional
         What nobody labeled; it joins the samples whose labels are forgotten.
     second : (str, FitWeighted), optional
-        Name and fit of the second learner; by default boosted trees on texture and shape.
+        Name and fit of the second learner; by default trees and a kernel machine on texture and shape.
     floors : mapping of str to Logits, optional
         What learned nothing here and is scored beside the learners.
 
     Raises
     ------
     ConfigError
-        If the labels are too few to hold out some of each class, or `judged` is not apart from split train.
+        If a class has no label, nothing is unlabeled, or `judged` is not apart from split train.
 
     Notes
     -----
