@@ -24,8 +24,8 @@ def add_parser(commands: Commands) -> None:
         "label them; then fit the final network. Profile paper: Table 2's network twice, by agreement "
         "(Algorithm 1 with its misprints corrected). Profile robust: pixels (an embedding learned "
         "without labels) and texture and shape (for whole fields a network and the station's counts); each "
-        "calls the classes in their shares, a label needs both and can be taken back. Profile fixmatch: one network "
-        "that labels what it is sure of under weak changes and learns it under strong ones.",
+        "calls the classes in their shares, a label needs both and can be taken back. Profile fixmatch: one "
+        "network that labels what it is sure of under weak changes and learns it under strong ones.",
         epilog="Example: nanotox-train cotrain data/ldc --out runs/co --profile robust --labels 35 --seed 1",
         allow_abbrev=False,
     )
