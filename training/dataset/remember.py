@@ -1,4 +1,4 @@
-"""What is computed from equal images is computed once a process: rounds and folds ask for it again and again."""
+"""What equal images give is computed once a process: rounds and folds ask for it again and again."""
 
 import functools
 import hashlib

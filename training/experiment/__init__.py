@@ -25,7 +25,7 @@ from training.experiment.noise import report_noise
 from training.experiment.summary import summarize, write_summary
 from training.learners import open_learner
 from training.pool import run_tasks
-from training.provenance import tool_versions
+from training.provenance import code_sha256, tool_versions
 
 STEPS, STEPS_ALL = 500, 1500
 """Gradient steps of the final fit of every arm; with all labels."""
@@ -64,7 +64,8 @@ class Task:
     folder: str
     data: dict[str, str]
     """SHA-256 of the tables of the folder: other data are another task."""
-    version: str
+    code: str
+    """SHA-256 of all modules: code that changed may give other numbers, and one table has only one."""
     unit: str
     split: str
     arm: str
@@ -113,7 +114,7 @@ def run_experiment(
     found = run_tasks(tasks, run_task, folder=out / "tasks", workers=workers, scheduler=scheduler)
     results: dict[str, Any] = {
         "options": asdict(options),
-        "made_with": tool_versions(),
+        "made_with": tool_versions() | {"code_sha256": code_sha256()},
         "data": {"folder": folder.name, "sha256": _hashes(folder)},
         "judged": {
             "split": options.split,
@@ -147,7 +148,11 @@ def run_task(task: Task) -> dict[str, Any]:
     logits = ARMS[task.arm](draw)
     found = find_shares(draw)
     on_judged, on_unlabeled = logits(judged.x), logits(unlabeled.x)
-    shifts = {"": np.float32(0), PRIOR: shift_to(found, on_unlabeled), STATED: shift_to(stated, on_unlabeled)}
+    shifts = {
+        "": np.zeros(2, np.float32),
+        PRIOR: shift_to(found, on_unlabeled),
+        STATED: shift_to(stated, on_unlabeled),
+    }
     readings = {}
     for suffix, shift in shifts.items():
         p = softmax(on_judged + shift, 1.0)[:, 1].astype(float)
@@ -176,7 +181,7 @@ def _draws(options: ExperimentOptions) -> Iterator[tuple[int | None, Ratio]]:
 
 
 def _tasks(folder: Path, options: ExperimentOptions) -> Iterator[Task]:
-    data, version = _hashes(folder), tool_versions().get("nanotox", "")
+    data, code = _hashes(folder), code_sha256()
     for budget, ratio in _draws(options):
         steps = options.steps or (STEPS if budget else STEPS_ALL)
         for seed in range(options.n_seeds):
@@ -184,7 +189,7 @@ def _tasks(folder: Path, options: ExperimentOptions) -> Iterator[Task]:
                 yield Task(
                     str(folder),
                     data,
-                    version,
+                    code,
                     options.unit,
                     options.split,
                     arm,

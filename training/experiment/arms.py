@@ -145,7 +145,7 @@ def cotrain_stated(draw: Draw) -> Logits:
 
 
 def transfer(draw: Draw) -> Logits:
-    """The network saw rendered cells first, for as many steps again (the paper's future work)."""
+    """Fit the network to rendered cells first, for as many steps again (the paper's future work)."""
     settings, quick = fit_settings(draw), max(1, draw.steps // CALIBRATION_SHARE)
     start = pretrain(PretrainSettings(settings.learner, steps=draw.steps))
 
