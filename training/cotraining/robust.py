@@ -33,9 +33,9 @@ Ending = Literal["I_F unchanged", "I_F settled", "rolled back twice", "round lim
 class RobustSettings:
     """How labels are accepted; each field one line: meaning, unit, range."""
 
-    max_rounds: int = 3
-    """Rounds at most, > 0; more than two of acceptance gave nothing on ldc."""
-    believed: float = 0.7
+    max_rounds: int = 4
+    """Rounds at most, > 0; the first is of labels alone."""
+    believed: float = 0.6
     """I_F is at most this share of the unlabeled images; rolling back halves it, 0 to 1."""
     precision_min: float = 0.95
     """The quick learner's threshold rises until it is this often right on labels it did not see, 0 to 1."""
