@@ -177,7 +177,12 @@ def runs(tmp_path: Path) -> Path:
         (gan / f"gan-dead-{step}.png").write_bytes(b"png")
     metric = {"value": 0.9, "low": None, "high": None, "n": 7}
     both = {"auc": metric, "balanced_accuracy": metric}
-    fields = {"model": "field", "data": "100 mosaics of ldc, val", "n_refused": 1, "field_model": both}
+    fields = {
+        "model": "field",
+        "data": "100 mosaics of /somewhere/ldc, val",
+        "n_refused": 1,
+        "field_model": both,
+    }
     (tmp_path / "field.json").write_text(json.dumps(fields | {"count_rule": both}))
     return tmp_path
 
@@ -206,6 +211,7 @@ def test_results_are_composed_from_runs_and_say_what_was_not_reached(runs, make_
     assert "At most 1.0% of live, 20.0% of dead are wrong" in text
     assert "**not passed**: no gain (5 folds)" in text
     assert "| field model | 0.900 (not known to not known)" in text
+    assert "## Field model field: 100 mosaics of ldc, val" in text
     assert "### Table" in text
     assert "somewhere" not in text
     shown = set(re.findall(r"\(images/(.*?)\)", text))
