@@ -211,7 +211,7 @@ def test_results_are_composed_from_runs_and_say_what_was_not_reached(runs, make_
     assert "At most 1.0% of live, 20.0% of dead are wrong" in text
     assert "**not passed**: no gain (5 folds)" in text
     assert "| field model | 0.900 (not known to not known)" in text
-    assert "## Field model field: 100 mosaics of ldc, val" in text
+    assert "`nanotox-train evaluate field data/ldc --split val --mosaics 100 --json`" in text
     assert "### Table" in text
     assert "somewhere" not in text
     shown = set(re.findall(r"\(images/(.*?)\)", text))
