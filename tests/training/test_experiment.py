@@ -20,9 +20,9 @@ from training.evaluation.noise import estimate_noise, f1_ceiling
 from training.evaluation.resampling import holm_adjusted, paired_difference
 from training.experiment import ExperimentOptions, run_experiment
 from training.experiment import draws as draws_module
-from training.experiment.arms import ARMS, most_certain
+from training.experiment.arms import ARMS
 from training.experiment.draws import draw_labels, read_material
-from training.experiment.fits import Draw, adapt_prior, calibrate
+from training.experiment.fits import Draw, adapt, calibrate, find_shares
 from training.experiment.summary import summarize
 
 CLASSES = ("live", "dead")
@@ -305,7 +305,8 @@ def test_every_arm_says_what_it_is():
 
 def draw(n_unlabeled=12, **changes):
     labeled, rest = draw_labels(make_samples(60), 12, 0, "equal")
-    return Draw(labeled, rest.take(np.arange(n_unlabeled)), **{"steps": 4, "seed": 1} | changes)
+    unlabeled = rest.take(np.arange(n_unlabeled))
+    return replace(Draw(labeled, unlabeled, 4, 1, np.array([0.5, 0.5])), **changes)
 
 
 @pytest.fixture
@@ -365,38 +366,34 @@ def test_calibration_softens_what_is_surely_wrong_and_bears_one_group():
     def boast(samples):
         return lambda x: np.stack([-(x.mean(axis=(1, 2)) - 130), x.mean(axis=(1, 2)) - 130], axis=1) / 2
 
-    known = Draw(noisy, noisy.take(np.zeros(0, np.intp)), 1, 0)
+    known = draw(0, labeled=noisy)
     logits = boast(noisy)
     assert np.abs(calibrate(logits, known, boast)(labeled.x)).max() < np.abs(logits(labeled.x)).max() / 3
     lone = replace(known, labeled=replace(noisy, group=np.full(60, "one")))
     assert np.allclose(calibrate(logits, lone, boast)(labeled.x), logits(labeled.x))
 
 
-def test_prior_of_the_unlabeled_images_is_found_and_used():
-    rng = np.random.default_rng(0)
-    dead = np.arange(4000) < 400  # one in ten, told by evidence of mean -1 or 1 and variance 2: log odds
-    evidence = rng.normal(np.where(dead, 1, -1), np.sqrt(2))
-    labeled = make_samples(12)
-    images = np.zeros((4000, 28, 28), np.uint8)
-    many = Samples(images, np.full(4000, -1), np.full(4000, "u"), "unlabeled", "drawn", CLASSES)
+def test_calls_are_shifted_to_the_shares_of_the_unlabeled_images():
+    rare = draw_labels(make_samples(400, dead_share=0.1), 20, 0, "equal")
+    known = Draw(*rare, 1, 0, np.array([0.3, 0.7]))
+    shares = find_shares(known)
+    assert shares == pytest.approx([0.92, 0.08], abs=0.02)  # ten of forty dead ones are labeled
 
     def logits(x):
-        odds = evidence if len(x) == 4000 else np.zeros(len(x))
-        return np.stack([np.zeros(len(odds)), odds], axis=1).astype(np.float32)
+        dead = (x.mean(axis=(1, 2)) - 100) / 10  # calls nearly all dead
+        return np.stack([-dead, dead], axis=1).astype(np.float32)
 
-    def p_dead_of_nothing(draw):
-        one, other = adapt_prior(logits, draw)(images[:1])[0]
-        return 1 / (1 + np.exp(one - other))
-
-    assert p_dead_of_nothing(Draw(labeled, many, 1, 0)) == pytest.approx(0.1, abs=0.03)
-    rare = labeled.take(np.flatnonzero((labeled.y == 0) | (np.cumsum(labeled.y) == 1)))
-    none = many.take(np.zeros(0, np.intp))
-    assert p_dead_of_nothing(Draw(rare, none, 1, 0)) == pytest.approx(np.mean(rare.y))
+    for wanted in (shares, known.shares):
+        called = adapt(logits, known, wanted)(known.unlabeled.x).argmax(axis=1)
+        assert np.mean(called == 1) == pytest.approx(wanted[1], abs=0.02)
 
 
-def test_the_most_certain_of_each_class_are_believed():
-    p = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.4, 0.6]])
-    assert most_certain(p, 0.5) == {0: 0, 2: 1}
+def test_shares_are_a_prior_where_nothing_is_unlabeled():
+    rare = make_samples(40, dead_share=0.1)
+    known = Draw(rare, rare.take(np.zeros(0, np.intp)), 1, 0, np.array([0.5, 0.5]))
+    assert find_shares(known).tolist() == [0.9, 0.1]
+    shifted = adapt(lambda x: np.zeros((len(x), 2), np.float32), known, find_shares(known))(rare.x[:1])
+    assert shifted == pytest.approx(np.log([[0.9, 0.1]]), abs=1e-6)
 
 
 # noise of labels

@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from device.model_card import network_input
 from training.dataset import Samples
+from training.dataset.remember import remember
 from training.fitting import FitSettings, augment
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ def _learn(
         if progress and (k + 1) % 100 == 0:
             progress(f"embedding: step {k + 1}/{settings.steps}, loss {float(loss):.2f}")
 
+    @remember
     def embed(x: NDArray[np.uint8]) -> NDArray[np.float32]:
         turned = [np.rot90(y, k, axes=(1, 2)) for y in (x, x[:, :, ::-1]) for k in range(4)]
         return np.asarray(np.mean([_apply(trunk, y) for y in turned], axis=0), np.float32)

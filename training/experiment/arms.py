@@ -22,7 +22,7 @@ from training.cotraining.transfer import PretrainSettings, pretrain
 from training.cotraining.trust import select_trusted
 from training.dataset import Samples, join_samples
 from training.experiment.fits import (
-    CALIBRATION_FOLDS,
+    CALIBRATION_SHARE,
     Draw,
     Logits,
     calibrate,
@@ -75,13 +75,8 @@ def forest(draw: Draw) -> Logits:
 
 
 def cnn(draw: Draw) -> Logits:
-    """Table 2's network with classical augmentation: what the others are measured against."""
+    """Fit the network with classical augmentation: what the others are measured against."""
     return network_arm(draw, fit_settings(draw))
-
-
-def station(draw: Draw) -> Logits:
-    """Fit the station's network as `cnn` is fitted."""
-    return network_arm(draw, fit_settings(draw, "station"))
 
 
 def cnn_duplicates(draw: Draw) -> Logits:
@@ -119,7 +114,7 @@ def selftrain(draw: Draw) -> Logits:
 
 
 def cotrain_paper(draw: Draw) -> Logits:
-    """Algorithm 1 with Table 2's network twice, without its GAN."""
+    """Algorithm 1 with the network twice, without its GAN."""
     return _paper_arm(draw, 0)
 
 
@@ -150,8 +145,8 @@ def cotrain_stated(draw: Draw) -> Logits:
 
 
 def transfer(draw: Draw) -> Logits:
-    """Table 2's network that saw rendered cells first, for as many steps again (the paper's future work)."""
-    settings, quick = fit_settings(draw), max(1, draw.steps // CALIBRATION_FOLDS)
+    """Fit the network to rendered cells first, for as many steps again (the paper's future work)."""
+    settings, quick = fit_settings(draw), max(1, draw.steps // CALIBRATION_SHARE)
     start = pretrain(PretrainSettings(settings.learner, steps=draw.steps))
 
     def fit(samples: Samples, steps: int) -> Logits:
@@ -161,7 +156,7 @@ def transfer(draw: Draw) -> Logits:
 
 
 def fixmatch(draw: Draw) -> Logits:
-    """Table 2's network by FixMatch: it learns from the unlabeled images that it is sure of."""
+    """Fit the network by FixMatch: it learns from the unlabeled images that it is sure of."""
     settings = replace(fit_settings(draw), batch=16)
     fitted = fit_fixmatch(draw.labeled, draw.unlabeled, FixMatchSettings(settings))
     return calibrate_network(lambda x: mean_turned(fitted.logits, x), draw, settings)
@@ -173,7 +168,6 @@ ARMS: dict[str, Arm] = {
     "features": features,
     "forest": forest,
     "cnn": cnn,
-    "station": station,
     "cnn+duplicates": cnn_duplicates,
     "cnn+gan": cnn_gan,
     "selftrain": selftrain,

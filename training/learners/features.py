@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from device.analysis.crops import CROP_PX, OUTSIDE
 from device.errors import ConfigError
 from training.dataset import Samples
+from training.dataset.remember import remember
 
 NDFloat = NDArray[np.float64]
 MEDIUM = 128
@@ -129,6 +130,7 @@ def fit_boosted(
     return logits
 
 
+@remember
 def measure_features(x: NDArray[np.uint8]) -> NDFloat:
     """Return (N, F) features of (N, 28, 28) crops of relative gray; N may be 0, a flat crop gives numbers.
 
