@@ -153,7 +153,14 @@ def runs(tmp_path: Path) -> Path:
             task = {"ratio": "equal", "budget": 20, "seed": seed, "n_labels": {"live": 10, "dead": 10}}
             tasks[f"{arm}-{seed}"] = task | {"wall_s": 1.0, "readings": reading}
     options = {"arms": ["cnn", "cnn+gan", "cnn+duplicates"], "labels": [20], "n_seeds": 2, "control": "cnn"}
-    options |= {"ratios": ["equal"], "unit": "cell", "split": "val", "steps": None, "noise": False}
+    options |= {
+        "ratios": ["equal"],
+        "unit": "cell",
+        "split": "val",
+        "steps": None,
+        "noise": False,
+        "learner": "table2",
+    }
     judged = {"split": "val", "classes": ["live", "dead"], "y": y, "group": [str(i) for i in range(40)]}
     data = {"folder": "ldc", "sha256": {"manifest.csv": "a" * 64}}
     results = {"options": options, "judged": judged, "data": data, "tasks": tasks}
