@@ -129,7 +129,8 @@ def co_train_material_robust(
     )
     progress(f"shares of {', '.join(labeled.classes)}: {', '.join(f'{share:.2f}' for share in found.shares)}")
     both = join_samples([labeled, found.pseudo_labeled])
-    fitted = fit_network(both, None, recipe.fit)
+    # I_F has the classes in their shares: drawn in balance the network would call too many of the rarer again
+    fitted = fit_network(both, None, replace(recipe.fit, balanced=len(found.pseudo) == 0))
     write_fit(recipe, replace(material, train=both), fitted, out)
     ones, network = np.ones(len(labeled)), recipe.fit.learner
     learners: dict[str, Logits] = {
