@@ -105,7 +105,7 @@ def co_train_material_robust(
     Raises
     ------
     ConfigError
-        If the labels are too few to hold out some of each class, or `judged` is not apart from split train.
+        If a class has no label, nothing is unlabeled, or `judged` is not apart from split train.
 
     Notes
     -----
