@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -108,11 +109,13 @@ def test_a_draw_has_the_classes_asked_for_and_forgets_all_other_labels(seed, rat
     assert not {x.tobytes() for x in labeled.x} & {x.tobytes() for x in rest.x}
 
 
-def test_a_draw_takes_whole_groups_where_they_fit():
-    labeled, rest = draw_labels(make_samples(300), 60, 0, "equal")
-    divided = set(labeled.group) & set(rest.group)
-    assert len(divided) <= 3
-    assert len(set(labeled.group)) <= 23
+def test_a_draw_takes_whole_groups_of_each_class_where_they_fit():
+    samples = make_samples(300)
+    labeled, _ = draw_labels(samples, 61, 0, "equal")
+    for k in (0, 1):
+        there, taken = (Counter(some.group[some.y == k].tolist()) for some in (samples, labeled))
+        assert sum(taken.values()) == (31, 30)[k]
+        assert sum(0 < taken[group] < there[group] for group in there) <= 1
 
 
 def test_draws_repeat_by_seed_and_differ_between_seeds():

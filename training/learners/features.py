@@ -29,7 +29,7 @@ _RINGS = np.equal(_RADIUS // 2, np.arange(7)[:, None, None]).reshape(7, -1)
 _MIDDLE = (_RADIUS < 10).ravel()
 """Where the cell is: 6.5 um around the middle at working scale."""
 _GRAYS = 12
-_N_TREES = 200
+_N_TREES = 100
 _STEPS = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))
 """The eight neighbors in the order of a walk around a pixel."""
 
