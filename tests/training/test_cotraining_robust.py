@@ -281,7 +281,12 @@ def test_a_round_is_harmful_if_it_loses_balanced_accuracy(accuracy_drop, harm):
 def test_harm_is_measured_by_the_lowest_nll_so_far():
     labeled = make_samples(8, 1)
     nll = [np.linspace(low, low + 0.02, 8) for low in (0.3, 0.2, 0.25)]
-    found = run(labeled, fit_a=turns(make_samples(20, 2).x[0], [1]), quick=scripted(labeled, *nll))
+    found = run(
+        labeled,
+        fit_a=turns(make_samples(20, 2).x[0], [1]),
+        quick=scripted(labeled, *nll),
+        settings=replace(ALL, max_rounds=3),
+    )
     assert [step.rolled_back for step in found.rounds] == [False, False, True]
     assert found.best_round == 1
 

@@ -65,6 +65,16 @@ def folder(tmp_path):
     return path
 
 
+@pytest.fixture(autouse=True)
+def tiny_paper(monkeypatch):
+    """Makes `paper --smoke` a matter of seconds: a few steps of each thing."""
+    smoke = paper_recipe.SMOKE
+    gan = replace(smoke.paper.gan, steps=2, grid_at=(2,))
+    fit = replace(smoke.paper.fit, learner="station", epochs=1)
+    paper = replace(smoke.paper, n_generated=4, refit_steps=1, gan=gan, fit=fit)
+    monkeypatch.setattr(paper_recipe, "SMOKE", replace(smoke, max_unlabeled=8, paper=paper))
+
+
 def rewrite(folder, *, entries=None, cells=None):
     dataset = read_dataset(folder)
     write_dataset(folder, dataset.info, entries or dataset.entries, cells or dataset.cells)
@@ -178,19 +188,6 @@ def test_a_folder_that_cannot_be_made_is_one_line(folder, tmp_path, capsys):
     assert "out cannot be read or written (File exists)" in one_error(capsys)
 
 
-@pytest.fixture
-def tiny_paper(monkeypatch):
-    """Makes `paper --smoke` a matter of steps: what it gives is still everything."""
-    smoke = paper_recipe.SMOKE
-    gan, fit = (
-        replace(smoke.paper.gan, steps=2, grid_at=(2,)),
-        replace(smoke.paper.fit, learner="station", epochs=1),
-    )
-    paper = replace(smoke.paper, n_generated=4, refit_steps=1, gan=gan, fit=fit)
-    monkeypatch.setattr(paper_recipe, "SMOKE", replace(smoke, max_unlabeled=8, paper=paper))
-
-
-@pytest.mark.usefixtures("tiny_paper")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_same_command_gives_the_same_numbers_and_says_what_made_them(command, folder, tmp_path):
     for name in "ab":

@@ -119,8 +119,8 @@ def test_a_sample_without_weight_trains_nothing():
 
 
 def test_learners_are_found_by_file_and_an_unknown_one_lists_them():
-    assert list_learners() == ["features", "station", "table2"]
-    with pytest.raises(ConfigError, match="expected one of features, station, table2"):
+    assert list_learners() == ["features", "field", "station", "table2"]
+    with pytest.raises(ConfigError, match="expected one of features, field, station, table2"):
         open_learner("table3")
 
 
