@@ -159,7 +159,7 @@ def co_train_robust(
     fitted to there were chosen with the help of all labels: the guard sees harm, and is no score. I_F is
     chosen anew from all unlabeled images each time, classes in their shares.
     """
-    _check(labeled, unlabeled)
+    check_start(labeled, unlabeled)
     allowed = usable(unlabeled.x) if usable else np.ones(len(unlabeled), bool)
     if shares is None:
         shares = estimate_shares(quick(labeled, np.ones(len(labeled)), 0)(unlabeled.x))
@@ -198,7 +198,8 @@ def co_train_robust(
     )
 
 
-def _check(labeled: Samples, unlabeled: Samples) -> None:
+def check_start(labeled: Samples, unlabeled: Samples) -> None:
+    """Raise ConfigError if a class has no label, or nothing is unlabeled."""
     empty = [label for label, n in labeled.count().items() if n == 0]
     if empty:
         raise ConfigError(

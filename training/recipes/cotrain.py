@@ -19,6 +19,7 @@ from training.cotraining.robust import (
     RobustCoTraining,
     RobustRound,
     RobustSettings,
+    check_start,
     co_train_robust,
 )
 from training.dataset import Samples, join_samples
@@ -116,6 +117,7 @@ def co_train_material_robust(
     labeled, rest = forget_labels(material.train, judged, options, unlabeled)
     unlabeled = draw_samples(rest, options.max_unlabeled, options.seed)
     progress(f"labeled {labeled.count()}, unlabeled {len(unlabeled)}")
+    check_start(labeled, unlabeled)  # before the minutes that an embedding takes
     (name_a, fit_a), (name_b, fit_b) = views or cell_views(labeled, unlabeled, options.seed, progress)
     found = co_train_robust(
         labeled,
