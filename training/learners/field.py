@@ -38,5 +38,6 @@ def build(n_classes: int, step_noise: float = 0.0) -> keras.Model:
         x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
         x = layers.ReLU(6.0)(layers.BatchNormalization(momentum=0.9)(x))
     features = layers.GlobalAveragePooling2D(name="features")(x)
-    logits = layers.Dense(n_classes, name="logits")(features)
+    density = layers.Conv2D(n_classes, 1, activation="relu", bias_initializer="ones", name="density")(x)
+    logits = layers.GlobalAveragePooling2D(name="logits")(density)
     return keras.Model(image, {"logits": logits, "features": features}, name="field")
