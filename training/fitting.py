@@ -130,11 +130,8 @@ def fit_network(
         )
     steps = settings.steps_per_epoch or max(1, -(-len(train) // settings.batch))
     rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps * settings.epochs, alpha=0.02)
-    optimizer = keras.optimizers.Adam(rate)
-    if train.density is None:
-        step = _make_step(model, optimizer, settings.smoothing)
-    else:
-        step = _make_density_step(model, optimizer)
+    learned: NDArray[np.intp] | NDFloat = train.y if train.density is None else train.density
+    step = _make_step(model, keras.optimizers.Adam(rate), settings.smoothing, where=learned.ndim > 1)
     weight = np.ones(len(train), np.float32) if weights is None else weights.astype(np.float32)
     order = SampleOrder(train.y, settings.balanced, rng)
     history: list[dict[str, float]] = []
@@ -143,7 +140,7 @@ def fit_network(
         losses = []
         for _ in range(steps):
             index = order.take(settings.batch)
-            truth = train.y[index] if train.density is None else train.density[index]
+            truth = learned[index]
             inputs = augment(train.x[index], settings, rng, truth)[..., None]
             losses.append(step(inputs, truth, weight[index]))
         nll = mean_nll(predict_logits(model, val.x), val.y) if val is not None and len(val) else float("nan")
@@ -297,48 +294,32 @@ class SampleOrder:
 
 
 def _make_step(
-    model: "keras.Model", optimizer: "keras.optimizers.Optimizer", smoothing: float
-) -> Callable[[NDFloat, NDArray[np.intp], NDFloat], "tf.Tensor"]:
-    import tensorflow as tf
-
-    variables = model.trainable_variables
-
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]  # TensorFlow ships no types
-    def step(x: "tf.Tensor", y: "tf.Tensor", weight: "tf.Tensor") -> "tf.Tensor":
-        with tf.GradientTape() as tape:
-            logits = model(x, training=True)["logits"]
-            n_classes = logits.shape[1]
-            target = tf.one_hot(y, n_classes) * (1 - smoothing) + smoothing / n_classes
-            entropy = tf.nn.softmax_cross_entropy_with_logits(labels=target, logits=logits)
-            loss = tf.reduce_mean(weight * entropy)
-        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
-        return loss
-
-    optimizer.build(variables)
-    run: Callable[[NDFloat, NDArray[np.intp], NDFloat], tf.Tensor] = step
-    return run
-
-
-def _make_density_step(
-    model: "keras.Model", optimizer: "keras.optimizers.Optimizer"
-) -> Callable[[NDFloat, NDFloat, NDFloat], "tf.Tensor"]:
-    """Return the step of a learner whose logits are the mean of its layer `density`: place by place."""
+    model: "keras.Model", optimizer: "keras.optimizers.Optimizer", smoothing: float, *, where: bool
+) -> Callable[[NDFloat, NDArray[np.intp] | NDFloat, NDFloat], "tf.Tensor"]:
+    """Return the step on images, their classes or (`where`) maps of the layer `density`, and weights."""
     import keras
     import tensorflow as tf
 
-    twin = keras.Model(model.input, model.get_layer(DENSITY).output)
-    variables = twin.trainable_variables
+    taught = keras.Model(model.input, model.get_layer(DENSITY).output) if where else model
+    variables = taught.trainable_variables
+
+    def errors(x: "tf.Tensor", truth: "tf.Tensor") -> "tf.Tensor":
+        if where:
+            off = taught(x, training=True) - truth
+            whole = tf.reduce_sum(tf.square(tf.reduce_mean(off, (1, 2))), 1)
+            return tf.reduce_mean(tf.square(off), (1, 2, 3)) + WHOLE_WEIGHT * whole
+        logits = taught(x, training=True)["logits"]
+        n_classes = logits.shape[1]
+        target = tf.one_hot(truth, n_classes) * (1 - smoothing) + smoothing / n_classes
+        return tf.nn.softmax_cross_entropy_with_logits(labels=target, logits=logits)
 
     @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]  # TensorFlow ships no types
-    def step(x: "tf.Tensor", density: "tf.Tensor", weight: "tf.Tensor") -> "tf.Tensor":
+    def step(x: "tf.Tensor", truth: "tf.Tensor", weight: "tf.Tensor") -> "tf.Tensor":
         with tf.GradientTape() as tape:
-            off = twin(x, training=True) - density
-            each = tf.reduce_mean(tf.square(off), (1, 2, 3))
-            whole = tf.reduce_sum(tf.square(tf.reduce_mean(off, (1, 2))), 1)
-            loss = tf.reduce_mean(weight * (each + WHOLE_WEIGHT * whole))
+            loss = tf.reduce_mean(weight * errors(x, truth))
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         return loss
 
     optimizer.build(variables)
-    run: Callable[[NDFloat, NDFloat, NDFloat], tf.Tensor] = step
+    run: Callable[[NDFloat, NDArray[np.intp] | NDFloat, NDFloat], tf.Tensor] = step
     return run

@@ -9,11 +9,12 @@ import pytest
 from device import models
 from device.errors import ConfigError
 from device.images import write_png
+from device.model_card import network_input
 from device.plates import DatasetInfo
 from device.records import ModelId, Scale
 from training.cli import main
-from training.dataset import Entry, TrueCell, read_dataset, write_dataset
-from training.fitting import FitSettings, fit_network
+from training.dataset import Entry, Samples, TrueCell, read_dataset, write_dataset
+from training.fitting import FitSettings, augment, fit_network
 from training.labeling import LOGIT_OF_CELL, LabeledField, field_samples, tile_samples, view_samples
 from training.recipes import FieldSettings, RenderSettings, read_recipe
 from training.recipes import field as field_recipe
@@ -104,6 +105,30 @@ def test_toxic_is_more_dead_cells_than_the_limit_of_the_assay():
     assert [label for _, label, _ in truths([field], "suspension")] == ["toxic"]
     assert [label for _, label, _ in truths([field], "adherent")] == ["non_toxic"]
     assert list(truths([tile("empty")], "adherent")) == []
+
+
+def test_a_map_of_cells_turns_with_its_picture():
+    rng = np.random.default_rng(0)
+    density = rng.random((40, 4, 4, 1)).astype(np.float32)
+    x = np.kron(density[..., 0], np.ones((20, 20))) * 100 + 100
+    plain = FitSettings(zoom=0, contrast=0, brightness=0)
+    inputs = augment(x.astype(np.uint8), plain, rng, turned := density.copy())
+    assert np.any(turned != density)
+    assert inputs[:, 10::20, 10::20] == pytest.approx(network_input(turned[..., 0] * 100 + 100), abs=0.01)
+
+
+def test_a_learner_that_is_taught_where_tells_the_classes_apart():
+    rng = np.random.default_rng(0)
+    x, y = np.full((40, 80, 80), 128, np.uint8), np.arange(40) % 2
+    density = np.zeros((40, 20, 20, 2), np.float32)
+    for i, (row, col) in enumerate(rng.integers(2, 18, (40, 2)).tolist()):
+        x[i, 4 * row - 4 : 4 * row + 8, 4 * col - 4 : 4 * col + 8] = 250 if y[i] else 20
+        density[i, row - 1 : row + 2, col - 1 : col + 2, y[i]] = 4
+    samples = Samples(x, y, np.arange(40).astype(str), "train", "made up", ("non_toxic", "toxic"), density)
+    settings = FitSettings(learner="field", epochs=2, steps_per_epoch=20, batch=8, learning_rate=1e-2)
+    logits = fit_network(samples, samples, settings).logits(x)
+    against = logits[:, 1] - logits[:, 0]
+    assert against[y == 1].min() > against[y == 0].max()
 
 
 def test_a_learner_of_another_size_is_refused():
