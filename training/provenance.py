@@ -154,7 +154,7 @@ def write_provenance(folder: Path, options: Mapping[str, object], data: Path, im
     tables = [data / name for name in ("manifest.csv", "cells.csv", DATASET_FILE)]
     document = {
         "options": {k: str(v) if isinstance(v, Path) else v for k, v in options.items() if not callable(v)},
-        "code": {"version": tool_versions().get("nanotox"), "sha256": _code_sha256()},
+        "code": {"version": tool_versions().get("nanotox"), "sha256": code_sha256()},
         "data": {
             **{path.name: file_sha256(path) for path in tables if path.is_file()},
             "images": _hash_files(data / name for name in images),
@@ -169,7 +169,7 @@ def write_provenance(folder: Path, options: Mapping[str, object], data: Path, im
     (folder / PROVENANCE_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def _code_sha256() -> str:
+def code_sha256() -> str:
     """Return the hash of all modules of `training` and `device`: a checkout may be ahead of its version."""
     root = Path(__file__).parents[1]
     return _hash_files(

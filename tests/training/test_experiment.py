@@ -1,8 +1,11 @@
 """Experiments: what is drawn, what may judge, what comes of it; tiny data, real tasks."""
 
 import csv
+import errno
 import json
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +16,7 @@ from device.images import write_png
 from device.plates import DatasetInfo
 from device.records import Scale
 from training.cli import main
+from training.cotraining.contrast import ContrastSettings
 from training.cotraining.transfer import pretrain
 from training.dataset import Entry, Samples, TrueCell, join_samples, write_dataset
 from training.dataset.folds import group_folds
@@ -20,9 +24,9 @@ from training.evaluation.noise import estimate_noise, f1_ceiling
 from training.evaluation.resampling import holm_adjusted, paired_difference
 from training.experiment import ExperimentOptions, run_experiment
 from training.experiment import draws as draws_module
-from training.experiment.arms import ARMS, most_certain
+from training.experiment.arms import ARMS
 from training.experiment.draws import draw_labels, read_material
-from training.experiment.fits import Draw, adapt_prior, calibrate
+from training.experiment.fits import Draw, calibrate, find_shares, shift_to
 from training.experiment.summary import summarize
 
 CLASSES = ("live", "dead")
@@ -105,11 +109,13 @@ def test_a_draw_has_the_classes_asked_for_and_forgets_all_other_labels(seed, rat
     assert not {x.tobytes() for x in labeled.x} & {x.tobytes() for x in rest.x}
 
 
-def test_a_draw_takes_whole_groups_where_they_fit():
-    labeled, rest = draw_labels(make_samples(300), 60, 0, "equal")
-    divided = set(labeled.group) & set(rest.group)
-    assert len(divided) <= 3
-    assert len(set(labeled.group)) <= 23
+def test_a_draw_takes_whole_groups_of_each_class_where_they_fit():
+    samples = make_samples(300)
+    labeled, _ = draw_labels(samples, 61, 0, "equal")
+    for k in (0, 1):
+        there, taken = (Counter(some.group[some.y == k].tolist()) for some in (samples, labeled))
+        assert sum(taken.values()) == (31, 30)[k]
+        assert sum(0 < taken[group] < there[group] for group in there) <= 1
 
 
 def test_draws_repeat_by_seed_and_differ_between_seeds():
@@ -238,6 +244,67 @@ def test_the_same_command_gives_the_same_numbers_and_goes_on_where_it_stood(fold
     assert wider["tasks"]["forest-equal-8-0"] == first["tasks"]["forest-equal-8-0"]  # its seconds too
 
 
+def test_more_processes_or_a_cluster_give_the_same_numbers(folder, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    asked = options(arms=("majority", "forest"), labels=(8,), n_seeds=1)
+    alone, side_by_side = (run_experiment(folder, tmp_path / f"{n}", asked, workers=n) for n in (1, 2))
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        there = run_experiment(folder, tmp_path / "there", asked, scheduler=cluster.scheduler_address)
+    assert list(alone["tasks"]) == ["majority-equal-8-0", "forest-equal-8-0"]
+    assert without_time(alone) == without_time(side_by_side) == without_time(there)
+    tables = [
+        csv.DictReader((tmp_path / name / "summary.csv").read_text().splitlines())
+        for name in ("1", "2", "there")
+    ]
+    rows = [[{k: v for k, v in row.items() if k != "wall_s"} for row in table] for table in tables]
+    assert rows[0] == rows[1] == rows[2]
+    assert len(rows[0]) == 2
+
+
+def test_tasks_of_other_code_are_done_again(folder, tmp_path, monkeypatch):
+    asked = {"labels": (8,), "arms": ("majority",), "n_seeds": 1}
+    run(folder, tmp_path, **asked)
+    (kept,) = (tmp_path / "tasks").iterdir()
+    monkeypatch.setitem(ARMS, "majority", stop)
+    run(folder, tmp_path, **asked)  # kept: the arm is not asked
+    before = kept.read_bytes()
+    monkeypatch.setattr("training.experiment.code_sha256", lambda: "0" * 64)
+    with pytest.raises(ConfigError, match="1 of 1 tasks failed"):
+        run(folder, tmp_path, **asked)
+    monkeypatch.setitem(ARMS, "majority", lambda draw: lambda x: np.tile([0, 1], (len(x), 1)))
+    results = run(folder, tmp_path, **asked)
+    assert results["tasks"]["majority-equal-8-0"]["readings"]["majority"]["p"][0] > 0.7
+    assert results["made_with"]["code_sha256"] == "0" * 64
+    assert kept.read_bytes() != before
+
+
+def stop(_draw):
+    raise ValueError("asked")
+
+
+@pytest.mark.parametrize("name", ["majority-equal-8-0.json", "results.json", "summary.csv", "summary.md"])
+def test_a_full_disk_names_the_file_and_keeps_finished_tasks(name, folder, tmp_path, monkeypatch, capsys):
+    asked = ["--arms", "majority", "--labels", "8", "--seeds", "1", "--workers", "1"]
+    command = ["experiment", str(folder), "--out", str(tmp_path), *asked]
+    move = Path.replace
+
+    def full(path, target):
+        if Path(target).name == name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return move(path, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert main(command) == 2
+    assert f"{name} cannot be written (No space left on device)" in capsys.readouterr().err
+    assert not list(tmp_path.rglob(name))
+    n_kept = len(list(tmp_path.glob("tasks/*.json")))
+    assert n_kept == (0 if name.startswith("majority") else 1)
+    monkeypatch.undo()
+    assert main(command) == 0
+
+
 def test_ctrl_c_keeps_finished_tasks(folder, tmp_path, monkeypatch):
     def interrupted(draw):
         raise KeyboardInterrupt
@@ -305,7 +372,8 @@ def test_every_arm_says_what_it_is():
 
 def draw(n_unlabeled=12, **changes):
     labeled, rest = draw_labels(make_samples(60), 12, 0, "equal")
-    return Draw(labeled, rest.take(np.arange(n_unlabeled)), **{"steps": 4, "seed": 1} | changes)
+    unlabeled = rest.take(np.arange(n_unlabeled))
+    return replace(Draw(labeled, unlabeled, 4, 1, np.array([0.5, 0.5]), "station"), **changes)
 
 
 @pytest.fixture
@@ -320,6 +388,7 @@ def bright_is_dead(monkeypatch):
     for module in ("training.experiment.fits", "training.cotraining.paper"):
         monkeypatch.setattr(f"{module}.fit_network", lambda *_, **__: network)
         monkeypatch.setattr(f"{module}.predict_logits", lambda _, x: logits(x))
+    monkeypatch.setattr("training.experiment.arms.ContrastSettings", lambda: ContrastSettings(steps=1))
 
 
 @pytest.mark.parametrize("arm", [name for name in ARMS if "gan" not in name])
@@ -365,38 +434,35 @@ def test_calibration_softens_what_is_surely_wrong_and_bears_one_group():
     def boast(samples):
         return lambda x: np.stack([-(x.mean(axis=(1, 2)) - 130), x.mean(axis=(1, 2)) - 130], axis=1) / 2
 
-    known = Draw(noisy, noisy.take(np.zeros(0, np.intp)), 1, 0)
+    known = draw(0, labeled=noisy)
     logits = boast(noisy)
     assert np.abs(calibrate(logits, known, boast)(labeled.x)).max() < np.abs(logits(labeled.x)).max() / 3
     lone = replace(known, labeled=replace(noisy, group=np.full(60, "one")))
     assert np.allclose(calibrate(logits, lone, boast)(labeled.x), logits(labeled.x))
 
 
-def test_prior_of_the_unlabeled_images_is_found_and_used():
-    rng = np.random.default_rng(0)
-    dead = np.arange(4000) < 400  # one in ten, told by evidence of mean -1 or 1 and variance 2: log odds
-    evidence = rng.normal(np.where(dead, 1, -1), np.sqrt(2))
-    labeled = make_samples(12)
-    images = np.zeros((4000, 28, 28), np.uint8)
-    many = Samples(images, np.full(4000, -1), np.full(4000, "u"), "unlabeled", "drawn", CLASSES)
+def test_calls_are_shifted_to_the_shares_of_the_unlabeled_images():
+    rare = draw_labels(make_samples(400, dead_share=0.1), 20, 0, "equal")
+    known = Draw(*rare, 1, 0, np.array([0.3, 0.7]), "station")
+    shares = find_shares(known)
+    assert shares == pytest.approx([0.92, 0.08], abs=0.02)  # ten of forty dead ones are labeled
 
     def logits(x):
-        odds = evidence if len(x) == 4000 else np.zeros(len(x))
-        return np.stack([np.zeros(len(odds)), odds], axis=1).astype(np.float32)
+        dead = (x.mean(axis=(1, 2)) - 100) / 10  # calls nearly all dead
+        return np.stack([-dead, dead], axis=1).astype(np.float32)
 
-    def p_dead_of_nothing(draw):
-        one, other = adapt_prior(logits, draw)(images[:1])[0]
-        return 1 / (1 + np.exp(one - other))
-
-    assert p_dead_of_nothing(Draw(labeled, many, 1, 0)) == pytest.approx(0.1, abs=0.03)
-    rare = labeled.take(np.flatnonzero((labeled.y == 0) | (np.cumsum(labeled.y) == 1)))
-    none = many.take(np.zeros(0, np.intp))
-    assert p_dead_of_nothing(Draw(rare, none, 1, 0)) == pytest.approx(np.mean(rare.y))
+    given = logits(known.unlabeled.x)
+    for wanted in (shares, known.shares):
+        called = (given + shift_to(wanted, given)).argmax(axis=1)
+        assert np.mean(called == 1) == pytest.approx(wanted[1], abs=0.02)
 
 
-def test_the_most_certain_of_each_class_are_believed():
-    p = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.4, 0.6]])
-    assert most_certain(p, 0.5) == {0: 0, 2: 1}
+def test_shares_are_a_prior_where_nothing_is_unlabeled():
+    rare = make_samples(40, dead_share=0.1)
+    known = Draw(rare, rare.take(np.zeros(0, np.intp)), 1, 0, np.array([0.5, 0.5]), "station")
+    assert find_shares(known).tolist() == [0.9, 0.1]
+    shifted = shift_to(find_shares(known), np.zeros((0, 2), np.float32))
+    assert shifted == pytest.approx(np.log([0.9, 0.1]), abs=1e-6)
 
 
 # noise of labels

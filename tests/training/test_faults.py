@@ -3,6 +3,7 @@
 import errno
 import json
 import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ from training.fitting import FitSettings
 from training.gan import GENERATED, GanSettings, fit_gan
 from training.gan.robust import RobustSettings, open_robust_gan
 from training.recipes import generated
+from training.recipes import paper as paper_recipe
 from training.recipes.generated import generate_anew, read_generated, run_gate
 from training.recipes.make import Material, drop_copies, write_fit
 
@@ -61,6 +63,16 @@ def folder(tmp_path):
     info = DatasetInfo(Scale(0.65, "measured"), "brightfield", "drawn", "Apache-2.0", assay="suspension")
     write_dataset(path, info, entries, cells)
     return path
+
+
+@pytest.fixture(autouse=True)
+def tiny_paper(monkeypatch):
+    """Makes `paper --smoke` a matter of seconds: a few steps of each thing."""
+    smoke = paper_recipe.SMOKE
+    gan = replace(smoke.paper.gan, steps=2, grid_at=(2,))
+    fit = replace(smoke.paper.fit, learner="station", epochs=1)
+    paper = replace(smoke.paper, n_generated=4, refit_steps=1, gan=gan, fit=fit)
+    monkeypatch.setattr(paper_recipe, "SMOKE", replace(smoke, max_unlabeled=8, paper=paper))
 
 
 def rewrite(folder, *, entries=None, cells=None):
@@ -176,7 +188,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(folder, tmp_path, capsys):
     assert "out cannot be read or written (File exists)" in one_error(capsys)
 
 
-@pytest.mark.parametrize("command", ["fit", "gan", "cotrain"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_the_same_command_gives_the_same_numbers_and_says_what_made_them(command, folder, tmp_path):
     for name in "ab":
         assert run(command, folder, tmp_path / name, "--seed", "3") == 0

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from device.models import find_bundle
 from device.plates import DatasetInfo
 from device.records import Scale
 from training.cli import main
+from training.cotraining.contrast import ContrastSettings
 from training.dataset import Entry, Samples, TrueCell, write_dataset
 from training.export import convert, familiar
 from training.export.parity import LIMITS, Parity, measure_parity, parity_table
@@ -117,8 +119,8 @@ def test_a_sample_without_weight_trains_nothing():
 
 
 def test_learners_are_found_by_file_and_an_unknown_one_lists_them():
-    assert list_learners() == ["features", "station", "table2"]
-    with pytest.raises(ConfigError, match="expected one of features, station, table2"):
+    assert list_learners() == ["features", "field", "station", "table2"]
+    with pytest.raises(ConfigError, match="expected one of features, field, station, table2"):
         open_learner("table3")
 
 
@@ -359,9 +361,10 @@ def test_evaluate_ends_with_one_line_of_json(bundle, run, folder, capsys):
     assert scores["station"]["n_fields"] == 3  # a bundle is also judged over the station's whole path
 
 
-def test_cotrain_robust_writes_a_run_with_options_log_and_metrics(folder, tmp_path, capsys):
+def test_cotrain_robust_writes_a_run_with_options_log_and_metrics(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("training.recipes.cotrain.ContrastSettings", partial(ContrastSettings, steps=20))
     labels = ["--profile", "robust", "--labels", "14", "--classes", "live,dead"]
-    options = [*labels, "--epochs", "4", "--rounds", "2"]
+    options = [*labels, "--epochs", "4"]
     assert main(["cotrain", str(folder), "--out", str(tmp_path / "run"), *options]) == 0
     assert "val, features alone: balanced accuracy 1.000, F1 dead 1.000" in capsys.readouterr().out
     assert read_run(tmp_path / "run")[0].learner == "station"
@@ -370,14 +373,19 @@ def test_cotrain_robust_writes_a_run_with_options_log_and_metrics(folder, tmp_pa
     assert metrics["split"] == "val"
     assert metrics["n_pseudo_labeled"] > 0
     assert list(metrics["scores"]) == [
-        "station alone",
-        "station co-trained",
+        "contrast alone",
         "features alone",
+        "contrast co-trained",
         "features co-trained",
+        "both co-trained",
+        "station with labels alone",
+        "station with I_F too",
     ]
+    assert sum(metrics["shares"]) == pytest.approx(1, abs=1e-3)
     header, *rounds = (tmp_path / "run/log.csv").read_text().splitlines()
-    assert "threshold_a_dead" in header
-    assert len(rounds) == 2
+    assert {"per_class_dead", "label_nll", "rolled_back"} <= set(header.split(","))
+    assert 2 <= len(rounds) <= 4
+    assert json.loads((tmp_path / "run/options.json").read_text())["loop"]["max_rounds"] == 4
 
 
 def test_cotrain_leaves_an_exportable_run(folder, tmp_path, capsys):

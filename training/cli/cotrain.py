@@ -22,10 +22,10 @@ def add_parser(commands: Commands) -> None:
         help="co-train two learners from few labels",
         description="Keep the labels of some samples of split train, forget the others, and let two learners "
         "label them; then fit the final network. Profile paper: Table 2's network twice, by agreement "
-        "(Algorithm 1 with its misprints corrected). Profile robust: a network, and boosted trees on texture "
-        "and shape (for whole fields logistic regression on the station's counts); a label needs the "
-        "confidence that was right on held-out labels and can be taken back. Profile fixmatch: one network "
-        "that labels what it is sure of under weak changes and learns it under strong ones.",
+        "(Algorithm 1 with its misprints corrected). Profile robust: pixels (an embedding learned "
+        "without labels) and texture and shape (for whole fields a network and the station's counts); each "
+        "calls the classes in their shares, a label needs both and can be taken back. Profile fixmatch: one "
+        "network that labels what it is sure of under weak changes and learns it under strong ones.",
         epilog="Example: nanotox-train cotrain data/ldc --out runs/co --profile robust --labels 35 --seed 1",
         allow_abbrev=False,
     )
@@ -37,7 +37,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--labels", type=int, default=35, help="labeled samples (default 35)")
     parser.add_argument("--unlabeled", type=int, default=300, help="unlabeled samples at most (default 300)")
     parser.add_argument("--epochs", type=int, default=20, help="of each network (default 20)")
-    parser.add_argument("--rounds", type=int, default=10, help="at most (default 10)")
+    parser.add_argument("--rounds", type=int, help="at most (default: 10 by profile paper, 4 by robust)")
     paper = parser.add_argument_group("profile paper only")
     paper.add_argument("--count", type=int, default=150, help="generated images (default 150)")
     paper.add_argument("--steps", type=int, default=1500, help="GAN steps of the first round (default 1500)")
@@ -47,6 +47,10 @@ def add_parser(commands: Commands) -> None:
         "--split", choices=("val", "test"), default="val", help="what the outcome is scored on (default val)"
     )
     robust.add_argument("--model", help="cell model that counts whole fields (default: that of the assay)")
+    robust.add_argument(
+        "--shares",
+        help="of the classes among the unlabeled, such as 0.8,0.2, where counting told (default: estimated)",
+    )
     add_options(parser)
     parser.set_defaults(run=run)
 
@@ -81,7 +85,8 @@ def _run_robust(args: argparse.Namespace, dataset: "Dataset") -> int:
         n_labeled=args.labels,
         max_unlabeled=args.unlabeled,
         seed=args.seed,
-        loop=RobustSettings(max_rounds=args.rounds),
+        shares=_read_shares(args.shares, len(recipe.classes)),
+        loop=RobustSettings() if args.rounds is None else RobustSettings(max_rounds=args.rounds),
     )
     judged = bundle_samples(recipe.kind, recipe.classes, dataset, args.split)
     material = prepare(recipe, dataset, show_progress)
@@ -102,6 +107,23 @@ def _run_robust(args: argparse.Namespace, dataset: "Dataset") -> int:
     return DONE
 
 
+def _read_shares(text: str | None, n_classes: int) -> tuple[float, ...] | None:
+    """Return stated shares, sum 1, None where they are to be estimated."""
+    from device.errors import ConfigError
+
+    if text is None:
+        return None
+    try:
+        shares = [float(part) for part in text.split(",")]
+    except ValueError:
+        shares = []
+    if len(shares) != n_classes or min(shares) <= 0 or abs(sum(shares) - 1) > 0.01:
+        raise ConfigError(
+            f"--shares is {text!r}; expected {n_classes} numbers above 0 of sum 1, one a class in their order"
+        )
+    return tuple(share / sum(shares) for share in shares)
+
+
 def _find_unlabeled(dataset: "Dataset", recipe: "Recipe") -> "Samples | None":
     """Return the fields of split train without a label and those of split unlabeled, None for cells."""
     from training.dataset import UNLABELED, join_samples
@@ -119,6 +141,7 @@ def _count_views(args: argparse.Namespace, dataset: "Dataset", recipe: "Recipe")
     from device.model_card import fit_faults
     from device.models import default_bundle, find_bundle
     from training.dataset import UNLABELED
+    from training.recipes.cotrain import network_learner
     from training.recipes.counts import learn_counts, read_counts, rule_by_counts
 
     bundle = find_bundle(args.model) if args.model else default_bundle(recipe.assay, recipe.modality)
@@ -127,7 +150,7 @@ def _count_views(args: argparse.Namespace, dataset: "Dataset", recipe: "Recipe")
     show_progress(f"counting the cells of each field with {bundle.name}")
     counts = read_counts(dataset, ("train", UNLABELED, args.split), bundle)
     return {
-        "second": ("counts", learn_counts(counts)),
+        "views": ((recipe.fit.learner, network_learner(recipe.fit)), ("counts", learn_counts(counts))),
         "floors": {"count rule": rule_by_counts(counts, recipe.assay)},
     }
 
@@ -143,6 +166,7 @@ def _tell(args: argparse.Namespace, scores: "Mapping[str, BinaryScores]") -> Non
 
 
 def _run_paper(args: argparse.Namespace, dataset: "Dataset") -> int:
+    from training.cotraining import MAX_ROUNDS
     from training.cotraining.paper import PaperSettings
     from training.fitting import FitSettings
     from training.gan import GanSettings
@@ -154,7 +178,7 @@ def _run_paper(args: argparse.Namespace, dataset: "Dataset") -> int:
     settings = PaperSettings(
         n_labeled=args.labels,
         n_generated=args.count,
-        max_rounds=args.rounds,
+        max_rounds=args.rounds or MAX_ROUNDS,
         refit_steps=max(1, args.steps // 5),
         gan=GanSettings(steps=args.steps, seed=args.seed),
         fit=fit,

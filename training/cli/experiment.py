@@ -33,6 +33,7 @@ def add_parser(commands: Commands) -> None:
         "--split", choices=("val", "test"), default="val", help="what judges (default val; test only at last)"
     )
     parser.add_argument("--unit", choices=("cell", "field"), default="cell", help="default cell")
+    parser.add_argument("--learner", default="table2", help="network of the arms (default table2)")
     parser.add_argument("--steps", type=int, help="gradient steps of a fit (default 500, with all 1500)")
     parser.add_argument("--noise", action="store_true", help="estimate the noise of the labels too")
     parser.add_argument("--workers", type=int, default=0, help="processes (default: one a core)")
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
         unit=args.unit,
         split=args.split,
         control=args.control,
+        learner=args.learner,
         steps=args.steps,
         noise=args.noise,
     )

@@ -33,13 +33,13 @@ Ending = Literal["I_F unchanged", "I_F settled", "rolled back twice", "round lim
 class RobustSettings:
     """How labels are accepted; each field one line: meaning, unit, range."""
 
-    max_rounds: int = 3
-    """Rounds at most, > 0; more than two of acceptance gave nothing on ldc."""
-    believed: float = 0.7
+    max_rounds: int = 4
+    """Rounds at most, > 0; the first is of labels alone."""
+    believed: float = 0.6
     """I_F is at most this share of the unlabeled images; rolling back halves it, 0 to 1."""
     precision_min: float = 0.95
     """The quick learner's threshold rises until it is this often right on labels it did not see, 0 to 1."""
-    folds: int = 5
+    folds: int = 3
     """Parts of the labels, by whole groups, that the quick learner is cross-fitted over, > 1."""
     settled: float = 0.98
     """Jaccard index of I_F and the one before; above it twice in a row ends the loop, 0 to 1."""
@@ -291,11 +291,11 @@ def _scale(logits: NDArray[np.floating], shift: NDFloat, spread: float) -> NDFlo
 def _calibrated(
     learners: list[Logits], scaled: list[NDFloat], shares: NDFloat, unlabeled: Samples, state: _State
 ) -> Logits:
-    """Return the sum of learners' scaled scores, shifted to the shares, wrong as often as they differ / 2."""
+    """Return the sum of learners' scaled scores, shifted to the shares, as often wrong as they differ."""
     scalings = [_scaling(learner(unlabeled.x), shares) for learner in learners]
     total = np.sum(scaled, axis=0)
     last = shift_to_shares(total, shares)
-    temperature = temperature_of_error(total + last, max(1 / len(total), state.disagreement / 2))
+    temperature = temperature_of_error(total + last, max(1 / len(total), state.disagreement))
 
     def logits(x: NDArray[np.uint8]) -> NDArray[np.float32]:
         parts = [_scale(learner(x), *s) for learner, s in zip(learners, scalings, strict=True)]

@@ -58,8 +58,9 @@ def shift_to_shares(logits: NDArray[np.floating], shares: NDFloat) -> NDFloat:
 def temperature_of_error(logits: NDArray[np.floating], error: float) -> float:
     """Return the temperature at which (N, K) logits expect to be wrong in this share of cases, 0 to 1.
 
-    Two learners that differ on a share d of the images are each wrong on about half of those: this gives
-    confidence where there are too few labels to calibrate by. Within e^-3 to e^3.
+    Where there are too few labels to calibrate by, two learners that differ on a share d of the images tell:
+    were their errors independent, d / 2 of each one's calls were wrong; they are not, and d is taken. Within
+    e^-3 to e^3.
     """
 
     def surplus(log_t: float) -> float:

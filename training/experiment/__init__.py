@@ -20,11 +20,12 @@ from training.evaluation import binary_scores
 from training.experiment.arms import ARMS, PRIOR, STATED, check_arms, plain_arm
 from training.experiment.draws import Ratio, draw_labels, read_material
 from training.experiment.figures import draw_figures
-from training.experiment.fits import Draw, adapt, find_shares
+from training.experiment.fits import Draw, find_shares, shift_to
 from training.experiment.noise import report_noise
 from training.experiment.summary import summarize, write_summary
+from training.learners import open_learner
 from training.pool import run_tasks
-from training.provenance import tool_versions
+from training.provenance import code_sha256, tool_versions
 
 STEPS, STEPS_ALL = 500, 1500
 """Gradient steps of the final fit of every arm; with all labels."""
@@ -48,6 +49,8 @@ class ExperimentOptions:
     """What judges: `val` or `test`."""
     control: str = "cnn"
     """Arm that the others are compared with, where it is among them."""
+    learner: str = "table2"
+    """Network of the arms that fit one: `table2`, the paper's, or `station`, a sixteenth of its work."""
     steps: int | None = None
     """Gradient steps of the final fit, > 0; None is 500, with all labels 1500."""
     noise: bool = False
@@ -61,10 +64,12 @@ class Task:
     folder: str
     data: dict[str, str]
     """SHA-256 of the tables of the folder: other data are another task."""
-    version: str
+    code: str
+    """SHA-256 of all modules: code that changed may give other numbers, and one table has only one."""
     unit: str
     split: str
     arm: str
+    learner: str
     ratio: Ratio
     budget: int | None
     steps: int
@@ -99,6 +104,7 @@ def run_experiment(
         For what cannot be asked for, before the first task; for tasks that failed, after the last.
     """
     check_arms((*options.arms, options.control))
+    open_learner(options.learner)  # names those there are
     folder = folder.resolve()
     material = read_material(folder, options.unit, options.split)
     judged = material.judged
@@ -108,7 +114,7 @@ def run_experiment(
     found = run_tasks(tasks, run_task, folder=out / "tasks", workers=workers, scheduler=scheduler)
     results: dict[str, Any] = {
         "options": asdict(options),
-        "made_with": tool_versions(),
+        "made_with": tool_versions() | {"code_sha256": code_sha256()},
         "data": {"folder": folder.name, "sha256": _hashes(folder)},
         "judged": {
             "split": options.split,
@@ -138,13 +144,18 @@ def run_task(task: Task) -> dict[str, Any]:
     there = material.train if task.budget else material.everything
     labeled, unlabeled = draw_labels(there, task.budget, task.seed, task.ratio)
     stated = np.bincount(there.y, minlength=len(there.classes)) / len(there)
-    draw = Draw(labeled, unlabeled, task.steps, task.seed, stated)
+    draw = Draw(labeled, unlabeled, task.steps, task.seed, stated, task.learner)
     logits = ARMS[task.arm](draw)
     found = find_shares(draw)
-    read = {"": logits, PRIOR: adapt(logits, draw, found), STATED: adapt(logits, draw, stated)}
+    on_judged, on_unlabeled = logits(judged.x), logits(unlabeled.x)
+    shifts = {
+        "": np.zeros(2, np.float32),
+        PRIOR: shift_to(found, on_unlabeled),
+        STATED: shift_to(stated, on_unlabeled),
+    }
     readings = {}
-    for suffix, given in read.items():
-        p = softmax(given(judged.x), 1.0)[:, 1].astype(float)
+    for suffix, shift in shifts.items():
+        p = softmax(on_judged + shift, 1.0)[:, 1].astype(float)
         readings[task.arm + suffix] = {
             "scores": asdict(binary_scores(p, judged.y == 1)),
             "p": [round(float(value), 6) for value in p],
@@ -170,13 +181,23 @@ def _draws(options: ExperimentOptions) -> Iterator[tuple[int | None, Ratio]]:
 
 
 def _tasks(folder: Path, options: ExperimentOptions) -> Iterator[Task]:
-    data, version = _hashes(folder), tool_versions().get("nanotox", "")
+    data, code = _hashes(folder), code_sha256()
     for budget, ratio in _draws(options):
         steps = options.steps or (STEPS if budget else STEPS_ALL)
         for seed in range(options.n_seeds):
             for arm in dict.fromkeys(plain_arm(name) for name in options.arms):
                 yield Task(
-                    str(folder), data, version, options.unit, options.split, arm, ratio, budget, steps, seed
+                    str(folder),
+                    data,
+                    code,
+                    options.unit,
+                    options.split,
+                    arm,
+                    options.learner,
+                    ratio,
+                    budget,
+                    steps,
+                    seed,
                 )
 
 

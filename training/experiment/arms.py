@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from device.errors import ConfigError
 from training.cotraining import take_pseudo_labeled
+from training.cotraining.contrast import ContrastSettings, fit_linear, learn_embedding
 from training.cotraining.fixmatch import FixMatchSettings, fit_fixmatch
 from training.cotraining.paper import PaperSettings, run_paper
 from training.cotraining.robust import FitWeighted, RobustSettings, co_train_robust
@@ -21,7 +22,7 @@ from training.cotraining.transfer import PretrainSettings, pretrain
 from training.cotraining.trust import select_trusted
 from training.dataset import Samples, join_samples
 from training.experiment.fits import (
-    CALIBRATION_FOLDS,
+    CALIBRATION_SHARE,
     Draw,
     Logits,
     calibrate,
@@ -74,13 +75,8 @@ def forest(draw: Draw) -> Logits:
 
 
 def cnn(draw: Draw) -> Logits:
-    """Table 2's network with classical augmentation: what the others are measured against."""
+    """Fit the network with classical augmentation: what the others are measured against."""
     return network_arm(draw, fit_settings(draw))
-
-
-def station(draw: Draw) -> Logits:
-    """Fit the station's network as `cnn` is fitted."""
-    return network_arm(draw, fit_settings(draw, "station"))
 
 
 def cnn_duplicates(draw: Draw) -> Logits:
@@ -118,7 +114,7 @@ def selftrain(draw: Draw) -> Logits:
 
 
 def cotrain_paper(draw: Draw) -> Logits:
-    """Algorithm 1 with Table 2's network twice, without its GAN."""
+    """Algorithm 1 with the network twice, without its GAN."""
     return _paper_arm(draw, 0)
 
 
@@ -127,8 +123,14 @@ def gan_cotrain(draw: Draw) -> Logits:
     return _paper_arm(draw, N_GENERATED)
 
 
+def contrast(draw: Draw) -> Logits:
+    """Draw a line through an embedding that all images of the draw taught without labels (SimCLR)."""
+    embed = _embedding(draw)
+    return _classical_arm(draw, lambda samples, weights, _: fit_linear(embed, samples, weights))
+
+
 def views(draw: Draw) -> Logits:
-    """Add the scores of the station's network and `features`, in the estimated shares; no pseudo-labels."""
+    """Add the scores of `contrast` and `features`, in the estimated shares; no pseudo-labels."""
     return _robust_arm(draw, max_rounds=1)
 
 
@@ -143,8 +145,8 @@ def cotrain_stated(draw: Draw) -> Logits:
 
 
 def transfer(draw: Draw) -> Logits:
-    """Table 2's network that saw rendered cells first, for as many steps again (the paper's future work)."""
-    settings, quick = fit_settings(draw), max(1, draw.steps // CALIBRATION_FOLDS)
+    """Fit the network to rendered cells first, for as many steps again (the paper's future work)."""
+    settings, quick = fit_settings(draw), max(1, draw.steps // CALIBRATION_SHARE)
     start = pretrain(PretrainSettings(settings.learner, steps=draw.steps))
 
     def fit(samples: Samples, steps: int) -> Logits:
@@ -154,7 +156,7 @@ def transfer(draw: Draw) -> Logits:
 
 
 def fixmatch(draw: Draw) -> Logits:
-    """Table 2's network by FixMatch: it learns from the unlabeled images that it is sure of."""
+    """Fit the network by FixMatch: it learns from the unlabeled images that it is sure of."""
     settings = replace(fit_settings(draw), batch=16)
     fitted = fit_fixmatch(draw.labeled, draw.unlabeled, FixMatchSettings(settings))
     return calibrate_network(lambda x: mean_turned(fitted.logits, x), draw, settings)
@@ -166,11 +168,11 @@ ARMS: dict[str, Arm] = {
     "features": features,
     "forest": forest,
     "cnn": cnn,
-    "station": station,
     "cnn+duplicates": cnn_duplicates,
     "cnn+gan": cnn_gan,
     "selftrain": selftrain,
     "cotrain-paper": cotrain_paper,
+    "contrast": contrast,
     "views": views,
     "cotrain-robust": cotrain_robust,
     "cotrain-stated": cotrain_stated,
@@ -202,13 +204,14 @@ def _classical_arm(draw: Draw, learner: FitWeighted) -> Logits:
     return calibrate(fit(draw.labeled), draw, fit)
 
 
-def _robust_arm(draw: Draw, *, shares: NDArray[np.float64] | None = None, max_rounds: int = 3) -> Logits:
+def _robust_arm(draw: Draw, *, shares: NDArray[np.float64] | None = None, max_rounds: int = 4) -> Logits:
     if not len(draw.unlabeled):
-        return _both_views(draw)
-    settings = fit_settings(draw, "station")
+        parts = (contrast(draw), features(draw))
+        return lambda x: np.asarray(np.mean([part(x) for part in parts], axis=0), np.float32)
+    embed = _embedding(draw)
 
     def fit_pixels(samples: Samples, weights: NDArray[np.float64], _round: int) -> Logits:
-        return fit_turned(samples, settings, weights)
+        return fit_linear(embed, samples, weights)
 
     def fit_texture(samples: Samples, weights: NDArray[np.float64], _round: int) -> Logits:
         return fit_features(samples, weights, draw.seed)
@@ -225,10 +228,9 @@ def _robust_arm(draw: Draw, *, shares: NDArray[np.float64] | None = None, max_ro
     ).both
 
 
-def _both_views(draw: Draw) -> Logits:
-    """Return the mean of both learners, each calibrated across the labels: nothing is left to be labeled."""
-    parts = (station(draw), features(draw))
-    return lambda x: np.asarray(np.mean([part(x) for part in parts], axis=0), np.float32)
+def _embedding(draw: Draw) -> Logits:
+    """Return the embedding of all images of the draw, labeled or not: the same for every draw from them."""
+    return learn_embedding(np.concatenate([draw.labeled.x, draw.unlabeled.x]), ContrastSettings())
 
 
 def _paper_arm(draw: Draw, n_generated: int) -> Logits:

@@ -95,22 +95,22 @@ def draw_labels(samples: Samples, n: int | None, seed: int, ratio: Ratio) -> tup
 
     Notes
     -----
-    Whole groups first, in random order, where they fit into what is still wanted of each class; then single
-    samples of others. A lab labels images, not cells strewn over all of them.
+    Of each class the samples of whole groups, in random order, where they fit into what is still wanted; then
+    single samples of others. A lab labels images, not cells strewn over all of them. Classes are drawn apart:
+    drawn together, the rarer one would come from images without the other as soon as that is complete.
     """
     if n is None:
         return samples, _forget(samples.take(np.zeros(0, np.intp)))
-    wanted = _wanted(samples, n, ratio)
     rng = np.random.default_rng((seed, n))
     chosen = np.zeros(len(samples), bool)
-    _, place = np.unique(samples.group, return_inverse=True)
-    groups = [np.flatnonzero(place == g) for g in rng.permutation(place.max() + 1)]
-    for members in [*groups, *rng.permutation(len(samples))[:, None]]:
-        new = members[~chosen[members]]
-        counts = np.bincount(samples.y[new], minlength=len(wanted))
-        if (counts <= wanted).all():
-            chosen[new] = True
-            wanted -= counts
+    for k, wanted in enumerate(_wanted(samples, n, ratio)):
+        of_class = np.flatnonzero(samples.y == k)
+        groups = [of_class[samples.group[of_class] == g] for g in rng.permutation(np.unique(samples.group))]
+        for members in [*groups, *rng.permutation(of_class)[:, None]]:
+            new = members[~chosen[members]]
+            if len(new) <= wanted:
+                chosen[new] = True
+                wanted -= len(new)
     return samples.take(chosen), _forget(samples.take(~chosen))
 
 

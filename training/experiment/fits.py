@@ -17,7 +17,10 @@ Logits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Gives (N, K) calibrated logits of (N, 28, 28) images: their softmax is the probability. N may be 0."""
 Fit = Callable[[Samples], Logits]
 """Fits one learner from scratch; its logits are not calibrated."""
-CALIBRATION_FOLDS = 3
+BATCH = 32
+"""Labeled samples a step of every network."""
+CALIBRATION_FOLDS, CALIBRATION_SHARE = 3, 6
+"""Parts of the labels; a network of a part is fitted in this part of the steps."""
 DOUBT = 2.0
 """Weight of (log T)^2: as much as some labels of doubt that T is 1."""
 
@@ -35,12 +38,22 @@ class Draw:
     seed: int
     shares: NDArray[np.float64]
     """(K,) of classes in the culture, which a lab may know from counting; only what says so looks at it."""
+    learner: str
+    """Network of every arm that fits one: a file of `training.learners`."""
 
 
-def fit_settings(draw: Draw, learner: str = "table2") -> FitSettings:
+def fit_settings(draw: Draw) -> FitSettings:
     """Return how networks are fitted in all arms: symmetries, 2 px shifts, contrast, noise, equal classes."""
     return FitSettings(
-        learner, epochs=1, steps_per_epoch=draw.steps, zoom=0, shift_px=2, noise=0.1, seed=draw.seed
+        draw.learner,
+        epochs=1,
+        steps_per_epoch=draw.steps,
+        batch=BATCH,
+        zoom=0,
+        shift_px=2,
+        noise=0.1,
+        step_noise=0.0,
+        seed=draw.seed,
     )
 
 
@@ -77,8 +90,8 @@ def fit_turned(
 
 
 def calibrate_network(logits: Logits, draw: Draw, settings: FitSettings) -> Logits:
-    """Return `logits` with the temperature of the same network on the labels alone, a third of the steps."""
-    quick = replace(settings, steps_per_epoch=max(1, settings.steps_per_epoch // CALIBRATION_FOLDS))
+    """Return `logits` with the temperature of the same network on the labels alone, in fewer steps."""
+    quick = replace(settings, steps_per_epoch=max(1, settings.steps_per_epoch // CALIBRATION_SHARE))
     return calibrate(logits, draw, lambda samples: fit_turned(samples, quick))
 
 
@@ -104,17 +117,14 @@ def soften(logits: Logits, temperature: float) -> Logits:
     return lambda x: np.asarray(logits(x) / temperature, np.float32)
 
 
-def adapt(logits: Logits, draw: Draw, shares: NDArray[np.float64]) -> Logits:
-    """Return `logits` shifted so that the classes of the unlabeled images are called in their shares.
+def shift_to(shares: NDArray[np.float64], on_unlabeled: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what to add to logits so that the classes of the unlabeled images are called in their shares.
 
     Labels drawn in equal shares know nothing of these, and every arm balances its classes. Where nothing is
     unlabeled the shares are a prior of probabilities.
     """
-    if len(draw.unlabeled):
-        shift = shift_to_shares(logits(draw.unlabeled.x), shares)
-    else:
-        shift = np.log(np.maximum(shares, 1e-3))
-    return lambda x: np.asarray(logits(x) + shift, np.float32)
+    known = shift_to_shares(on_unlabeled, shares) if len(on_unlabeled) else np.log(np.maximum(shares, 1e-3))
+    return np.asarray(known, np.float32)
 
 
 def find_shares(draw: Draw) -> NDArray[np.float64]:

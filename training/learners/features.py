@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from device.analysis.crops import CROP_PX, OUTSIDE
 from device.errors import ConfigError
 from training.dataset import Samples
+from training.dataset.remember import remember
 
 NDFloat = NDArray[np.float64]
 MEDIUM = 128
@@ -28,7 +29,7 @@ _RINGS = np.equal(_RADIUS // 2, np.arange(7)[:, None, None]).reshape(7, -1)
 _MIDDLE = (_RADIUS < 10).ravel()
 """Where the cell is: 6.5 um around the middle at working scale."""
 _GRAYS = 12
-_N_TREES = 200
+_N_TREES = 100
 _STEPS = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))
 """The eight neighbors in the order of a walk around a pixel."""
 
@@ -129,6 +130,7 @@ def fit_boosted(
     return logits
 
 
+@remember
 def measure_features(x: NDArray[np.uint8]) -> NDFloat:
     """Return (N, F) features of (N, 28, 28) crops of relative gray; N may be 0, a flat crop gives numbers.
 

@@ -5,11 +5,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from device.classifier import softmax
+from training.cotraining.contrast import ContrastSettings, fit_linear, learn_embedding
 from training.cotraining.fixmatch import FixMatchSettings, fit_fixmatch
 from training.cotraining.paper import choose_labeled
 from training.cotraining.robust import (
@@ -30,7 +31,12 @@ from training.recipes import Recipe
 from training.recipes.make import Material, require_classes, write_fit
 from training.recipes.paper import draw_samples
 
+if TYPE_CHECKING:
+    import keras
+
 Progress = Callable[[str], None]
+View = tuple[str, FitWeighted]
+"""Name and fit of a learner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +49,8 @@ class RobustOptions:
     """Unlabeled samples at most, > 0."""
     seed: int = 0
     """Of the choice of labels, the split and all fits."""
-    shares: NDArray[np.float64] | None = None
-    """(K,) of classes among the unlabeled samples where they are known; else they are estimated."""
+    shares: tuple[float, ...] | None = None
+    """Of classes among the unlabeled samples where they are known; else they are estimated."""
     loop: RobustSettings = field(default_factory=RobustSettings)
     """Thresholds and limits of the rounds."""
 
@@ -69,7 +75,7 @@ def co_train_material_robust(
     progress: Progress,
     *,
     unlabeled: Samples | None = None,
-    second: tuple[str, FitWeighted] | None = None,
+    views: tuple[View, View] | None = None,
     floors: Mapping[str, Logits] | None = None,
 ) -> RobustOutcome:
     """Keep the labels of some samples, co-train, and write run, options, log and metrics to `out`.
@@ -90,15 +96,16 @@ def co_train_material_robust(
         Called with one line of text at a time.
     unlabeled : Samples, optional
         What nobody labeled; it joins the samples whose labels are forgotten.
-    second : (str, FitWeighted), optional
-        Name and fit of the second learner; by default boosted trees on texture and shape.
+    views : pair of (str, FitWeighted), optional
+        Names and fits of the two learners, the second the quicker; by default a line through an embedding
+        that all samples teach without labels, and trees and a kernel machine on texture and shape.
     floors : mapping of str to Logits, optional
         What learned nothing here and is scored beside the learners.
 
     Raises
     ------
     ConfigError
-        If the labels are too few to hold out some of each class, or `judged` is not apart from split train.
+        If a class has no label, nothing is unlabeled, or `judged` is not apart from split train.
 
     Notes
     -----
@@ -107,13 +114,9 @@ def co_train_material_robust(
     """
     require_classes(material.train, material.val)
     labeled, rest = forget_labels(material.train, judged, options, unlabeled)
-    name_b, fit_b = second or (
-        "features",
-        lambda samples, weights, _: fit_features(samples, weights, options.seed),
-    )
     unlabeled = draw_samples(rest, options.max_unlabeled, options.seed)
     progress(f"labeled {labeled.count()}, unlabeled {len(unlabeled)}")
-    fit_a = network_learner(recipe.fit)
+    (name_a, fit_a), (name_b, fit_b) = views or cell_views(labeled, unlabeled, options.seed, progress)
     found = co_train_robust(
         labeled,
         unlabeled,
@@ -122,20 +125,22 @@ def co_train_material_robust(
         quick=fit_b,
         settings=options.loop,
         progress=progress,
-        shares=options.shares,
+        shares=None if options.shares is None else np.array(options.shares),
     )
     progress(f"shares of {', '.join(labeled.classes)}: {', '.join(f'{share:.2f}' for share in found.shares)}")
     both = join_samples([labeled, found.pseudo_labeled])
-    fitted = fit_network(both, None, recipe.fit)
+    # I_F has the classes in their shares: drawn in balance the network would call too many of the rarer again
+    fitted = fit_network(both, None, replace(recipe.fit, balanced=len(found.pseudo) == 0))
     write_fit(recipe, replace(material, train=both), fitted, out)
-    ones = np.ones(len(labeled))
-    name_a = recipe.fit.learner
+    ones, network = np.ones(len(labeled)), recipe.fit.learner
     learners: dict[str, Logits] = {
         f"{name_a} alone": fit_a(labeled, ones, 0),
         f"{name_b} alone": fit_b(labeled, ones, 0),
         f"{name_a} co-trained": found.one[0],
         f"{name_b} co-trained": found.one[1],
         "both co-trained": found.both,
+        f"{network} with labels alone": network_logits(fit_network(labeled, None, recipe.fit).model),
+        f"{network} with I_F too": network_logits(fitted.model),
         **(floors or {}),
     }
     scores = {name: _score(logits, judged) for name, logits in learners.items()}
@@ -148,7 +153,7 @@ def co_train_material_robust(
         "shares": found.shares.round(4).tolist(),
         "pseudo_right": outcome.pseudo_right,
     }
-    chosen = {"profile": "robust", "second": name_b, **asdict(options), "fit": asdict(recipe.fit)}
+    chosen = {"profile": "robust", "learners": [name_a, name_b], **asdict(options), "fit": asdict(recipe.fit)}
     _write(out, chosen, metrics, [_row(step, judged.classes) for step in found.rounds])
     return outcome
 
@@ -206,17 +211,27 @@ def fit_material_fixmatch(
     return scores
 
 
+def cell_views(labeled: Samples, unlabeled: Samples, seed: int, progress: Progress) -> tuple[View, View]:
+    """Return the two learners that label crops of cells for each other: pixels, and texture and shape."""
+    progress("learning an embedding of all crops, without labels")
+    crops = np.concatenate([labeled.x, unlabeled.x])
+    embed = learn_embedding(crops, ContrastSettings(seed=seed), progress)
+    return (
+        ("contrast", lambda samples, weights, _: fit_linear(embed, samples, weights)),
+        ("features", lambda samples, weights, _: fit_features(samples, weights, seed)),
+    )
+
+
 def network_learner(settings: FitSettings) -> FitWeighted:
-    """Return how a network is fitted in a round; it gives the mean logits over the symmetries of a crop.
+    """Return how a network is fitted in a round, each with the same seed: what changes is I_F alone."""
+    return lambda samples, weights, _: network_logits(
+        fit_network(samples, None, settings, weights=weights).model
+    )
 
-    Each round has the same seed: what changes between rounds is I_F alone.
-    """
 
-    def fit(samples: Samples, weights: NDArray[np.float64], _round: int) -> Logits:
-        model = fit_network(samples, None, settings, weights=weights).model
-        return lambda x: symmetric_logits(model, x)
-
-    return fit
+def network_logits(model: "keras.Model") -> Logits:
+    """Return how a network gives the mean logits over the symmetries of a crop."""
+    return lambda x: symmetric_logits(model, x)
 
 
 def _score(logits: Logits, judged: Samples) -> BinaryScores:
