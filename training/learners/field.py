@@ -25,11 +25,10 @@ def build(n_classes: int, step_noise: float = 0.0) -> keras.Model:
 
     Notes
     -----
-    The logits are the means of a map of cells that speak for each class, and it is taught that map: the label
-    of a tile alone taught it next to nothing. The mean of the logits of tiles is the logit of the field.
-    Nothing but the map is rounded before the mean, which int8 would else turn near the limit. 7 M
-    multiplications a tile; the first convolution walks in steps of two and the last pooling is left out, so
-    that a place of the map is 5 um and sees 22 um. ReLU6 and noise as in `station`.
+    The logits are the means of a map of cells that speak for each class, and it is taught that map. The mean
+    of the logits of tiles is the logit of the field. 7 M multiplications a tile. The first
+    convolution walks in steps of two and the last pooling is left out, so that a place of the map is 5 um
+    wide and sees 22 um. ReLU6 and noise as in `station`.
     """
     image = keras.Input((TILE_PX, TILE_PX, 1), name="crop")
     x = image
