@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 NDFloat = NDArray[np.float32]
+DENSITY = "density"
+"""Layer of a learner that is taught where cells are; its logits are the layer's mean."""
+WHOLE_WEIGHT = 10.0
+"""Weight of the squared error of the mean over a tile beside that of its places."""
 CALIBRATION_MIN = 50
 """With fewer held-out samples no temperature is fitted: a few right answers would give the smallest."""
 
@@ -126,7 +130,8 @@ def fit_network(
         )
     steps = settings.steps_per_epoch or max(1, -(-len(train) // settings.batch))
     rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps * settings.epochs, alpha=0.02)
-    step = _make_step(model, keras.optimizers.Adam(rate), settings.smoothing)
+    learned: NDArray[np.intp] | NDFloat = train.y if train.density is None else train.density
+    step = _make_step(model, keras.optimizers.Adam(rate), settings.smoothing, where=learned.ndim > 1)
     weight = np.ones(len(train), np.float32) if weights is None else weights.astype(np.float32)
     order = SampleOrder(train.y, settings.balanced, rng)
     history: list[dict[str, float]] = []
@@ -135,8 +140,9 @@ def fit_network(
         losses = []
         for _ in range(steps):
             index = order.take(settings.batch)
-            inputs = augment(train.x[index], settings, rng)[..., None]
-            losses.append(step(inputs, train.y[index], weight[index]))
+            truth = learned[index]
+            inputs = augment(train.x[index], settings, rng, truth)[..., None]
+            losses.append(step(inputs, truth, weight[index]))
         nll = mean_nll(predict_logits(model, val.x), val.y) if val is not None and len(val) else float("nan")
         history.append({"loss": float(np.mean([float(loss) for loss in losses])), "nll": nll})
         if progress:
@@ -165,13 +171,20 @@ def seed_network(
     return model
 
 
-def augment(x: NDArray[np.uint8], settings: FitSettings, rng: np.random.Generator) -> NDFloat:
+def augment(
+    x: NDArray[np.uint8],
+    settings: FitSettings,
+    rng: np.random.Generator,
+    truth: NDArray[np.intp] | NDFloat | None = None,
+) -> NDFloat:
     """Return network inputs of crops after a random symmetry, zoom, shift, contrast, brightness and noise.
 
     Parameters
     ----------
     x : (N, 28, 28) ndarray of uint8
         Crops; not modified.
+    truth : ndarray, optional
+        Maps (N, R, C, K) are turned with their crops, in place.
 
     Returns
     -------
@@ -183,6 +196,9 @@ def augment(x: NDArray[np.uint8], settings: FitSettings, rng: np.random.Generato
     for k in range(1, 8):
         some = x[symmetry == k]
         turned[symmetry == k] = np.rot90(some[:, :, ::-1] if k >= 4 else some, k % 4, axes=(1, 2))
+        if truth is not None and truth.ndim > 1:
+            some = truth[symmetry == k]
+            truth[symmetry == k] = np.rot90(some[:, :, ::-1] if k >= 4 else some, k % 4, axes=(1, 2))
     if settings.zoom > 0 or settings.shift_px > 0:
         _warp(turned, settings, rng)
     gain = np.exp(rng.normal(0, settings.contrast, (len(x), 1, 1))).astype(np.float32)
@@ -278,23 +294,32 @@ class SampleOrder:
 
 
 def _make_step(
-    model: "keras.Model", optimizer: "keras.optimizers.Optimizer", smoothing: float
-) -> Callable[[NDFloat, NDArray[np.intp], NDFloat], "tf.Tensor"]:
+    model: "keras.Model", optimizer: "keras.optimizers.Optimizer", smoothing: float, *, where: bool
+) -> Callable[[NDFloat, NDArray[np.intp] | NDFloat, NDFloat], "tf.Tensor"]:
+    """Return the step on images, their classes or (`where`) maps of the layer `density`, and weights."""
+    import keras
     import tensorflow as tf
 
-    variables = model.trainable_variables
+    taught = keras.Model(model.input, model.get_layer(DENSITY).output) if where else model
+    variables = taught.trainable_variables
+
+    def errors(x: "tf.Tensor", truth: "tf.Tensor") -> "tf.Tensor":
+        if where:
+            off = taught(x, training=True) - truth
+            whole = tf.reduce_sum(tf.square(tf.reduce_mean(off, (1, 2))), 1)
+            return tf.reduce_mean(tf.square(off), (1, 2, 3)) + WHOLE_WEIGHT * whole
+        logits = taught(x, training=True)["logits"]
+        n_classes = logits.shape[1]
+        target = tf.one_hot(truth, n_classes) * (1 - smoothing) + smoothing / n_classes
+        return tf.nn.softmax_cross_entropy_with_logits(labels=target, logits=logits)
 
     @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]  # TensorFlow ships no types
-    def step(x: "tf.Tensor", y: "tf.Tensor", weight: "tf.Tensor") -> "tf.Tensor":
+    def step(x: "tf.Tensor", truth: "tf.Tensor", weight: "tf.Tensor") -> "tf.Tensor":
         with tf.GradientTape() as tape:
-            logits = model(x, training=True)["logits"]
-            n_classes = logits.shape[1]
-            target = tf.one_hot(y, n_classes) * (1 - smoothing) + smoothing / n_classes
-            entropy = tf.nn.softmax_cross_entropy_with_logits(labels=target, logits=logits)
-            loss = tf.reduce_mean(weight * entropy)
+            loss = tf.reduce_mean(weight * errors(x, truth))
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         return loss
 
     optimizer.build(variables)
-    run: Callable[[NDFloat, NDArray[np.intp], NDFloat], tf.Tensor] = step
+    run: Callable[[NDFloat, NDArray[np.intp] | NDFloat, NDFloat], tf.Tensor] = step
     return run

@@ -32,6 +32,13 @@ TOXIC_ABOVE: dict[str | None, float] = {"adherent": 0.5, "suspension": 0.3, None
 """Dead fraction above which a field is labeled toxic: grade 3 of ISO 10993-5, or viability under 70 %."""
 
 
+DENSITY_PX = 4
+"""Pixels of a tile from one place of its density to the next."""
+BLOB_PX = 6.0
+"""Sigma of the blob that a cell is in it."""
+LOGIT_OF_CELL = 0.2
+"""What a cell adds to the logit of its tile, before its weight."""
+
 TrueField = tuple[NDArray[np.uint8], str, str]
 """An image, `toxic`, `non_toxic` or an empty text, and the group it belongs to."""
 
@@ -326,34 +333,53 @@ def tile_samples(
     What holds no cell is left out. Given the label of its whole field, a tile teaches far less.
     """
     tiles = (
-        (seen, true_label(cells, assay), field.group)
+        (seen, true_label(cells, assay), field.group, density)
         for field in fields
-        for seen, cells in _inputs_with_cells(field, view, um_per_px)
+        for seen, cells, density in _inputs_with_cells(field, view, um_per_px, TOXIC_ABOVE[assay])
     )
     kept = [tile for tile in tiles if tile[1]]
     return Samples(
-        np.array([seen for seen, _, _ in kept]),
-        np.array([FIELD_LABELS.index(label) for _, label, _ in kept], np.intp),
-        np.array([group for _, _, group in kept], np.str_),
+        np.array([seen for seen, _, _, _ in kept]),
+        np.array([FIELD_LABELS.index(label) for _, label, _, _ in kept], np.intp),
+        np.array([group for _, _, group, _ in kept], np.str_),
         split,
         source,
         FIELD_LABELS,
+        np.array([density for *_, density in kept]) if view == "relative/2 tiles" else None,
     )
 
 
 def _inputs_with_cells(
-    field: LabeledField, view: FieldView, um_per_px: float
-) -> Iterator[tuple[NDArray[np.uint8], list[TrueCell]]]:
+    field: LabeledField, view: FieldView, um_per_px: float, limit: float
+) -> Iterator[tuple[NDArray[np.uint8], list[TrueCell], NDArray[np.float32] | None]]:
     pyramid = build_pyramid(field.image, um_per_px)
     inputs = view_field(flatten(pyramid), view)
     if view == "relative/2 squeezed":
-        yield inputs[0], list(field.cells)
+        yield inputs[0], list(field.cells), None
         return
     zoom = pyramid.zoom * 2**TILE_HALVINGS  # pixels of the file in one of a tile
     places = [(cell, (cell.row + 0.5) / zoom, (cell.col + 0.5) / zoom) for cell in field.cells]
     height, width = (side >> TILE_HALVINGS for side in pyramid.working.shape)
     for seen, (row, col) in zip(inputs, tile_corners((height, width)), strict=True):
-        yield seen, [c for c, y, x in places if 0 <= y - row < TILE_PX and 0 <= x - col < TILE_PX]
+        inside = [c for c, y, x in places if 0 <= y - row < TILE_PX and 0 <= x - col < TILE_PX]
+        yield seen, inside, true_density([(c.label, y - row, x - col) for c, y, x in places], limit)
+
+
+def true_density(cells: list[tuple[str, float, float]], limit: float) -> NDArray[np.float32]:
+    """Return the (20, 20, 2) density of live and dead cells at (label, row, column) of a tile.
+
+    Each is a Gaussian blob. They are weighed so that dead outweigh live from a share of `limit` on, whatever
+    their number: the mean difference is a logit that knows how much it has seen.
+    """
+    grid = (np.arange(TILE_PX // DENSITY_PX) + 0.5) * DENSITY_PX
+    total = np.zeros((2, len(grid), len(grid)))
+    for label, row, col in cells:
+        if label in (CellClass.LIVE, *DEAD_CLASSES):
+            dead = label in DEAD_CLASSES
+            down, right = (np.exp(-(((grid - at) / BLOB_PX) ** 2) / 2) for at in (row, col))
+            total[int(dead)] += (1 - limit if dead else limit) * np.outer(down, right)
+    mass = 2 * np.pi * (BLOB_PX / DENSITY_PX) ** 2 / len(grid) ** 2  # of one blob in the mean over a tile
+    return np.moveaxis(total * LOGIT_OF_CELL / mass, 0, 2).astype(np.float32)
 
 
 def true_label(cells: Iterable[TrueCell], assay: Assay | None) -> str:

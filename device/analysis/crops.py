@@ -25,9 +25,9 @@ FieldView = Literal["relative/2 squeezed", "relative/2 tiles"]
 FIELD_VIEWS: tuple[FieldView, ...] = get_args(FieldView)
 TILE_PX = 80
 """Side of a tile, px of its scale."""
-TILE_HALVINGS = 2
+TILE_HALVINGS = 1
 """Halvings from the working scale to that of tiles."""
-TILES_A_SIDE = 4
+TILES_A_SIDE = 6
 """At most so many tiles lie along a side: a large field is sampled, so that its price has a limit."""
 
 
@@ -51,7 +51,7 @@ def cut_crops(
 def view_field(relative: NDArray[np.uint8], view: FieldView) -> NDArray[np.uint8]:
     """Return the (K, S, S) inputs that a field model of that `view` judges a field by; K may be 0.
 
-    The squeezed field is one input of 28 px, of area averages. Tiles are of 80 px, 208 um wide, spread evenly
+    The squeezed field is one input of 28 px, of area averages. Tiles are of 80 px, 104 um wide, spread evenly
     from border to border, so that they overlap where a side is no multiple; a field that is smaller than one
     has none.
     """

@@ -193,13 +193,13 @@ def by_tiles(bundle, monkeypatch):
             classes=("non_toxic", "toxic"),
             preprocessing="relative/2 tiles",
             input_px=80,
-            um_per_px=2.6,
+            um_per_px=1.3,
             temperature=2.0,
         )
     )
 
 
-@pytest.mark.parametrize("size", [(320, 320), (480, 640), (321, 700), (1200, 2000)])
+@pytest.mark.parametrize("size", [(160, 160), (480, 640), (161, 350), (1200, 2000)])
 def test_a_field_of_any_size_has_the_mean_logit_of_its_tiles(by_tiles, size):
     field = np.full(size, 129, np.uint8)
     assert by_tiles(field) == pytest.approx(1 / (1 + np.exp(-1 / 2)))
@@ -209,7 +209,7 @@ def test_a_field_of_any_size_has_the_mean_logit_of_its_tiles(by_tiles, size):
 
 
 def test_a_field_smaller_than_a_tile_gets_no_opinion(by_tiles):
-    assert by_tiles(np.full((319, 640), 128, np.uint8)) is None
+    assert by_tiles(np.full((159, 640), 128, np.uint8)) is None
 
 
 def test_a_field_model_speaks_only_where_its_card_says_better_than_chance(bundle):

@@ -43,18 +43,18 @@ def test_cropping_leaves_its_input_alone(relative):
 @pytest.mark.parametrize(
     ("size", "rows", "cols"),
     [
-        ((320, 320), [0], [0]),  # one tile of 80 px at a quarter of the scale
-        ((480, 640), [0, 40], [0, 80]),
-        ((323, 500), [0], [0, 45]),
-        ((4000, 320), [0, 307, 613, 920], [0]),  # a large field is sampled
-        ((319, 640), [], []),
+        ((160, 160), [0], [0]),  # one tile of 80 px at half the scale
+        ((240, 320), [0, 40], [0, 80]),
+        ((161, 250), [0], [0, 45]),
+        ((4000, 160), [0, 384, 768, 1152, 1536, 1920], [0]),  # a large field is sampled
+        ((159, 320), [], []),
     ],
 )
 def test_tiles_lie_evenly_from_border_to_border(size, rows, cols):
     relative = np.random.default_rng(1).integers(0, 256, size, np.uint8)
     tiles = view_field(relative, "relative/2 tiles")
-    quarter = halve(halve(relative))
-    expected = [quarter[row : row + 80, col : col + 80] for row in rows for col in cols]
+    half = halve(relative)
+    expected = [half[row : row + 80, col : col + 80] for row in rows for col in cols]
     assert tiles.shape == (len(expected), 80, 80)
     assert all(np.array_equal(tile, seen) for tile, seen in zip(tiles, expected, strict=True))
 

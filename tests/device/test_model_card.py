@@ -91,8 +91,8 @@ HEARD = {
     ("changes", "fault"),
     [
         ({}, "preprocessing is 'relative/2'; expected 'relative/2 squeezed' or 'relative/2 tiles'"),
-        ({"preprocessing": "relative/2 tiles", "um_per_px": 2.6}, "input_px is 28; expected 80"),
-        ({"preprocessing": "relative/2 tiles", "input_px": 80}, "um_per_px is 0.65; expected 2.6"),
+        ({"preprocessing": "relative/2 tiles", "um_per_px": 1.3}, "input_px is 28; expected 80"),
+        ({"preprocessing": "relative/2 tiles", "input_px": 80}, "um_per_px is 0.65; expected 1.3"),
         (
             {"preprocessing": "relative/2 squeezed", "opinions": [HEARD]},
             "it speaks on adherent phase with AUC 0.6, low end 0.45; expected more than 0.5, or abstains",

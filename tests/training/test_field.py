@@ -9,12 +9,13 @@ import pytest
 from device import models
 from device.errors import ConfigError
 from device.images import write_png
+from device.model_card import network_input
 from device.plates import DatasetInfo
 from device.records import ModelId, Scale
 from training.cli import main
-from training.dataset import Entry, TrueCell, read_dataset, write_dataset
-from training.fitting import FitSettings, fit_network
-from training.labeling import LabeledField, field_samples, tile_samples, view_samples
+from training.dataset import Entry, Samples, TrueCell, read_dataset, write_dataset
+from training.fitting import FitSettings, augment, fit_network
+from training.labeling import LOGIT_OF_CELL, LabeledField, field_samples, tile_samples, view_samples
 from training.recipes import FieldSettings, RenderSettings, read_recipe
 from training.recipes import field as field_recipe
 from training.recipes.field import JudgedFields, calibrate, field_material, score_judged, truths
@@ -71,14 +72,17 @@ def test_mosaics_are_drawn_for_all_shares_of_dead_cells():
 
 
 def test_a_tile_is_labeled_by_the_cells_in_it():
-    image = np.random.default_rng(0).normal(120, 2, (640, 640)).clip(0, 255).astype(np.uint8)
-    cells = [TrueCell("dead", 100, 100, 110, 110), TrueCell("live", 500, 100, 510, 110)]
-    cells += [TrueCell("live", 100 + 30 * i, 500, 110 + 30 * i, 510) for i in range(3)]
+    image = np.random.default_rng(0).normal(120, 2, (320, 320)).clip(0, 255).astype(np.uint8)
+    cells = [TrueCell("dead", 50, 50, 55, 55), TrueCell("live", 250, 50, 255, 55)]
+    cells += [TrueCell("live", 50 + 15 * i, 250, 55 + 15 * i, 255) for i in range(3)]
     field = LabeledField(image, tuple(cells), "g")
     options = {"um_per_px": 0.65, "assay": "suspension", "split": "train", "source": "made up"}
     samples = tile_samples([field], "relative/2 tiles", **options)
     assert samples.x.shape == (3, 80, 80)  # the fourth holds no cell
     assert [samples.classes[y] for y in samples.y] == ["toxic", "non_toxic", "non_toxic"]
+    balance = samples.density.mean(axis=(1, 2)) / LOGIT_OF_CELL
+    assert balance == pytest.approx(np.array([[0, 0.7], [0.3, 0], [0.9, 0]]), abs=0.01)
+    assert np.unravel_index(samples.density[0, :, :, 1].argmax(), (20, 20)) == (6, 6)
     whole = tile_samples([field], "relative/2 squeezed", **options)
     assert (whole.x.shape, whole.y.tolist()) == ((1, 28, 28), [0])
 
@@ -101,6 +105,30 @@ def test_toxic_is_more_dead_cells_than_the_limit_of_the_assay():
     assert [label for _, label, _ in truths([field], "suspension")] == ["toxic"]
     assert [label for _, label, _ in truths([field], "adherent")] == ["non_toxic"]
     assert list(truths([tile("empty")], "adherent")) == []
+
+
+def test_a_map_of_cells_turns_with_its_picture():
+    rng = np.random.default_rng(0)
+    density = rng.random((40, 4, 4, 1)).astype(np.float32)
+    x = np.kron(density[..., 0], np.ones((20, 20))) * 100 + 100
+    plain = FitSettings(zoom=0, contrast=0, brightness=0)
+    inputs = augment(x.astype(np.uint8), plain, rng, turned := density.copy())
+    assert np.any(turned != density)
+    assert inputs[:, 10::20, 10::20] == pytest.approx(network_input(turned[..., 0] * 100 + 100), abs=0.01)
+
+
+def test_a_learner_that_is_taught_where_tells_the_classes_apart():
+    rng = np.random.default_rng(0)
+    x, y = np.full((40, 80, 80), 128, np.uint8), np.arange(40) % 2
+    density = np.zeros((40, 20, 20, 2), np.float32)
+    for i, (row, col) in enumerate(rng.integers(2, 18, (40, 2)).tolist()):
+        x[i, 4 * row - 4 : 4 * row + 8, 4 * col - 4 : 4 * col + 8] = 250 if y[i] else 20
+        density[i, row - 1 : row + 2, col - 1 : col + 2, y[i]] = 4
+    samples = Samples(x, y, np.arange(40).astype(str), "train", "made up", ("non_toxic", "toxic"), density)
+    settings = FitSettings(learner="field", epochs=2, steps_per_epoch=20, batch=8, learning_rate=1e-2)
+    logits = fit_network(samples, samples, settings).logits(x)
+    against = logits[:, 1] - logits[:, 0]
+    assert against[y == 1].min() > against[y == 0].max()
 
 
 def test_a_learner_of_another_size_is_refused():
@@ -145,7 +173,7 @@ def test_a_field_recipe_learns_from_every_kind_that_it_names(chamber):
 
 def test_whole_fields_and_tiles_are_samples_of_one_dataset(chamber):
     assert field_samples(chamber, "val").x.shape == (12, 28, 28)
-    assert len(field_samples(chamber, "val", view="relative/2 tiles")) == 0  # 222 px are no tile of 320
+    assert field_samples(chamber, "val", view="relative/2 tiles").x.shape == (4 * 12, 80, 80)
 
 
 def test_the_count_rule_is_scored_at_its_own_limit():

@@ -122,13 +122,17 @@ class Samples:
     source: str
     """The dataset's folder name, `rendered`, or `generated` (by a GAN; never validation data)."""
     classes: tuple[str, ...]
+    density: NDArray[np.float32] | None = None
+    """(N, R, C, K) true density of cells that speak for each class, for learners that are taught where."""
 
     def __len__(self) -> int:
         return len(self.y)
 
     def take(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> "Samples":
         """Return the samples at `index` (positions or a mask)."""
-        return Samples(self.x[index], self.y[index], self.group[index], self.split, self.source, self.classes)
+        density = None if self.density is None else self.density[index]
+        x, y, group = self.x[index], self.y[index], self.group[index]
+        return Samples(x, y, group, self.split, self.source, self.classes, density)
 
     def count(self) -> dict[str, int]:
         """Return how many samples each class has."""
@@ -165,6 +169,7 @@ def join_samples(parts: Iterable[Samples]) -> Samples:
             f"samples of {[part.classes for part in several]}; expected one or more of equal classes"
         )
     first = several[0]
+    density = [part.density for part in several if part.density is not None]
     return Samples(
         np.concatenate([part.x for part in several]),
         np.concatenate([part.y for part in several]),
@@ -172,6 +177,7 @@ def join_samples(parts: Iterable[Samples]) -> Samples:
         first.split,
         first.source,
         first.classes,
+        np.concatenate(density) if len(density) == len(several) else None,
     )
 
 

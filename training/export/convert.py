@@ -20,6 +20,7 @@ MAX_VERSIONS = {
     "FULLY_CONNECTED": 4,
     "CONV_2D": 3,
     "MAX_POOL_2D": 2,
+    "MEAN": 2,
     "LEAKY_RELU": 1,
     "RESHAPE": 1,
     "SHAPE": 1,
