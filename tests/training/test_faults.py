@@ -253,9 +253,9 @@ def test_algorithm_1_validates_on_labeled_images_that_nothing_else_saw(monkeypat
     seen = []
     original = paper_module.fit_network
 
-    def spy(train, val, settings, *arguments):
+    def spy(train, val, settings, *arguments, **more):
         seen.append((train, val))
-        return original(train, val, settings, *arguments)
+        return original(train, val, settings, *arguments, **more)
 
     monkeypatch.setattr(paper_module, "fit_network", spy)
     settings = PaperSettings(
@@ -307,9 +307,9 @@ def test_generated_images_train_a_model_only_past_the_gate(gate, n_used, folder,
     sizes = []
     original = generated.fit_network
 
-    def spy(train, val, *arguments):
+    def spy(train, val, *arguments, **more):
         sizes.append((int(np.sum(train.group == GENERATED)), int(np.sum(val.group == GENERATED))))
-        return original(train, val, *arguments)
+        return original(train, val, *arguments, **more)
 
     monkeypatch.setattr("training.recipes.make.fit_network", spy)
     assert run("fit", folder, tmp_path / "out", "--generated", str(gan)) == 0
