@@ -30,8 +30,8 @@ def estimate_shares(logits: NDArray[np.floating]) -> NDFloat:
     -----
     The Gaussians have one covariance: with two, that of the smaller class spreads over the other. Expectation
     maximization on probabilities (Saerens et al. 2002) needs them calibrated, which 20 labels cannot do: on
-    the training tiles of LDC with 20 labels its shares of dead were off by .027 to .046 on average, these by
-    .019 (12 draws, true share .18).
+    the training tiles of LDC with 20 single labels its shares of dead were off by .027 to .046 on average,
+    these by .019 (12 draws, true share .18).
     """
     called = logits.argmax(axis=1)
     n_classes = logits.shape[1]
