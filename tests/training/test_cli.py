@@ -46,7 +46,7 @@ def test_a_missing_folder_is_one_line_and_exit_2(arguments, capsys, tmp_path, mo
 @pytest.mark.parametrize(
     ("interrupt", "code", "told"),
     [
-        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt(), 130, "interrupted; run the same command again: it gives the same numbers"),
         (KeyboardInterrupt("3 tasks are kept"), 1, "interrupted: 3 tasks are kept"),
     ],
 )
