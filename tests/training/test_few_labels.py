@@ -148,9 +148,12 @@ def test_robust_cotraining_on_fields_counts_cells_as_its_second_view(fields, tmp
     scores = json.loads((tmp_path / "metrics.json").read_text())["scores"]
     assert list(scores) == [
         "station alone",
-        "station co-trained",
         "counts alone",
+        "station co-trained",
         "counts co-trained",
+        "both co-trained",
+        "station with labels alone",
+        "station with I_F too",
         "count rule",
     ]
     assert scores["counts alone"]["balanced_accuracy"] == 1
