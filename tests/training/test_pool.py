@@ -41,11 +41,13 @@ def work(task):
     return {"half": number / 2, "pair": (number, "x"), "threads": os.environ["OMP_NUM_THREADS"]}
 '''
 RUN = """
+import signal
 import sys
 from pathlib import Path
 from pool_work import work
 from training.pool import run_tasks
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background may be born deaf to it
 folder, *kinds, workers = sys.argv[1:]
 try:
     run_tasks(
