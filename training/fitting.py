@@ -16,6 +16,7 @@ from device.analysis.crops import OUTSIDE
 from device.errors import ConfigError
 from device.model_card import network_input
 from training.dataset import Samples
+from training.dataset.symmetry import symmetries
 from training.learners import open_learner
 
 if TYPE_CHECKING:
@@ -193,12 +194,11 @@ def augment(
     """
     turned = x.copy()
     symmetry = rng.integers(0, 8, len(x))
+    maps = [] if truth is None or truth.ndim == 1 else [truth]
     for k in range(1, 8):
-        some = x[symmetry == k]
-        turned[symmetry == k] = np.rot90(some[:, :, ::-1] if k >= 4 else some, k % 4, axes=(1, 2))
-        if truth is not None and truth.ndim > 1:
-            some = truth[symmetry == k]
-            truth[symmetry == k] = np.rot90(some[:, :, ::-1] if k >= 4 else some, k % 4, axes=(1, 2))
+        mine = symmetry == k
+        for images in (turned, *maps):
+            images[mine] = symmetries(images[mine])[k]
     if settings.zoom > 0 or settings.shift_px > 0:
         _warp(turned, settings, rng)
     gain = np.exp(rng.normal(0, settings.contrast, (len(x), 1, 1))).astype(np.float32)
@@ -238,14 +238,13 @@ def predict_logits(model: "keras.Model", x: NDArray[np.uint8]) -> NDFloat:
     return predict(model, x)["logits"]
 
 
-def symmetric_logits(model: "keras.Model", x: NDArray[np.uint8]) -> NDFloat:
-    """Return (N, K) logits of (N, 28, 28) crops, the mean over the eight symmetries of each."""
-    turned = [np.rot90(y, k, axes=(1, 2)) for y in (x, x[:, :, ::-1]) for k in range(4)]
-    return np.asarray(np.mean([predict_logits(model, y) for y in turned], axis=0), np.float32)
+def predict_symmetric(model: "keras.Model", x: NDArray[np.uint8], output: str = "logits") -> NDFloat:
+    """Return an output of a network for (N, 28, 28) crops, the mean over the eight symmetries of each."""
+    return np.asarray(np.mean([predict(model, y)[output] for y in symmetries(x)], axis=0), np.float32)
 
 
 def predict(model: "keras.Model", x: NDArray[np.uint8]) -> dict[str, NDFloat]:
-    """Return both outputs of a network for (N, 28, 28) crops, in batches."""
+    """Return the outputs of a network, by name, for (N, 28, 28) crops, in batches; N may be 0."""
     parts = [
         model(network_input(x[start : start + 512])[..., None], training=False)
         for start in range(0, max(len(x), 1), 512)

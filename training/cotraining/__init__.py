@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from device.errors import ConfigError
 from training.dataset import Samples, join_samples
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.intp]]
@@ -100,6 +101,16 @@ def co_train(
         if progress:
             progress(describe(rounds[-1]))
     return CoTraining(dict(pseudo), take_pseudo_labeled(unlabeled, pseudo), tuple(rounds), unchanged)
+
+
+def require_labels(labeled: Samples) -> None:
+    """Raise ConfigError, naming them, if classes have no label."""
+    empty = [name for name, n in labeled.count().items() if n == 0]
+    if empty:
+        raise ConfigError(
+            f"the labeled samples have no {', '.join(empty)} (found {labeled.count()}); expected some of "
+            "each class; label more or ask for fewer classes (--labels, --classes)"
+        )
 
 
 def describe(step: Round) -> str:

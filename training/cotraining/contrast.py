@@ -17,10 +17,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from device.model_card import network_input
+from training.cotraining.robust import FitWeighted
 from training.dataset import Samples
 from training.dataset.remember import remember
-from training.fitting import FitSettings, augment
+from training.fitting import FitSettings, augment, predict_symmetric
+from training.learners.features import class_distances, fit_features
 
 if TYPE_CHECKING:
     import keras
@@ -30,7 +31,6 @@ Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Gives the (N, 64) embedding of (N, 28, 28) crops, the mean over their eight symmetries; N may be 0."""
 FILTERS = (16, 32, 64)
 N_PROJECTED = 64
-_BATCH = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +98,18 @@ def fit_linear(embed: Embed, samples: Samples, weights: NDFloat) -> Embed:
         given = np.full((len(x), n_classes), -10.0)
         if len(x):
             with threadpool_limits(1):
-                distance = line.decision_function(embed(x))
-            if distance.ndim == 1:  # of the second of two classes
-                distance = np.stack([-distance, distance], axis=1) / 2
-            given[:, line.classes_] = distance
+                given[:, line.classes_] = class_distances(line, embed(x))
         return np.asarray(given, np.float32)
 
     return logits
+
+
+def cell_views(embed: Embed, seed: int) -> tuple[FitWeighted, FitWeighted]:
+    """Return the two learners that label crops of cells for each other: pixels, and texture and shape."""
+    return (
+        lambda samples, weights, _: fit_linear(embed, samples, weights),
+        lambda samples, weights, _: fit_features(samples, weights, seed),
+    )
 
 
 def _learn(
@@ -142,8 +147,7 @@ def _learn(
 
     @remember
     def embed(x: NDArray[np.uint8]) -> NDArray[np.float32]:
-        turned = [np.rot90(y, k, axes=(1, 2)) for y in (x, x[:, :, ::-1]) for k in range(4)]
-        return np.asarray(np.mean([_apply(trunk, y) for y in turned], axis=0), np.float32)
+        return predict_symmetric(trunk, x, "features")
 
     return embed
 
@@ -159,12 +163,4 @@ def _build() -> tuple["keras.Model", "keras.Model"]:
         x = layers.MaxPooling2D(2, padding="same")(x) if i else x
     pooled = layers.GlobalAveragePooling2D()(x)
     head = layers.ReLU()(layers.BatchNormalization()(layers.Dense(2 * N_PROJECTED)(pooled)))
-    return Model(image, pooled), Model(image, layers.Dense(N_PROJECTED)(head))
-
-
-def _apply(trunk: "keras.Model", x: NDArray[np.uint8]) -> NDArray[np.float32]:
-    parts = [
-        np.asarray(trunk(network_input(x[i : i + _BATCH])[..., None], training=False), np.float32)
-        for i in range(0, max(len(x), 1), _BATCH)
-    ]
-    return np.concatenate(parts)
+    return Model(image, {"features": pooled}), Model(image, layers.Dense(N_PROJECTED)(head))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from device.errors import ConfigError
+from training.cotraining import require_labels
 from training.dataset import Samples
 from training.fitting import FitSettings, Fitted, NDFloat, SampleOrder, augment, seed_network
 
@@ -86,12 +86,7 @@ def fit_fixmatch(
     """
     import keras
 
-    empty = [name for name, n in labeled.count().items() if n == 0]
-    if empty:
-        raise ConfigError(
-            f"the labeled samples have no {', '.join(empty)} (found {labeled.count()}); expected some of "
-            "each class; label more or ask for fewer classes (--labels, --classes)"
-        )
+    require_labels(labeled)
     fit = settings.fit
     model, mean = (seed_network(fit, len(labeled.classes), start) for _ in range(2))
     rng = np.random.default_rng(fit.seed)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from training.cotraining import MAX_ROUNDS, CoTraining, Predict, co_train
 from training.dataset import Samples, join_samples
 from training.fitting import CALIBRATION_MIN, FitSettings, Fitted, fit_network, predict_logits
-from training.gan import Gan, GanSettings, generate_samples, open_gan
+from training.gan import Gan, GanSettings, generate_samples, open_gans
 
 Progress = Callable[[str], None]
 
@@ -79,9 +79,7 @@ def run_paper(labeled: Samples, unlabeled: Samples, settings: PaperSettings, pro
     """
     known, val = split_groups(labeled, settings.validation, settings.seed)
     unlabeled = unlabeled.take(~np.isin(unlabeled.group, val.group))
-    gans = {
-        int(k): open_gan(replace(settings.gan, seed=settings.gan.seed + int(k))) for k in np.unique(known.y)
-    }
+    gans = open_gans(settings.gan, np.unique(known.y).tolist())
 
     def generate(known: Samples, round_index: int) -> Samples:
         seed = settings.seed + round_index

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from device.classifier import softmax
 from device.errors import ConfigError
-from training.cotraining import take_pseudo_labeled
+from training.cotraining import require_labels, take_pseudo_labeled
 from training.cotraining.shares import estimate_shares, shift_to_shares, temperature_of_error
-from training.cotraining.trust import cohen_kappa, jaccard, precision_threshold, select_trusted
+from training.cotraining.trust import cohen_kappa, jaccard, lead_of_first, precision_threshold, select_trusted
 from training.dataset import Samples, join_samples
 from training.dataset.folds import group_folds
 from training.fitting import fit_temperature
@@ -26,6 +26,8 @@ Logits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Gives (N, K) logits, not calibrated, of (N, 28, 28) images; N may be 0."""
 FitWeighted = Callable[[Samples, NDFloat, int], Logits]
 """Fits a learner to samples with weights in a round (from 0), from scratch, and returns how it scores."""
+_Scaling = tuple[NDFloat, float]
+"""What is added to logits, so that calls are in the right shares, and what they are divided by then."""
 Ending = Literal["I_F unchanged", "I_F settled", "rolled back twice", "round limit"]
 
 
@@ -99,6 +101,8 @@ class _State:
 
     pseudo: dict[int, int]
     learners: tuple[Logits, Logits]
+    scalings: tuple[_Scaling, _Scaling]
+    """Of each learner."""
     scaled: tuple[NDFloat, NDFloat]
     """(U, K) of each learner, called in the right shares, standard deviation 1."""
     label: NDArray[np.intp]
@@ -191,21 +195,13 @@ def co_train_robust(
             ending = "round limit"
         pseudo = found
     kept = take_pseudo_labeled(unlabeled, best.pseudo)
-    alone = tuple(_calibrated([best.learners[i]], [best.scaled[i]], shares, unlabeled, best) for i in (0, 1))
-    both = _calibrated(list(best.learners), list(best.scaled), shares, unlabeled, best)
-    return RobustCoTraining(
-        best.pseudo, kept, best.round_index, shares, both, (alone[0], alone[1]), tuple(rounds), ending
-    )
+    both, a, b = (_calibrated(best, which, shares) for which in ((0, 1), (0,), (1,)))
+    return RobustCoTraining(best.pseudo, kept, best.round_index, shares, both, (a, b), tuple(rounds), ending)
 
 
 def check_start(labeled: Samples, unlabeled: Samples) -> None:
     """Raise ConfigError if a class has no label, or nothing is unlabeled."""
-    empty = [label for label, n in labeled.count().items() if n == 0]
-    if empty:
-        raise ConfigError(
-            f"the labeled samples have no {', '.join(empty)} (found {labeled.count()}); expected some of "
-            "each class in at least two groups; label more or ask for fewer classes (--labels, --classes)"
-        )
+    require_labels(labeled)
     if not len(unlabeled):
         raise ConfigError("nothing is unlabeled; expected images to label for each other (lower --labels)")
 
@@ -224,17 +220,18 @@ def _fit_round(
     ones = np.ones(len(both))
     a, b = fits[0](both, ones, index), fits[1](both, ones, index)
     raw = [learner(unlabeled.x) for learner in (a, b)]
-    scaled = [_scale(z, *_scaling(z, shares)) for z in raw]
+    scalings = [_scaling(z, shares) for z in raw]
+    scaled = [_scale(z, scaling) for z, scaling in zip(raw, scalings, strict=True)]
     calls = [z.argmax(axis=1) for z in raw] + [z.argmax(axis=1) for z in scaled]
-    ordered = np.sort(scaled[0] + scaled[1], axis=1)
     nll, accuracy, sure = _cross_fit(labeled, more, unlabeled.x, fits[2], index, settings)
     alike = np.all([call == calls[0] for call in calls], axis=0) & sure
     return _State(
         pseudo,
         (a, b),
+        (scalings[0], scalings[1]),
         (scaled[0], scaled[1]),
         np.where(alike, calls[0], -1),
-        ordered[:, -1] - ordered[:, -2],
+        lead_of_first(scaled[0] + scaled[1]),
         nll,
         accuracy,
         cohen_kappa(calls[2], calls[3]),
@@ -278,28 +275,26 @@ def _cross_fit(
     return nll, accuracy, p_x.max(axis=1) >= threshold[p_x.argmax(axis=1)]
 
 
-def _scaling(logits: NDArray[np.floating], shares: NDFloat) -> tuple[NDFloat, float]:
-    """Return what to add to logits and to divide them by then: calls in the right shares, deviation 1."""
+def _scaling(logits: NDArray[np.floating], shares: NDFloat) -> _Scaling:
+    """Return the scaling that gives these logits calls in the right shares and standard deviation 1."""
     shift = shift_to_shares(logits, shares)
     spread = float(np.std(logits - logits.mean(axis=1, keepdims=True)))
     return shift, max(1e-6, spread)
 
 
-def _scale(logits: NDArray[np.floating], shift: NDFloat, spread: float) -> NDFloat:
+def _scale(logits: NDArray[np.floating], scaling: _Scaling) -> NDFloat:
+    shift, spread = scaling
     return np.asarray((logits + shift) / spread, np.float64)
 
 
-def _calibrated(
-    learners: list[Logits], scaled: list[NDFloat], shares: NDFloat, unlabeled: Samples, state: _State
-) -> Logits:
+def _calibrated(state: _State, which: tuple[int, ...], shares: NDFloat) -> Logits:
     """Return the sum of learners' scaled scores, shifted to the shares, as often wrong as they differ."""
-    scalings = [_scaling(learner(unlabeled.x), shares) for learner in learners]
-    total = np.sum(scaled, axis=0)
+    total = np.sum([state.scaled[i] for i in which], axis=0)
     last = shift_to_shares(total, shares)
     temperature = temperature_of_error(total + last, max(1 / len(total), state.disagreement))
 
     def logits(x: NDArray[np.uint8]) -> NDArray[np.float32]:
-        parts = [_scale(learner(x), *s) for learner, s in zip(learners, scalings, strict=True)]
+        parts = [_scale(state.learners[i](x), state.scalings[i]) for i in which]
         return np.asarray((np.sum(parts, axis=0) + last) / temperature, np.float32)
 
     return logits

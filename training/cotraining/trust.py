@@ -67,6 +67,12 @@ def select_trusted(
     return {int(i): int(label[i]) for i in np.sort(taken)}
 
 
+def lead_of_first(scores: NDFloat) -> NDFloat:
+    """Return (N,) how far the first class is ahead of the second in (N, K) scores, K > 1."""
+    ordered = np.sort(scores, axis=1)
+    return np.asarray(ordered[:, -1] - ordered[:, -2], np.float64)
+
+
 def jaccard(one: dict[int, int], other: dict[int, int]) -> float:
     """Return the overlap of two sets of labels, 0 to 1; 1 if both are empty."""
     union = one.items() | other.items()

@@ -5,15 +5,14 @@ from numpy.typing import NDArray
 
 from device.errors import ConfigError
 from training.dataset import Samples
+from training.dataset.symmetry import symmetries
 
 
 def find_copies_of(known: Samples, judged: Samples) -> NDArray[np.bool_]:
     """Return (N,) which images of `judged` are those of `known`, turned, mirrored or as they are."""
     images = {image.tobytes() for image in known.x}
-    turned = [np.rot90(x, k, axes=(1, 2)) for x in (judged.x, judged.x[:, :, ::-1]) for k in range(4)]
-    return np.array(
-        [any(x.tobytes() in images for x in several) for several in zip(*turned, strict=True)], bool
-    )
+    turned = zip(*symmetries(judged.x), strict=True)
+    return np.array([any(x.tobytes() in images for x in several) for several in turned], bool)
 
 
 def require_apart(known: Samples, judged: Samples) -> None:

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.dataset.symmetry import symmetries
+
 THUMBNAIL_PX = 64
 TWIN_FROM = 0.9
 """Correlation of twins, at least: docs/datasets.md tells what real and altered images have."""
@@ -87,15 +89,10 @@ def _best_partners(likeness: NDArray[np.float32]) -> set[tuple[int, int]]:
     return {(i, int(j)) for i, row in enumerate(best) for j in row}
 
 
-def _views(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Return (N, S, S) images in the eight positions of a square."""
-    return [np.rot90(side, turn, (1, 2)) for side in (images, images[:, :, ::-1]) for turn in range(4)]
-
-
 def _compare_all(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return (len(a), len(b)) highest correlations over eight positions and small shifts."""
     reach, side = _COARSE_REACH_PX, _COARSE_PX - 2 * _COARSE_REACH_PX
-    views = [_unit(view) for view in _views(b[:, reach:-reach, reach:-reach])]
+    views = [_unit(view) for view in symmetries(b[:, reach:-reach, reach:-reach])]
     likeness = np.full((len(a), len(b)), -1, np.float32)
     for row in range(2 * reach + 1):
         for col in range(2 * reach + 1):
@@ -116,7 +113,7 @@ def _compare(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     reach = _FINE_REACH_PX
     if min(a.std(), b.std()) < 1e-3:
         return 0.0  # nothing to see; equal pixels are found as such
-    views = _views(b[None, reach:-reach, reach:-reach])
+    views = symmetries(b[None, reach:-reach, reach:-reach])
     return max(
         float(cv2.matchTemplate(a, np.ascontiguousarray(view[0]), cv2.TM_CCOEFF_NORMED).max())
         for view in views

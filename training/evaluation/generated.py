@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.records import Interval
+from training.dataset.symmetry import symmetries
 from training.evaluation.domain_gap import N_FOLDS, c2st_auc
 from training.evaluation.resampling import share_wilson
 
@@ -262,9 +263,8 @@ def _nearest(a: NDArray[np.uint8], b: NDArray[np.uint8], *, others: bool = False
     """Return the distance, gray levels (RMS), of each image of `a` to the nearest of `b` in 8 symmetries."""
     flat = b.reshape(len(b), -1).astype(np.float64)
     found = np.full((len(a), len(b)), np.inf)
-    for k in range(8):
-        turned = np.rot90(a[:, :, ::-1] if k >= 4 else a, k % 4, axes=(1, 2)).reshape(len(a), -1)
-        found = np.minimum(found, _distances(turned.astype(np.float64), flat))
+    for turned in symmetries(a):
+        found = np.minimum(found, _distances(turned.reshape(len(a), -1).astype(np.float64), flat))
     if others:
         np.fill_diagonal(found, np.inf)
     return np.asarray(found.min(axis=1) / np.sqrt(flat.shape[1]))

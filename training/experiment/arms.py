@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from device.errors import ConfigError
 from training.cotraining import take_pseudo_labeled
-from training.cotraining.contrast import ContrastSettings, fit_linear, learn_embedding
+from training.cotraining.contrast import ContrastSettings, cell_views, fit_linear, learn_embedding
 from training.cotraining.fixmatch import FixMatchSettings, fit_fixmatch
 from training.cotraining.paper import PaperSettings, run_paper
 from training.cotraining.robust import FitWeighted, RobustSettings, co_train_robust
 from training.cotraining.shares import shift_to_shares
 from training.cotraining.transfer import PretrainSettings, pretrain
-from training.cotraining.trust import select_trusted
+from training.cotraining.trust import lead_of_first, select_trusted
 from training.dataset import Samples, join_samples
 from training.experiment.fits import (
     CALIBRATION_SHARE,
@@ -34,7 +34,7 @@ from training.experiment.fits import (
     network_arm,
     soften,
 )
-from training.gan import GanSettings, generate_samples, open_gan
+from training.gan import GanSettings, generate_samples, open_gans
 from training.learners.features import fit_boosted, fit_features
 
 N_GENERATED = 150
@@ -91,9 +91,7 @@ def cnn_duplicates(draw: Draw) -> Logits:
 
 def cnn_gan(draw: Draw) -> Logits:
     """`cnn` with images of the paper's GAN, one fitted to the labeled images of each class."""
-    settings = _gan_settings(draw)
-    classes = np.unique(draw.labeled.y).tolist()
-    gans = {k: open_gan(replace(settings, seed=draw.seed + k)) for k in classes}
+    gans = open_gans(_gan_settings(draw), np.unique(draw.labeled.y).tolist())
     made = generate_samples(draw.labeled, gans, N_GENERATED, steps=None, seed=draw.seed)
     return network_arm(draw, fit_settings(draw), made)
 
@@ -105,9 +103,8 @@ def selftrain(draw: Draw) -> Logits:
     for _ in range(SELF_ROUNDS if len(draw.unlabeled) else 0):
         raw = logits(draw.unlabeled.x)
         z = raw + shift_to_shares(raw, draw.shares)
-        ordered = np.sort(z, axis=1).astype(np.float64)
         limit = int(SELF_SHARE * len(z))
-        pseudo = select_trusted(z.argmax(axis=1), ordered[:, -1] - ordered[:, -2], draw.shares, limit)
+        pseudo = select_trusted(z.argmax(axis=1), lead_of_first(z), draw.shares, limit)
         believed = take_pseudo_labeled(draw.unlabeled, pseudo)
         logits = fit_turned(join_samples([draw.labeled, believed]), settings)
     return calibrate_network(logits, draw, settings)
@@ -208,14 +205,7 @@ def _robust_arm(draw: Draw, *, shares: NDArray[np.float64] | None = None, max_ro
     if not len(draw.unlabeled):
         parts = (contrast(draw), features(draw))
         return lambda x: np.asarray(np.mean([part(x) for part in parts], axis=0), np.float32)
-    embed = _embedding(draw)
-
-    def fit_pixels(samples: Samples, weights: NDArray[np.float64], _round: int) -> Logits:
-        return fit_linear(embed, samples, weights)
-
-    def fit_texture(samples: Samples, weights: NDArray[np.float64], _round: int) -> Logits:
-        return fit_features(samples, weights, draw.seed)
-
+    fit_pixels, fit_texture = cell_views(_embedding(draw), draw.seed)
     return co_train_robust(
         draw.labeled,
         draw.unlabeled,

@@ -3,8 +3,8 @@
 Its "epoch" is one mini-batch, so it is called a step here. Generated images are training data only.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,6 +121,11 @@ def open_gan(settings: GanSettings) -> Gan:
     keras.utils.set_random_seed(settings.seed)
     generator, discriminator = _build_generator(settings), _build_discriminator(settings)
     return Gan(generator, discriminator, settings, _make_step(generator, discriminator, settings))
+
+
+def open_gans(settings: GanSettings, classes: Iterable[int]) -> dict[int, Gan]:
+    """Return an untrained GAN for each class, each with a seed of its own."""
+    return {int(k): open_gan(replace(settings, seed=settings.seed + int(k))) for k in classes}
 
 
 def fit_gan(

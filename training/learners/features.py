@@ -9,7 +9,7 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
@@ -18,6 +18,7 @@ from device.analysis.crops import CROP_PX, OUTSIDE
 from device.errors import ConfigError
 from training.dataset import Samples
 from training.dataset.remember import remember
+from training.dataset.symmetry import symmetries
 
 NDFloat = NDArray[np.float64]
 MEDIUM = 128
@@ -79,13 +80,19 @@ def fit_features(
         with threadpool_limits(1):
             seen = measure_features(x)
             votes = np.log(trees.predict_proba(seen) * _N_TREES + 1)
-            distance = kernel.decision_function(seen)
-        if distance.ndim == 1:  # of the second of two classes
-            distance = np.stack([-distance, distance], axis=1) / 2
+            distance = class_distances(kernel, seen)
         given[:, trees.classes_] = (votes + 3 * distance) / 2
         return np.asarray(given, np.float32)
 
     return logits
+
+
+def class_distances(machine: Pipeline, measured: NDArray[np.floating]) -> NDFloat:
+    """Return (N, C) distances of (N, F) measures from the boundaries of a fitted linear or kernel machine."""
+    distance = machine.decision_function(measured)
+    if distance.ndim == 1:  # of the second of two classes
+        distance = np.stack([-distance, distance], axis=1) / 2
+    return np.asarray(distance, np.float64)
 
 
 def fit_boosted(
@@ -193,7 +200,7 @@ def _patterns(gray: NDFloat) -> NDFloat:
 
 
 def _symmetry(gray: NDFloat) -> NDFloat:
-    turned = [np.rot90(g, k, axes=(1, 2)) for g in (gray, gray[:, :, ::-1]) for k in range(4)][1:]
+    turned = symmetries(gray)[1:]
     difference = np.stack([np.abs(gray - other).mean(axis=(1, 2)) for other in turned], axis=1)
     return np.stack([difference.min(axis=1), difference.mean(axis=1), difference.max(axis=1)], axis=1)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from device.classifier import softmax
-from training.cotraining.contrast import ContrastSettings, fit_linear, learn_embedding
+from training.cotraining.contrast import ContrastSettings, cell_views, learn_embedding
 from training.cotraining.fixmatch import FixMatchSettings, fit_fixmatch
 from training.cotraining.paper import choose_labeled
 from training.cotraining.robust import (
@@ -26,8 +26,7 @@ from training.dataset import Samples, join_samples
 from training.dataset.apart import require_apart
 from training.evaluation import BinaryScores
 from training.export.acceptance import score_crops
-from training.fitting import FitSettings, fit_network, symmetric_logits
-from training.learners.features import fit_features
+from training.fitting import FitSettings, fit_network, predict_symmetric
 from training.recipes import Recipe
 from training.recipes.make import Material, require_classes, write_fit
 from training.recipes.paper import draw_samples
@@ -118,7 +117,7 @@ def co_train_material_robust(
     unlabeled = draw_samples(rest, options.max_unlabeled, options.seed)
     progress(f"labeled {labeled.count()}, unlabeled {len(unlabeled)}")
     check_start(labeled, unlabeled)  # before the minutes that an embedding takes
-    (name_a, fit_a), (name_b, fit_b) = views or cell_views(labeled, unlabeled, options.seed, progress)
+    (name_a, fit_a), (name_b, fit_b) = views or _name_cell_views(labeled, unlabeled, options.seed, progress)
     found = co_train_robust(
         labeled,
         unlabeled,
@@ -213,15 +212,13 @@ def fit_material_fixmatch(
     return scores
 
 
-def cell_views(labeled: Samples, unlabeled: Samples, seed: int, progress: Progress) -> tuple[View, View]:
-    """Return the two learners that label crops of cells for each other: pixels, and texture and shape."""
+def _name_cell_views(
+    labeled: Samples, unlabeled: Samples, seed: int, progress: Progress
+) -> tuple[View, View]:
     progress("learning an embedding of all crops, without labels")
     crops = np.concatenate([labeled.x, unlabeled.x])
-    embed = learn_embedding(crops, ContrastSettings(seed=seed), progress)
-    return (
-        ("contrast", lambda samples, weights, _: fit_linear(embed, samples, weights)),
-        ("features", lambda samples, weights, _: fit_features(samples, weights, seed)),
-    )
+    pixels, texture = cell_views(learn_embedding(crops, ContrastSettings(seed=seed), progress), seed)
+    return ("contrast", pixels), ("features", texture)
 
 
 def network_learner(settings: FitSettings) -> FitWeighted:
@@ -233,7 +230,7 @@ def network_learner(settings: FitSettings) -> FitWeighted:
 
 def network_logits(model: "keras.Model") -> Logits:
     """Return how a network gives the mean logits over the symmetries of a crop."""
-    return lambda x: symmetric_logits(model, x)
+    return lambda x: predict_symmetric(model, x)
 
 
 def _score(logits: Logits, judged: Samples) -> BinaryScores:

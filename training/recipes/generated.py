@@ -27,7 +27,7 @@ from training.evaluation.generated import (
 from training.evaluation.resampling import share_wilson
 from training.export.parity import balanced_accuracy
 from training.fitting import FitSettings, fit_network, predict, predict_logits
-from training.gan import GENERATED, Gan, GanSettings, generate_samples, open_gan
+from training.gan import GENERATED, Gan, GanSettings, generate_samples, open_gans
 from training.gan.robust import RobustSettings, open_robust_gan
 from training.provenance import PROVENANCE_FILE
 from training.recipes.make import GanGate, Progress
@@ -68,7 +68,7 @@ def generate_anew(
         else:
             seen = train
     else:
-        gans = {k: open_gan(replace(settings, seed=settings.seed + k)) for k in found}
+        gans = open_gans(settings, found)
     made = generate_samples(
         seen, gans, count, steps=None, seed=settings.seed, progress=progress, measure=measure
     )
