@@ -5,7 +5,7 @@ A candidate of `device.analysis.propose` on a true cell gets that cell's class; 
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -305,13 +305,12 @@ def view_samples(
 ) -> Samples:
     """Return what a field model sees of `fields`, each tile with its field's label, -1 for an empty one."""
     side = CROP_PX if view == "relative/2 squeezed" else TILE_PX
-    x, y, group = [np.zeros((0, side, side), np.uint8)], [], []
-    for image, label, name in fields:
+    x, whole, group = [np.zeros((0, side, side), np.uint8)], [], []
+    for number, (image, label, name) in enumerate(fields):
         x.append(view_field(flatten(build_pyramid(image, um_per_px)), view))
-        y += [FIELD_LABELS.index(label) if label else -1] * len(x[-1])
+        whole += [(number, FIELD_LABELS.index(label) if label else -1)] * len(x[-1])
         group += [name] * len(x[-1])
-    images, labels = np.concatenate(x), np.array(y, np.intp)
-    return Samples(images, labels, np.array(group, np.str_), split, source, FIELD_LABELS)
+    return _tiles(np.concatenate(x), [y for _, y in whole], group, split, source, whole)
 
 
 def field_input(image: NDArray[np.uint8], um_per_px: float) -> NDArray[np.uint8]:
@@ -332,21 +331,28 @@ def tile_samples(
 
     What holds no cell is left out. Given the label of its whole field, a tile teaches far less.
     """
-    tiles = (
-        (seen, true_label(cells, assay), field.group, density)
-        for field in fields
+    kept = [
+        (seen, FIELD_LABELS.index(label), field.group, density, (number, FIELD_LABELS.index(of_all)))
+        for number, field in enumerate(fields)
+        if (of_all := true_label(field.cells, assay))
         for seen, cells, density in _inputs_with_cells(field, view, um_per_px, TOXIC_ABOVE[assay])
-    )
-    kept = [tile for tile in tiles if tile[1]]
-    return Samples(
-        np.array([seen for seen, _, _, _ in kept]),
-        np.array([FIELD_LABELS.index(label) for _, label, _, _ in kept], np.intp),
-        np.array([group for _, _, group, _ in kept], np.str_),
-        split,
-        source,
-        FIELD_LABELS,
-        np.array([density for *_, density in kept]) if view == "relative/2 tiles" else None,
-    )
+        if (label := true_label(cells, assay))
+    ]
+    x, y, group, density, whole = (list(column) for column in zip(*kept, strict=True)) if kept else ([],) * 5
+    samples = _tiles(np.array(x), y, group, split, source, whole)
+    return replace(samples, density=np.array(density)) if view == "relative/2 tiles" else samples
+
+
+def _tiles(
+    x: NDArray[np.uint8],
+    y: list[int],
+    group: list[str],
+    split: str,
+    source: str,
+    whole: list[tuple[int, int]],
+) -> Samples:
+    classes, of_field = np.array(y, np.intp), np.array(whole, np.intp).reshape(-1, 2)
+    return Samples(x, classes, np.array(group, np.str_), split, source, FIELD_LABELS, whole=of_field)
 
 
 def _inputs_with_cells(

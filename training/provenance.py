@@ -69,6 +69,8 @@ class RunSamples:
     val_x: NDArray[np.uint8]
     """(V, 28, 28) validation crops, for parity, temperature and golden inputs."""
     val_y: NDArray[np.intp]
+    val_whole: NDArray[np.intp] | None = None
+    """(V, 2) number and class of the field that each is a tile of; None where each is a whole."""
 
 
 def write_run(folder: Path, run: Run, samples: RunSamples, network: "keras.Model") -> None:
@@ -82,6 +84,7 @@ def write_run(folder: Path, run: Run, samples: RunSamples, network: "keras.Model
             representative=samples.representative,
             val_x=samples.val_x,
             val_y=samples.val_y,
+            val_whole=np.zeros((0, 2), np.intp) if samples.val_whole is None else samples.val_whole,
         )
         document = json.dumps(asdict(run), indent=2, ensure_ascii=False, allow_nan=False)
         (staged / RUN_FILE).write_text(document + "\n", encoding="utf-8")
@@ -109,7 +112,8 @@ def read_run(folder: Path) -> tuple[Run, RunSamples]:
     try:
         document = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
         with np.load(folder / SAMPLES_FILE, allow_pickle=False) as arrays:
-            samples = RunSamples(arrays["representative"], arrays["val_x"], arrays["val_y"])
+            x, y, whole = (arrays[name] for name in ("val_x", "val_y", "val_whole"))
+            samples = RunSamples(arrays["representative"], x, y, whole if len(whole) else None)
         focus, recipe = document["reference_quality"], document["recipe"]
         document |= {
             "reference_quality": FocusReference(**focus) if focus else None,

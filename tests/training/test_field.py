@@ -13,7 +13,8 @@ from device.model_card import network_input
 from device.plates import DatasetInfo
 from device.records import ModelId, Scale
 from training.cli import main
-from training.dataset import Entry, Samples, TrueCell, read_dataset, write_dataset
+from training.dataset import Entry, Samples, TrueCell, join_samples, read_dataset, write_dataset
+from training.export.parity import whole_fields
 from training.fitting import FitSettings, augment, fit_network
 from training.labeling import LOGIT_OF_CELL, LabeledField, field_samples, tile_samples, view_samples
 from training.recipes import FieldSettings, RenderSettings, read_recipe
@@ -83,8 +84,29 @@ def test_a_tile_is_labeled_by_the_cells_in_it():
     balance = samples.density.mean(axis=(1, 2)) / LOGIT_OF_CELL
     assert balance == pytest.approx(np.array([[0, 0.7], [0.3, 0], [0.9, 0]]), abs=0.01)
     assert np.unravel_index(samples.density[0, :, :, 1].argmax(), (20, 20)) == (6, 6)
+    assert samples.whole.tolist() == [[0, 0]] * 3  # one dead of five: the field is not toxic
     whole = tile_samples([field], "relative/2 squeezed", **options)
     assert (whole.x.shape, whole.y.tolist()) == ((1, 28, 28), [0])
+
+
+def test_tiles_of_several_sets_stay_tiles_of_their_fields_and_are_judged_as_those():
+    def tiles(whole):
+        n = len(whole)
+        x, group = np.zeros((n, 80, 80), np.uint8), np.full(n, "g")
+        return Samples(
+            x, np.zeros(n, int), group, "val", "made up", ("non_toxic", "toxic"), whole=np.array(whole)
+        )
+
+    joined = join_samples([tiles([[0, 1], [0, 1], [1, 0]]), tiles([[0, 0], [2, 1]])])
+    assert joined.whole.tolist() == [[0, 1], [0, 1], [1, 0], [2, 0], [4, 1]]
+    assert joined.take(joined.whole[:, 0] > 1).whole.tolist() == [[2, 0], [4, 1]]
+    logits = np.array([[0, 4], [0, 2], [1, 0], [5, 3], [7, 7]], np.float32)
+    means, y = whole_fields(logits, joined.y, joined.whole)
+    assert means.tolist() == [[0, 3], [1, 0], [5, 3], [7, 7]]
+    assert y.tolist() == [1, 0, 0, 1]
+    alone = whole_fields(logits, joined.y, None)
+    assert alone[0] is logits
+    assert alone[1] is joined.y
 
 
 def test_calibration_puts_the_middle_where_toxic_begins():

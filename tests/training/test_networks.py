@@ -22,7 +22,8 @@ from training.dataset import Entry, Samples, TrueCell, write_dataset
 from training.export import convert, familiar
 from training.export.parity import LIMITS, Parity, measure_parity, parity_table
 from training.fitting import FitSettings, augment, fit_network, fit_temperature, mean_nll, predict
-from training.gan import GanSettings, generate_samples, open_gan, tile_images
+from training.gan import GanSettings, fit_gan, generate_samples, open_gan, tile_images
+from training.gan.upsampling import UpConv2D
 from training.learners import list_learners, open_learner
 from training.provenance import read_run
 from training.recipes import list_recipes, read_recipe, stale_recipe
@@ -205,6 +206,39 @@ def test_gan_generates_labeled_images_that_are_never_validation():
     assert np.array_equal(gans[1].generate(2, 9), gans[1].generate(2, 9))
     generate_samples(dead, gans, 3, steps=1, seed=4)
     assert gans[1].step == 4  # a fitted GAN goes on for so many steps only
+
+
+def test_doubling_and_convolving_at_once_is_doubling_then_convolving():
+    import keras
+    import tensorflow as tf
+
+    at_once, after = UpConv2D(3), keras.layers.Conv2D(3, 3, padding="same")
+    x = tf.random.stateless_normal((2, 5, 4, 6), seed=(1, 2))
+
+    def one_after_the_other(x):
+        return after(keras.layers.UpSampling2D()(x))
+
+    results = []
+    for layer, of in ((at_once, at_once), (after, one_after_the_other)):
+        of(x)  # builds it
+        layer.set_weights([np.linspace(-1, 1, 162, dtype="f4").reshape(3, 3, 6, 3), np.float32([1, 2, 3])])
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = of(x)
+            loss = tf.reduce_sum(tf.sin(y))
+        results.append([y, *tape.gradient(loss, [x, *layer.trainable_variables])])
+    assert results[0][0].shape == (2, 10, 8, 3)
+    for found, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("n", "size"), [(6, 16), (20, 20), (40, 32)])
+def test_a_batch_of_a_gan_holds_no_more_copies_than_it_must(n, size, monkeypatch):
+    gan = open_gan(GanSettings())
+    seen = []
+    monkeypatch.setattr(gan, "train_step", lambda x, y: seen.append(len(x)) or (0.0, 0.0, 0.0))
+    fit_gan(gan, disks(n), steps=2)
+    assert seen == [size, size]
 
 
 def test_a_grid_shows_images_row_by_row():

@@ -48,16 +48,18 @@ def run(args: argparse.Namespace) -> int:
     bundle = find_bundle(args.bundle)
     if (args.folder / RUN_FILE).is_file():
         samples = read_run(args.folder)[1]
-        x, y, run_folder = samples.val_x, samples.val_y, args.run_folder or args.folder
+        x, y, whole = samples.val_x, samples.val_y, samples.val_whole
+        run_folder = args.run_folder or args.folder
     else:
         card, dataset = bundle.card, read_dataset(args.folder)
         found = bundle_samples(card.kind, card.classes, dataset, args.split, input_px=card.input_px)
-        x, y, run_folder = found.x, found.y, args.run_folder
+        x, y, whole, run_folder = found.x, found.y, found.whole, args.run_folder
     if not len(y):
         raise ConfigError(
             f"{args.folder} has nothing to compare in split {args.split}; expected labeled images"
         )
-    parity = measure_bundle(bundle, run_folder, x, y, args.out / "parity.png" if args.out else None)
+    figure = args.out / "parity.png" if args.out else None
+    parity = measure_bundle(bundle, run_folder, x, y, whole, figure)
     print(parity_table(parity))
     print(describe_parity(parity))
     print(json.dumps({"passed": not parity.failures, **asdict(parity)}))

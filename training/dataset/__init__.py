@@ -124,6 +124,8 @@ class Samples:
     classes: tuple[str, ...]
     density: NDArray[np.float32] | None = None
     """(N, R, C, K) true density of cells that speak for each class, for learners that are taught where."""
+    whole: NDArray[np.intp] | None = None
+    """(N, 2) number and class of the whole field that each is a tile of; None where each is a whole."""
 
     def __len__(self) -> int:
         return len(self.y)
@@ -131,8 +133,9 @@ class Samples:
     def take(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> "Samples":
         """Return the samples at `index` (positions or a mask)."""
         density = None if self.density is None else self.density[index]
+        whole = None if self.whole is None else self.whole[index]
         x, y, group = self.x[index], self.y[index], self.group[index]
-        return Samples(x, y, group, self.split, self.source, self.classes, density)
+        return Samples(x, y, group, self.split, self.source, self.classes, density, whole)
 
     def count(self) -> dict[str, int]:
         """Return how many samples each class has."""
@@ -170,6 +173,10 @@ def join_samples(parts: Iterable[Samples]) -> Samples:
         )
     first = several[0]
     density = [part.density for part in several if part.density is not None]
+    wholes, n_wholes = [], 0
+    for whole in (part.whole for part in several if part.whole is not None):
+        wholes.append(whole + np.array([n_wholes, 0]))
+        n_wholes += int(whole[:, 0].max(initial=-1)) + 1
     return Samples(
         np.concatenate([part.x for part in several]),
         np.concatenate([part.y for part in several]),
@@ -178,6 +185,7 @@ def join_samples(parts: Iterable[Samples]) -> Samples:
         first.source,
         first.classes,
         np.concatenate(density) if len(density) == len(several) else None,
+        np.concatenate(wholes) if len(wholes) == len(several) else None,
     )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from device.errors import ConfigError
 from training.evaluation.binary import BINS
+from training.experiment.arms import plain_arm
 from training.experiment.summary import Row, list_readings
 
 _MARKERS = "osD^v<>PX*h"
@@ -50,6 +51,9 @@ def _pool(results: Mapping[str, Any], ratio: str) -> dict[tuple[str, str], NDArr
 def _draw_curves(rows: list[Row], results: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     arms = results["options"]["arms"]
+    if len(arms) > len(_MARKERS):  # of too many to tell apart, those that are fits of their own
+        arms = [arm for arm in arms if arm == plain_arm(arm)]
+    arms = [arm for arm in arms if arm != "majority"] or arms  # the floor would press all else into a corner
     budgets = sorted({row.n_labels for row in rows})
     names = {row.n_labels: row.budget for row in rows}
     for axes, measure in zip(figure.subplots(1, 2), ("f1_dead", "balanced_accuracy"), strict=True):

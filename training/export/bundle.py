@@ -17,7 +17,7 @@ from device.records import CellClass
 from training.evaluation import measure, rank_auc
 from training.export.convert import convert_int8, float_gap
 from training.export.familiar import learn_familiar
-from training.export.parity import Parity, draw_changes, measure_parity, probability_changes
+from training.export.parity import Parity, draw_changes, measure_parity, probability_changes, whole_fields
 from training.export.twin import twin_logits
 from training.fitting import CALIBRATION_MIN, fit_temperature, predict_logits
 from training.provenance import NETWORK_FILE, Run, RunSamples, read_run, tool_versions
@@ -60,10 +60,14 @@ def export_run(
     int8 = Int8Network(model)
     x, y = _check_samples(samples)
     raw_logits, raw_features = int8.run(x)
-    logits = dequantize(raw_logits, int8.logits)
-    temperature = fit_temperature(logits, y) if len(samples.val_y) >= CALIBRATION_MIN else run.temperature
+    whole = samples.val_whole
+    before, (logits, y) = (
+        whole_fields(predict_logits(network, x), y, whole)[0],
+        whole_fields(dequantize(raw_logits, int8.logits), y, whole),
+    )
+    temperature = fit_temperature(logits, y) if len(y) >= CALIBRATION_MIN else run.temperature
     gap = float_gap(network, x[:N_GAP])
-    parity = measure_parity(predict_logits(network, x), logits, y, temperature, gap)
+    parity = measure_parity(before, logits, y, temperature, gap)
     familiar = None
     if run.kind == "cell":
         other = run.classes.index(CellClass.OTHER) if CellClass.OTHER in run.classes else None
@@ -90,15 +94,24 @@ def export_run(
 
 
 def measure_bundle(
-    bundle: Bundle, run: Path | None, x: NDArray[np.uint8], y: NDArray[np.intp], figure: Path | None = None
+    bundle: Bundle,
+    run: Path | None,
+    x: NDArray[np.uint8],
+    y: NDArray[np.intp],
+    whole: NDArray[np.intp] | None = None,
+    figure: Path | None = None,
 ) -> Parity:
     """Return how far a bundle departs from the float network of its run, else from its own float twin.
 
-    A histogram of the changes of probability is written to `figure`.
+    Tiles are compared as the `whole` fields they are of (`whole_fields`). A histogram of the changes of
+    probability is written to `figure`.
     """
     network = load_network(run) if run else None
-    reference = predict_logits(network, x) if network else twin_logits(bundle.model, x)
-    logits, temperature = int8_logits(open_network(bundle), x), bundle.card.temperature
+    reference, _ = whole_fields(
+        predict_logits(network, x) if network else twin_logits(bundle.model, x), y, whole
+    )
+    logits, y = whole_fields(int8_logits(open_network(bundle), x), y, whole)
+    temperature = bundle.card.temperature
     if figure:
         draw_changes(
             figure, probability_changes(softmax(reference, temperature), softmax(logits, temperature))
@@ -132,8 +145,8 @@ def load_network(folder: Path) -> "keras.Model":
 def describe_parity(parity: Parity) -> str:
     """Return one line that says whether the gate passed, with its main figures."""
     figures = (
-        f"parity on {parity.n} crops: agreement {parity.agreement:.4f}, mean |dp| {parity.mean_dp:.4f}, "
-        f"max |dp| {parity.max_dp:.4f}"
+        f"parity on {parity.n} crops or fields: agreement {parity.agreement:.4f}, "
+        f"mean |dp| {parity.mean_dp:.4f}, max |dp| {parity.max_dp:.4f}"
     )
     return f"{figures}; FAILED: {'; '.join(parity.failures)}" if parity.failures else f"{figures}; passed"
 

@@ -138,6 +138,27 @@ def measure_parity(
     )
 
 
+def whole_fields(
+    logits: NDArray[np.float32], y: NDArray[np.intp], whole: NDArray[np.intp] | None
+) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """Return logits and classes of whole fields, as a station takes them: the mean over the tiles of each.
+
+    Parameters
+    ----------
+    logits : (N, K) ndarray of float32
+    y : (N,) ndarray of int
+        Classes, given back where there are no tiles.
+    whole : (N, 2) ndarray of int or None
+        Number and class of the field that each is a tile of.
+    """
+    if whole is None:
+        return logits, y
+    _, first, place = np.unique(whole[:, 0], return_index=True, return_inverse=True)
+    total = np.zeros((len(first), logits.shape[1]))
+    np.add.at(total, place, logits)
+    return (total / np.bincount(place)[:, None]).astype(np.float32), whole[first, 1]
+
+
 def probability_changes(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return (N,) absolute differences of the probability of the label that `before` (N, K) gives."""
     rows, label = np.arange(len(before)), before.argmax(axis=1)

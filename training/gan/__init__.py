@@ -23,6 +23,9 @@ GENERATED = "generated"
 """Source of samples that a GAN made."""
 
 
+MIN_BATCH = 16
+"""Batch normalization measures too badly on fewer; what lacks is drawn again."""
+
 Step = Callable[[NDArray[np.float32], NDArray[np.intp]], "tuple[tf.Tensor, tf.Tensor, tf.Tensor]"]
 """Takes a real batch and its classes; gives discriminator loss, its accuracy and generator loss."""
 
@@ -34,7 +37,7 @@ class GanSettings:
     steps: int = 1500
     """Mini-batches: the paper's epochs, > 0."""
     batch: int = 32
-    """Real images a step, > 0."""
+    """Real images a step, and as many generated ones, > 0; all where there are fewer, yet `MIN_BATCH`."""
     latent: int = 100
     """Length of the latent vector, > 0."""
     learning_rate: float = 2e-4
@@ -143,8 +146,8 @@ def fit_gan(
     gan : Gan
         Changed in place.
     real : Samples
-        At least one; fewer than a batch are drawn with replacement. A GAN that knows classes draws each of
-        those there are equally often, any other takes all as of one class.
+        At least one; fewer than a batch make it smaller: a copy in it costs time and teaches nothing. A GAN
+        that knows classes draws each of those there are equally often, any other takes all as of one class.
     steps : int, optional
         Those of its settings by default.
     progress : callable, optional
@@ -165,12 +168,13 @@ def fit_gan(
     rng = np.random.default_rng((settings.seed, gan.step))
     share = 1 / np.bincount(real.y)[real.y]
     odds = share / share.sum() if gan.n_classes else None
+    batch = min(settings.batch, max(MIN_BATCH, len(real)))
     sums = np.zeros(4)
     best = None
     last = gan.step + (settings.steps if steps is None else steps)
     while gan.step < last:
-        again = gan.n_classes > 0 or len(real) < settings.batch
-        index = rng.choice(len(real), settings.batch, replace=again, p=odds)
+        again = gan.n_classes > 0 or len(real) < batch
+        index = rng.choice(len(real), batch, replace=again, p=odds)
         sums += (*(float(value) for value in gan.train_step(x[index], real.y[index])), 1)
         gan.step += 1
         if gan.step % settings.log_every == 0 or gan.step == last:
@@ -270,12 +274,13 @@ def _build_generator(settings: GanSettings) -> "keras.Model":
     import keras
     from keras import layers
 
+    from training.gan.upsampling import UpConv2D
+
     latent = keras.Input((settings.latent,))
     x = layers.Dense(7 * 7 * 128, activation="relu")(latent)
     x = layers.Reshape((7, 7, 128))(x)
     for filters in (128, 64):
-        x = layers.UpSampling2D()(x)
-        x = layers.Conv2D(filters, 3, padding="same")(x)
+        x = UpConv2D(filters)(x)
         x = layers.BatchNormalization(momentum=settings.momentum)(x)
         x = layers.ReLU()(x)
     return keras.Model(latent, layers.Conv2D(1, 3, padding="same", activation="tanh")(x), name="generator")
@@ -305,9 +310,10 @@ def _make_step(generator: "keras.Model", discriminator: "keras.Model", settings:
     d_adam.build(discriminator.trainable_variables)
     g_adam.build(generator.trainable_variables)
 
-    @tf.function  # type: ignore[untyped-decorator]  # TensorFlow ships no types
+    # of any batch: the images of a class become more from round to round
+    @tf.function(input_signature=[tf.TensorSpec((None, 28, 28, 1))])  # type: ignore[untyped-decorator]  # no types
     def step(real: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor, tf.Tensor]":
-        latent = tf.random.normal((settings.batch, settings.latent))
+        latent = tf.random.normal((tf.shape(real)[0], settings.latent))
         # one batch of fakes serves both updates: a quarter less work than drawing two
         with tf.GradientTape() as d_tape, tf.GradientTape() as g_tape:
             fake = generator(latent, training=True)

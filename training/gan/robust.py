@@ -106,10 +106,12 @@ def _build_generator(settings: RobustSettings, n_classes: int) -> "keras.Model":
     import keras
     from keras import layers
 
+    from training.gan.upsampling import UpConv2D
+
     latent = keras.Input((settings.latent + n_classes,))  # the class is one-hot behind the noise
     x = layers.Reshape((7, 7, 64))(layers.Dense(7 * 7 * 64, activation="relu")(latent))
     for filters in (64, 32):
-        x = layers.Conv2D(filters, 3, padding="same")(layers.UpSampling2D()(x))
+        x = UpConv2D(filters)(x)
         x = layers.ReLU()(layers.BatchNormalization(momentum=settings.momentum)(x))
     return keras.Model(latent, layers.Conv2D(1, 3, padding="same", activation="tanh")(x), name="generator")
 
@@ -157,7 +159,7 @@ def _make_step(
         real: "tf.Tensor", y: "tf.Tensor", decay: "tf.Tensor", penalized: bool
     ) -> "tuple[tf.Tensor, tf.Tensor, tf.Tensor]":
         label = tf.one_hot(y, n_classes)
-        latent = tf.concat([tf.random.normal((settings.batch, settings.latent)), label], axis=1)
+        latent = tf.concat([tf.random.normal((tf.shape(real)[0], settings.latent)), label], axis=1)
         with tf.GradientTape() as d_tape, tf.GradientTape() as g_tape:
             fake = diff_augment(generator(latent, training=True), settings)
             on_fake = discriminator([fake, label], training=True)
@@ -168,8 +170,8 @@ def _make_step(
             g_loss = cross_entropy(on_fake, 1.0)
             penalty = 0.0
             if penalized:
-                slope = tf.reduce_sum(tf.square(r1_tape.gradient(on_real, real))) / settings.batch
-                penalty = settings.r1_gamma / 2 * settings.r1_every * slope
+                slopes = tf.reduce_sum(tf.square(r1_tape.gradient(on_real, real)), axis=(1, 2, 3))
+                penalty = settings.r1_gamma / 2 * settings.r1_every * tf.reduce_mean(slopes)
             total = d_loss + penalty
         variables = discriminator.trainable_variables
         d_adam.apply_gradients(zip(d_tape.gradient(total, variables), variables, strict=True))

@@ -241,7 +241,8 @@ def write_fit(
         made_with=tool_versions(),
     )
     chosen = representative(material.train, recipe.fit.seed)
-    write_run(out, run, RunSamples(chosen.x, material.val.x, material.val.y), fitted.model)
+    val = material.val
+    write_run(out, run, RunSamples(chosen.x, val.x, val.y, val.whole), fitted.model)
 
 
 def representative(train: Samples, seed: int) -> Samples:
