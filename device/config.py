@@ -37,6 +37,12 @@ class StationSection:
     """How the microscope lights the culture; the model card must say the same."""
     method: Method = "hybrid"
     """How cells are found; `paper` is kept for comparison."""
+    health_s: float = field(default=30.0, metadata={"range": (1.0, 3600.0)})
+    """Time between two messages on `health`, s."""
+    period_s: float = field(default=60.0, metadata={"range": (1.0, 86_400.0)})
+    """Usual time between two fields, s; `latest` and the overlay vanish twice this after the newest."""
+    overlay: bool = False
+    """Publish a picture of the newest field on `image/overlay`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,6 @@ from typing import Any
 from device.errors import JournalError
 from device.journal.file import StorageFullError, guarded, lock
 from device.messages import (
-    ClockState,
     Head,
     Identity,
     Published,
@@ -34,6 +33,7 @@ from device.messages import (
     seal_record,
     stub,
 )
+from device.records import ClockState
 
 __all__ = ["FIRST_HASH", "Journal", "Row", "StorageFullError"]
 

@@ -13,7 +13,7 @@ from device.config import import_kind, list_kinds
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message on its way out, always QoS 1."""
+    """One message on its way out."""
 
     topic: str
     payload: bytes
@@ -25,6 +25,10 @@ class Message:
     """Where the answer to a request is waited for."""
     correlation: bytes | None = None
     """Mark of a request that its answer bears too."""
+    qos: int = 1
+    """0 for what may be lost, such as a picture."""
+    user: tuple[tuple[str, str], ...] = ()
+    """User properties, which only repeat what a payload cannot tell by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class Lost:
 
     detail: str
     """What was found, for the log; the same fault gives the same words."""
+    refused: bool = False
+    """True where only a person can mend it, such as a wrong password."""
 
 
 @dataclass(frozen=True, slots=True)

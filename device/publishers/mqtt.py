@@ -1,4 +1,4 @@
-"""Publisher kind `mqtt`: MQTT 5, QoS 1 both ways, one client a connection.
+"""Publisher kind `mqtt`: MQTT 5, QoS 1 both ways (pictures QoS 0), one client a connection.
 
 paho is used for one connection only and thrown away with it. Its own reconnect sends again all that it holds,
 past its own limit (paho issue 492), and keeps a message that the broker will never take at the head for ever;
@@ -141,9 +141,10 @@ class MqttPublisher:
             MessageExpiryInterval=message.expiry_s,
             ResponseTopic=message.response_topic,
             CorrelationData=message.correlation,
+            UserProperty=list(message.user) or None,
         )
         sent = link.client.publish(
-            message.topic, message.payload, qos=1, retain=message.retain, properties=properties
+            message.topic, message.payload, qos=message.qos, retain=message.retain, properties=properties
         )
         return (link.number, sent.mid) if sent.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
 
@@ -165,7 +166,7 @@ class MqttPublisher:
                 return
             n_short = n_short + 1 if link.is_up and link.lived_s < _SHORT_S else 0
             hint = "; is another station running under this name?" if n_short >= _FLAPS else ""
-            self._setup.notify(Lost(link.detail + hint))
+            self._setup.notify(Lost(link.detail + hint, link.needs_a_person))
             wait = low if link.lived_s >= _SHORT_S else min(2 * wait, high)
             pause = _REFUSED_S if link.needs_a_person else wait
             self._closing.wait(pause * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - jitter, no secret

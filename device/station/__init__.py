@@ -29,6 +29,7 @@ from device.station.analysis import Analysis
 from device.station.buffer import Buffer
 from device.station.capture import Capture, Shot
 from device.station.commands import REMEMBERED, Desk, Order
+from device.station.health import Watch
 from device.station.instruments import (
     Instruments,
     load_config,
@@ -64,13 +65,12 @@ class Station:
         self._config = config
         tools = instruments or open_instruments(config)
         self._analysis = Analysis(tools)
-        self._frames: Buffer[Shot] = Buffer(_FRAMES)
+        self._frames: Buffer[Shot] = Buffer(_FRAMES, lambda shot: shot.frame is not None)
         self._readings: Buffer[Read | Order] = Buffer(_READINGS)
         self._stopping = threading.Event()
         self._finished = threading.Event()
         self._mutex = threading.Lock()
         self._failure: Exception | None = None
-        self._faults: list[str] = []
         section, publisher = config.station, config.publisher
         topics = Topics(section.site, section.name, getattr(publisher.settings, "prefix", "nanotox/v1"))
         with ExitStack() as opened:
@@ -79,6 +79,12 @@ class Station:
             )
             opened.callback(journal.close)
             self._state = State("state/1", journal.boot_id, datetime.now(UTC), "idle", None)
+            self._watch = Watch(
+                journal,
+                flow=lambda: self._frames.flow,
+                n_reopens=lambda: self._capture.n_reopens,
+                note_stored=lambda: self._sender.stored(),
+            )
             wells = tools.plate.wells if tools.plate else ()
             waits = config.plate.wait and not is_live(config.camera.settings)
             self._capture = Capture(
@@ -97,6 +103,10 @@ class Station:
                 make_publisher=lambda setup: open_publisher(publisher.kind, publisher.settings, setup),
                 client_id=f"nanotox-{section.name}",
                 hear=self._hear if config.commands.accept else None,
+                health=self._watch.health,
+                health_s=section.health_s,
+                valid_s=2 * section.period_s,
+                note_refused=lambda is_there: self._note_fault("BROKER_REFUSED", is_there),
             )
             self._records = Records(
                 journal,
@@ -145,6 +155,7 @@ class Station:
             while not self._finished.wait(0.05):
                 if stop.is_set() or self._failure is not None or self._sender.error is not None:
                     break
+                self._watch.look()
         finally:
             notify_systemd("STOPPING=1")
             self._stop(loops)
@@ -172,12 +183,15 @@ class Station:
 
     def _part(self, stop: threading.Event) -> int:
         """Leave the broker; return how many records are unsent."""
+        self._watch.look(is_last=True)
         self._say(mode="idle")
         drain_s = self._config.journal.drain_s
         n_unsent = self._sender.end(min(drain_s, _STOP_DRAIN_S) if stop.is_set() else drain_s)
         self._failure = self._failure or self._sender.error
         log.info(
-            "station ends: %d fields, %d frames passed over", self._records.n_fields, self._frames.n_dropped
+            "station ends: %d fields, %d frames passed over",
+            self._records.n_fields,
+            self._frames.flow.n_dropped,
         )
         self._journal.close()
         return n_unsent
@@ -199,6 +213,8 @@ class Station:
         while (shot := self._frames.get()) is not None:
             is_stale = shot.run != self._records.aim.run and not self._capture.live
             reading = None if shot.frame is None or is_stale else self._analysis.read(shot.frame)
+            if shot.frame is not None:
+                self._frames.done(dropped=is_stale)
             if not self._readings.put((shot, reading)):
                 return
         self._readings.end()
@@ -225,7 +241,7 @@ class Station:
             stored = self._records.take(run, frame, invalid)
         planned = self._records.fields_planned(stored.well)
         self._say(well=stored.well, field=stored.field, fields_planned=planned)
-        notify_systemd(f"STATUS={self._records.n_fields} fields, {self._frames.n_dropped} passed over")
+        notify_systemd(f"STATUS={self._records.n_fields} fields, {self._frames.flow.n_dropped} passed over")
 
     def _finish_plate(self) -> None:
         """Finish the plate, if one runs; without a live camera the station then waits for one, or ends."""
@@ -263,8 +279,7 @@ class Station:
         )
 
     def _note_fault(self, code: str, is_there: bool) -> None:
-        with self._mutex:
-            self._faults = [fault for fault in self._faults if fault != code] + [code] * is_there
+        self._watch.note(code, is_there)
         self._say()
 
     def _say(self, **changes: object) -> None:
@@ -273,8 +288,8 @@ class Station:
             before = self._state
             now = {
                 "n_fields": self._records.n_fields,
-                "n_dropped": self._frames.n_dropped,
-                "fault": self._faults[-1] if self._faults else None,
+                "n_dropped": self._frames.flow.n_dropped,
+                "fault": self._watch.fault,
             }
             self._state = replace(before, **now, **changes)  # type: ignore[arg-type]  # named by the callers
             if self._state == before:

@@ -63,6 +63,8 @@ class Capture:
         self._is_lost = False
         self.live = self._camera is not None and self._camera.live
         """Whether frames come by themselves."""
+        self.n_reopens = 0
+        """How often a lost camera was opened again."""
 
     def run(self) -> None:
         """Read what is shown until `close`; CameraError only if a camera fails that is not live."""
@@ -121,6 +123,7 @@ class Capture:
         while self._open is not None and not self._closing.wait(wait_s):
             try:
                 self._camera = camera = self._open()
+                self.n_reopens += 1
             except CameraError:
                 wait_s = min(2 * wait_s, _REOPEN_S[1])
             else:

@@ -4,16 +4,20 @@ One thread owns all of it. The publisher's callbacks, the store loop and the sta
 queue; no lock is held while a message is handed over.
 """
 
+import json
 import logging
+import math
 import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
-from device.journal import Journal, StorageFullError
+from device.journal import Journal, Row, StorageFullError
 from device.messages import RETAINED, Info, State, Topics, canonical, payload
 from device.publishers import Connected, Event, Lost, Message, Publisher, Received, Settled, Setup
+from device.records import Health, Latest
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +44,8 @@ class Sender:
 
     `make_publisher` opens the publisher with the set-up it gets; `client_id` is the identity towards the
     broker. `hear` takes commands in; it is called in this loop's thread and must not wait. Without it none
-    are asked for.
+    are asked for. Every `health_s` seconds `health` tells how the station is, given the number of reconnects.
+    A verdict holds for `valid_s` seconds. `note_refused` hears whether the broker refuses this station.
     """
 
     def __init__(
@@ -53,12 +58,19 @@ class Sender:
         make_publisher: Callable[[Setup], Publisher],
         client_id: str,
         hear: Callable[[Received], None] | None = None,
+        health: Callable[[int], Health] | None = None,
+        health_s: float = 30.0,
+        valid_s: float = 120.0,
+        note_refused: Callable[[bool], None] = lambda _: None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._journal, self._topics = journal, topics
         self._info, self._state = info, state
         # Besides the publisher's events: a new state, a reply, the end of the drain, None for new rows.
         self._events: queue.SimpleQueue[Event | State | Message | float | None] = queue.SimpleQueue()
         self._hear = hear
+        self._health, self._health_s, self._valid_s = health, health_s, valid_s
+        self._note_refused, self._is_refused, self._clock = note_refused, False, clock
         will, asked = self._availability("offline"), () if hear is None else (topics.of("cmd/#"),)
         self._publisher = make_publisher(Setup(client_id, will, self._events.put, asked))
         self._thread = threading.Thread(target=self._run, name="send", daemon=True)
@@ -74,7 +86,9 @@ class Sender:
         self._losses: set[str] = set()
         self._n_fruitless = 0
         self._refused_until = self._marked_at = 0.0
-        self._head_at = self._state_at = float("-inf")
+        self._head_at = self._state_at = self._health_at = float("-inf")
+        self._n_connects = 0
+        self._verdict: Row | None = None  # the newest handed over, until it is acknowledged
         self._is_changed = self._is_said = True
         self._drain_until: float | None = None
 
@@ -91,7 +105,7 @@ class Sender:
         self._events.put(state)
 
     def reply(self, message: Message) -> None:
-        """Publish the answer to a command; once, and if there is a broker within its life."""
+        """Publish the answer to a command, once, if there is a broker; of retained pictures the newest."""
         self._events.put(message)
 
     def end(self, drain_s: float) -> int:
@@ -130,10 +144,14 @@ class Sender:
             case Received():
                 if self._hear is not None:
                     self._hear(event)
+            case Message(retain=True):
+                self._retained[event.topic] = event
             case Message():
                 self._replies.append(event)
             case Lost():
                 self._window = 0
+                if event.refused:
+                    self._tell_refused(is_there=True)
                 self._look_for_poison()
                 self._note_loss(event.detail)
             case Settled():
@@ -148,6 +166,7 @@ class Sender:
     def _greet(self, window: int) -> None:
         """Begin a connection: birth, state, head, then online; whatever was under way is sent anew."""
         self._mark()
+        self._n_connects += 1
         self._fault = None
         self._losses.clear()
         self._window = 1 if self._n_fruitless >= _FRUITLESS else window
@@ -157,6 +176,7 @@ class Sender:
         self._retained = {}
         self._retain("info", canonical(payload(self._info)))
         self._retain_state()
+        self._retain_health()
         self._retain_head()
         self._retained["availability"] = self._availability("online")
 
@@ -171,9 +191,18 @@ class Sender:
             )
             self._refused_until = time.monotonic() + _REFUSED_S
             self._cursor = 0
+            self._tell_refused(is_there=True)
         elif seq is not None:
             self._n_fruitless = 0
             self._acknowledged.append(seq)
+            self._tell_refused(is_there=False)
+            if self._verdict is not None and self._verdict.seq == seq:
+                self._retain_latest(self._verdict)
+
+    def _tell_refused(self, *, is_there: bool) -> None:
+        if is_there or self._is_refused:
+            self._is_refused = is_there
+            self._note_refused(is_there)
 
     def _look_for_poison(self) -> None:
         """Count connections that broke over a record, and in the end set that record aside."""
@@ -183,8 +212,12 @@ class Sender:
             return
         self._n_fruitless += 1
         if self._n_fruitless >= _FRUITLESS + _POISON:
+            try:
+                self._journal.set_aside(under_way[0])
+            except StorageFullError as error:
+                self._note_fault(str(error))
+                return
             self._n_fruitless = 0
-            self._journal.set_aside(under_way[0])
             log.error("record %d breaks every connection; a stub is sent, the journal keeps it", under_way[0])
 
     def _note_loss(self, detail: str) -> None:
@@ -214,6 +247,8 @@ class Sender:
             self._retain_state()
         if (self._is_changed and now - self._head_at >= _QUIET_S) or now - self._head_at >= _HEAD_S:
             self._retain_head()
+        if now - self._health_at >= self._health_s:
+            self._retain_health()
         while self._retained and len(self._under_way) < self._window:
             leaf = next(iter(self._retained))
             if not self._hand_over(self._retained.pop(leaf), None):
@@ -228,6 +263,8 @@ class Sender:
                     message = Message(self._topics.of(row.leaf), row.message)
                     if not self._hand_over(message, row.seq):
                         return
+                    if row.leaf == "verdict" and not row.is_set_aside:
+                        self._verdict = row
                 self._cursor = row.seq
 
     def _hand_over(self, message: Message, seq: int | None) -> bool:
@@ -258,6 +295,22 @@ class Sender:
         self._retain("state", canonical(payload(self._state)), _STATE_EXPIRY_S)
         self._state_at, self._is_said = time.monotonic(), False
 
+    def _retain_health(self) -> None:
+        if self._health is not None and self._window:
+            body = canonical(payload(self._health(self._n_connects - 1)))
+            self._retain("health", body, math.ceil(3 * self._health_s))
+            self._health_at = time.monotonic()
+
+    def _retain_latest(self, verdict: Row) -> None:
+        """Publish a verdict that the broker took for those who come late, unless it came too late itself."""
+        values, now = json.loads(verdict.message), self._clock()
+        until = datetime.fromisoformat(values["ts"]) + timedelta(seconds=self._valid_s)
+        # a clock that was set back must not make it last longer
+        left_s = min(self._valid_s, (until - now).total_seconds())
+        if left_s >= 1:
+            until = now + timedelta(seconds=left_s)
+            self._retain("latest", canonical(payload(Latest("latest/1", until, values))), int(left_s))
+
     def _retain_head(self) -> None:
         self._retain("head", canonical(payload(self._journal.head)))
         self._head_at, self._is_changed = time.monotonic(), False
@@ -275,6 +328,7 @@ class Sender:
         if not self._window:
             return
         self._retain_state()
+        self._retain_health()
         self._retain_head()
         self._retained["availability"] = self._availability("stopped")
         self._refused_until = float("inf")

@@ -120,7 +120,13 @@ def test_every_image_reaches_the_subscriber_once_and_the_station_ends_by_itself(
     assert all(len(m.payload) <= 16 * 1024 for m in subscriber.messages)
     late = subscribe(broker)
     assert late.wait_for(lambda s: s.words() == ["stopped"])
-    assert {m.topic.rsplit("/", 1)[1] for m in late.messages} == {"availability", "info", "state", "head"}
+    assert {m.topic.rsplit("/", 1)[1] for m in late.messages} == {
+        "availability",
+        "info",
+        "state",
+        "health",
+        "head",
+    }
     assert late.payloads("head")[0]["seq"] == 6
     assert (
         0
