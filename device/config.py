@@ -87,6 +87,10 @@ class JournalSection:
     """One SQLite file; a copy of it is a copy of everything."""
     drain_s: float = field(default=10.0, metadata={"range": (0.0, 3600.0)})
     """How long to wait for the broker when a finite camera has ended, seconds."""
+    keep_days: float = field(default=90.0, metadata={"range": (1.0, 36_500.0)})
+    """Records that the broker took are deleted after this many days, if a time server has set the clock."""
+    keep_gb: float = field(default=1.0, metadata={"range": (0.01, 1000.0)})
+    """The oldest records that the broker took are deleted while there is more than this, GB of 10^9 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,8 @@ class FramesSection:
     """Keep each analyzed frame as PNG, without loss."""
     path: Path = Path("frames")
     """Folder of them: a folder a day, a file a frame, named by its SHA-256."""
+    keep_gb: float = field(default=10.0, metadata={"range": (0.001, 100_000.0)})
+    """The oldest are deleted while there is more than this, GB of 10^9 bytes; never those of a plate that runs."""
 
 
 @dataclass(frozen=True, slots=True)

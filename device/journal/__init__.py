@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from device.errors import JournalError
-from device.journal.file import StorageFullError, guarded, lock
+from device.journal.file import StorageFullError, ballast, guarded, lock
 from device.messages import (
     Head,
     Identity,
@@ -219,6 +219,14 @@ class Journal:
                     raise JournalError(f"the lists of record {number} of {self.path} are altered")
             expected_hash = row.hash
         return self.head.seq
+
+    def hold_room(self) -> None:
+        """Keep a file of ballast beside the journal; StorageFullError if it finds no room."""
+        ballast(self.path, held=True)
+
+    def give_room(self) -> None:
+        """Give the room of the ballast up, so that a full disk can still be told."""
+        ballast(self.path, held=False)
 
     def close(self) -> None:
         """Let go of the file and of its lock; may be called more than once."""

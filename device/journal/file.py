@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,29 @@ _NO_SPACE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE}
 
 class StorageFullError(JournalError):
     """There is no room for the record; nothing was written, and it may be tried again."""
+
+
+BALLAST_BYTES = 8 << 20
+"""Room held for what must be told when a disk is full."""
+
+
+def ballast(path: Path, *, held: bool) -> None:
+    """Hold room beside the journal `path`, or give it up; StorageFullError where there is none to hold.
+
+    A file system that cannot hold room ahead does without.
+    """
+    file = path.with_name(path.name + ".ballast")
+    try:
+        if not held:
+            file.unlink(missing_ok=True)
+        elif not file.exists() or file.stat().st_size != BALLAST_BYTES:
+            with file.open("wb") as stream:
+                os.posix_fallocate(stream.fileno(), 0, BALLAST_BYTES)
+    except OSError as error:
+        if held:
+            file.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFullError(f"{path} has no room beside it: the disk is full; make room") from error
 
 
 @contextmanager

@@ -10,7 +10,7 @@ everything stored.
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeAlias
@@ -19,7 +19,7 @@ from device.cameras import Camera, LostFrame, is_live, open_camera
 from device.cameras import Setup as CameraSetup
 from device.config import Config
 from device.errors import JournalError, StationError
-from device.journal import Journal
+from device.journal import Journal, StorageFullError
 from device.messages import State, Topics
 from device.plates import file_sha256
 from device.publishers import Received, open_publisher
@@ -37,6 +37,7 @@ from device.station.instruments import (
     open_instruments,
     open_plate,
 )
+from device.station.newest import overlay_message
 from device.station.sender import Sender
 from device.station.store import Records
 
@@ -72,7 +73,9 @@ class Station:
         self._mutex = threading.Lock()
         self._failure: Exception | None = None
         section, publisher = config.station, config.publisher
-        topics = Topics(section.site, section.name, getattr(publisher.settings, "prefix", "nanotox/v1"))
+        self._topics = topics = Topics(
+            section.site, section.name, getattr(publisher.settings, "prefix", "nanotox/v1")
+        )
         with ExitStack() as opened:
             self._journal = journal = Journal(
                 config.journal.path, site=section.site, station=section.name, clock_state=clock_state
@@ -144,7 +147,8 @@ class Station:
                 ("store", self._store),
             )
         ]
-        self._journal.note("start", config_sha256=file_sha256(self._config.path))
+        with suppress(StorageFullError):  # the store loop tells it, and waits
+            self._journal.hold_room()
         self._say_plate()
         self._sender.start()
         for loop in loops:
@@ -222,6 +226,7 @@ class Station:
     # Store
 
     def _store(self) -> None:
+        self._records.note("start", config_sha256=file_sha256(self._config.path))
         while not self._finished.is_set() and (item := self._readings.get()) is not None:
             if isinstance(item, Order):
                 self._desk.carry_out(item)
@@ -239,6 +244,10 @@ class Station:
             self._analysis.log_once(f"the reading of {reading.source} cannot be told", error)
             invalid = self._analysis.invalid(reading, Reason.ANALYSIS_FAILED)
             stored = self._records.take(run, frame, invalid)
+        if self._config.station.overlay and (jpeg := self._analysis.picture(frame, stored)):
+            ledger_id, valid_s = self._journal.ledger_id, 2 * self._config.station.period_s
+            picture = overlay_message(jpeg, self._topics, valid_s, ledger_id=ledger_id, seq=self._records.seq)
+            self._sender.reply(picture)
         planned = self._records.fields_planned(stored.well)
         self._say(well=stored.well, field=stored.field, fields_planned=planned)
         notify_systemd(f"STATUS={self._records.n_fields} fields, {self._frames.flow.n_dropped} passed over")

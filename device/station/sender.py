@@ -4,7 +4,6 @@ One thread owns all of it. The publisher's callbacks, the store loop and the sta
 queue; no lock is held while a message is handed over.
 """
 
-import json
 import logging
 import math
 import queue
@@ -12,12 +11,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from device.journal import Journal, Row, StorageFullError
 from device.messages import RETAINED, Info, State, Topics, canonical, payload
 from device.publishers import Connected, Event, Lost, Message, Publisher, Received, Settled, Setup
-from device.records import Health, Latest
+from device.records import Health
+from device.station.newest import latest_message
 
 log = logging.getLogger(__name__)
 
@@ -197,7 +197,9 @@ class Sender:
             self._acknowledged.append(seq)
             self._tell_refused(is_there=False)
             if self._verdict is not None and self._verdict.seq == seq:
-                self._retain_latest(self._verdict)
+                latest = latest_message(self._verdict, self._topics, self._valid_s, self._clock())
+                if latest is not None:
+                    self._retained["latest"] = latest
 
     def _tell_refused(self, *, is_there: bool) -> None:
         if is_there or self._is_refused:
@@ -300,16 +302,6 @@ class Sender:
             body = canonical(payload(self._health(self._n_connects - 1)))
             self._retain("health", body, math.ceil(3 * self._health_s))
             self._health_at = time.monotonic()
-
-    def _retain_latest(self, verdict: Row) -> None:
-        """Publish a verdict that the broker took for those who come late, unless it came too late itself."""
-        values, now = json.loads(verdict.message), self._clock()
-        until = datetime.fromisoformat(values["ts"]) + timedelta(seconds=self._valid_s)
-        # a clock that was set back must not make it last longer
-        left_s = min(self._valid_s, (until - now).total_seconds())
-        if left_s >= 1:
-            until = now + timedelta(seconds=left_s)
-            self._retain("latest", canonical(payload(Latest("latest/1", until, values))), int(left_s))
 
     def _retain_head(self) -> None:
         self._retain("head", canonical(payload(self._journal.head)))

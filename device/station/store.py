@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 
@@ -27,6 +27,8 @@ from device.records import Frame, PlateWell, Reading, Verdict
 from device.station.capture import Aim
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _FULL_S = 1.0
 """Wait before a full disk is tried again."""
@@ -61,6 +63,8 @@ class Records:
         """What frames are for from now on; other threads may read it."""
         self.n_fields = 0
         """Readings stored since the start."""
+        self.seq = 0
+        """That of the newest reading."""
 
     @property
     def plate(self) -> PlateState | None:
@@ -111,13 +115,14 @@ class Records:
         records: list[Published] = [reading]
         if self.n_fields == 0:
             # The first verdict imports scipy; the first reading does not wait for that.
-            self._append(records.pop())
+            self.seq = self._append(records.pop())
         state, verdict = self._state, None
         if state is not None and run == self.aim.run:
             state, verdict = plate_state.add(state, reading)
             records += [verdict] if verdict is not None else []
         if records:
-            self._append(*records)
+            first = self._append(*records)
+            self.seq = first if records[0] is reading else self.seq
         self._state, self._before = state, reading if reading.quality.passed else before
         self.n_fields += 1
         if verdict is not None:
@@ -232,16 +237,23 @@ class Records:
             self._note_fault("FRAMES_NOT_KEPT", not self._is_kept)
         return sha256
 
-    def _append(self, *records: Published) -> None:
-        self._write(lambda: self._journal.append(*records))
+    def _append(self, *records: Published) -> int:
+        """Store records; return the `seq` of the first."""
+        sealed = self._write(lambda: self._journal.append(*records))
         self._note_stored()
+        return sealed[0].seq
 
-    def _write(self, write: Callable[[], object]) -> None:
+    def _write(self, write: Callable[[], T]) -> T:
+        """Write to the journal; on a full disk wait until there is room for the ballast too."""
         is_full = False
         while True:
             try:
-                write()
+                if is_full:
+                    self._journal.hold_room()
+                written = write()
             except StorageFullError as error:
+                # what it gives up is for the alert and for the marks of what the broker took
+                self._journal.give_room()
                 if not is_full:
                     log.error("%s; nothing is published until then", error)  # noqa: TRY400 - a state, no defect
                     is_full = True
@@ -252,6 +264,7 @@ class Records:
                 break
         if is_full:
             self._note_fault("STORAGE_FULL", False)
+        return written
 
 
 def frame_path(folder: Path, taken_at: datetime, sha256: str) -> Path:
