@@ -5,7 +5,6 @@ has not acknowledged are the outbox; acknowledged rows stay for replay. `seq` co
 a gap and each record carries the hash of the one before, so loss, doubling and tampering show.
 """
 
-import hashlib
 import json
 import sqlite3
 import threading
@@ -20,12 +19,12 @@ from typing import Any
 
 from device.errors import JournalError
 from device.journal.file import StorageFullError, ballast, guarded, lock
+from device.journal.verify import FIRST_HASH, event_hash, verify_journal
 from device.messages import (
     Head,
     Identity,
     Published,
     Sealed,
-    body_of,
     canonical,
     rfc3339,
     schema_of,
@@ -37,9 +36,6 @@ from device.records import ClockState
 
 __all__ = ["FIRST_HASH", "Journal", "Row", "StorageFullError"]
 
-FIRST_HASH = "0" * 64
-"""`prev_hash` of the first record."""
-
 _FORM = 1
 _TABLES = """
 CREATE TABLE ledger (form INTEGER NOT NULL, ledger_id TEXT NOT NULL, site TEXT NOT NULL,
@@ -48,7 +44,7 @@ CREATE TABLE record (seq INTEGER PRIMARY KEY, schema TEXT NOT NULL, hash TEXT NO
     full BLOB, sent_at TEXT, set_aside_at TEXT);
 CREATE INDEX unsent ON record (seq) WHERE sent_at IS NULL;
 CREATE TABLE event (id INTEGER PRIMARY KEY, ts TEXT NOT NULL, boot_id TEXT NOT NULL, kind TEXT NOT NULL,
-    body TEXT NOT NULL);
+    body TEXT NOT NULL, hash TEXT);
 """
 
 
@@ -103,6 +99,8 @@ class Journal:
                 self._db.execute("PRAGMA synchronous=FULL")
                 self.ledger_id = self._open_ledger()
                 self._seq, self._hash = self._newest()
+                newest = self._db.execute("SELECT hash FROM event ORDER BY id DESC LIMIT 1").fetchone()
+                self._event_hash = (newest and newest[0]) or FIRST_HASH
         except JournalError:
             self.close()
             raise
@@ -153,12 +151,15 @@ class Journal:
         return tuple(sealed)
 
     def note(self, kind: str, **body: object) -> None:
-        """Store an internal event, such as a start; it is not published and has no `seq`."""
-        with self._mutex, self._transaction():
-            self._db.execute(
-                "INSERT INTO event (ts, boot_id, kind, body) VALUES (?, ?, ?, ?)",
-                (rfc3339(self._clock()), self.boot_id, kind, canonical(body).decode()),
-            )
+        """Store an internal event, such as a start: not published, without a `seq`, in a chain of its own."""
+        with self._mutex:
+            row = (rfc3339(self._clock()), self.boot_id, kind, canonical(body).decode())
+            sealed = event_hash(self._event_hash, *row)
+            with self._transaction():
+                self._db.execute(
+                    "INSERT INTO event (ts, boot_id, kind, body, hash) VALUES (?, ?, ?, ?, ?)", (*row, sealed)
+                )
+            self._event_hash = sealed
 
     def notes(self, *kinds: str, limit: int) -> list[tuple[str, dict[str, Any]]]:
         """Return the newest events of some kinds, each with its body, the newest first, at most `limit`."""
@@ -205,20 +206,8 @@ class Journal:
 
     def verify(self) -> int:
         """Return how many records the chain holds; JournalError names the first missing or altered."""
-        expected_hash = FIRST_HASH
-        for number, row in enumerate(self.rows(), start=1):
-            values = json.loads(row.message)
-            linked = row.seq == number == values["seq"] and values["prev_hash"] == expected_hash
-            if not linked or not seal(values) == values["hash"] == row.hash:
-                raise JournalError(
-                    f"record {number} of {self.path} is missing or altered; keep the file as evidence"
-                )
-            if values["full_sha256"] is not None:
-                body = canonical(body_of(self.full(number)))
-                if hashlib.sha256(body).hexdigest() != values["full_sha256"]:
-                    raise JournalError(f"the lists of record {number} of {self.path} are altered")
-            expected_hash = row.hash
-        return self.head.seq
+        with self._mutex, guarded(self.path, "read"):
+            return verify_journal(self._db, self.path).n_records
 
     def hold_room(self) -> None:
         """Keep a file of ballast beside the journal; StorageFullError if it finds no room."""
@@ -264,6 +253,8 @@ class Journal:
                 f"{self.path} belongs to {site}/{station}, this station is {self._site}/{self._station}; "
                 "one station, one journal"
             )
+        if "hash" not in {row[1] for row in self._db.execute("PRAGMA table_info(event)")}:
+            self._db.execute("ALTER TABLE event ADD COLUMN hash TEXT")  # written before events had a chain
         return str(ledger_id)
 
     def _newest(self) -> tuple[int, str]:
