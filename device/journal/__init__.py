@@ -36,6 +36,7 @@ from device.records import ClockState
 
 __all__ = ["FIRST_HASH", "Journal", "Row", "StorageFullError"]
 
+_LAST = 1 << 62
 _FORM = 1
 _TABLES = """
 CREATE TABLE ledger (form INTEGER NOT NULL, ledger_id TEXT NOT NULL, site TEXT NOT NULL,
@@ -168,14 +169,19 @@ class Journal:
         with self._mutex, guarded(self.path, "read"):
             return [(kind, json.loads(body)) for kind, body in self._db.execute(query, (*kinds, limit))]
 
-    def unsent(self, limit: int, *, after: int = 0) -> list[Row]:
-        """Return the oldest rows beyond seq `after` that nobody acknowledged, at most `limit`."""
-        rows = self._rows("WHERE sent_at IS NULL AND seq > ? ORDER BY seq LIMIT ?", (after, limit))
-        return [replace(row, message=stub(row.message)) if row.is_set_aside else row for row in rows]
+    def unsent(self, limit: int, *, after: int = 0, last: int | None = None) -> list[Row]:
+        """Return the oldest unacknowledged rows beyond seq `after`, up to `last`, at most `limit`."""
+        where = "WHERE sent_at IS NULL AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+        return _as_sent(self._rows(where, (after, last or _LAST, limit)))
 
-    def rows(self, first: int = 1, last: int | None = None) -> list[Row]:
-        """Return the rows from seq `first` to `last`, both included, for replay."""
-        return self._rows("WHERE seq >= ? AND seq <= ? ORDER BY seq", (first, last or (1 << 62)))
+    def sent(self, first: int, last: int, limit: int) -> list[Row]:
+        """Return acknowledged rows from seq `first` to `last` as they are sent again, at most `limit`."""
+        where = "WHERE sent_at IS NOT NULL AND seq >= ? AND seq <= ? ORDER BY seq LIMIT ?"
+        return _as_sent(self._rows(where, (first, last, limit)))
+
+    def rows(self, first: int = 1, last: int | None = None, *, limit: int = -1) -> list[Row]:
+        """Return the rows from seq `first` to `last`, both included, as stored; at most `limit` if not -1."""
+        return self._rows("WHERE seq >= ? AND seq <= ? ORDER BY seq LIMIT ?", (first, last or _LAST, limit))
 
     def full(self, seq: int) -> dict[str, Any]:
         """Return the complete record `seq`, with what its message leaves out; KeyError if there is none."""
@@ -283,3 +289,7 @@ class Journal:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+
+
+def _as_sent(rows: list[Row]) -> list[Row]:
+    return [replace(row, message=stub(row.message)) if row.is_set_aside else row for row in rows]

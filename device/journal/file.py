@@ -57,12 +57,12 @@ def guarded(path: Path, done: str) -> Iterator[None]:
 
 
 def lock(path: Path) -> IO[str]:
-    """Return the held lock file of a journal: a second station on it would break the numbering.
+    """Return the held lock file of a database: a second station on a journal would break the numbering.
 
     Raises
     ------
     JournalError
-        If another station holds it, or the folder cannot be written.
+        If another process holds it, or the folder cannot be written.
     """
     file = path.with_name(path.name + ".lock")
     try:
@@ -76,7 +76,7 @@ def lock(path: Path) -> IO[str]:
     except OSError as error:
         held.close()
         if error.errno in (errno.EAGAIN, errno.EACCES):
-            found = f"{path} is in use by another station; stop it or name another journal.path"
+            found = f"{path} is in use by another process; stop it or name another file"
         else:
             found = f"{file} cannot be locked ({error}); keep the journal on a local disk"
         raise JournalError(found) from error

@@ -72,6 +72,8 @@ class Received:
     correlation: bytes | None = None
     retained: bool = False
     """True for one that was sent to be kept, as a command never is."""
+    acknowledge: Callable[[], object] | None = None
+    """For a durable listener: tells the other side that it is kept, else it comes again. From any thread."""
 
 
 Event: TypeAlias = Connected | Lost | Settled | Received
@@ -90,6 +92,8 @@ class Setup:
     subscribe: tuple[str, ...] = ()
     """Topics to listen to, `#` allowed; what was retained there before is not sent. Kinds without a way back
     pass over it."""
+    is_durable: bool = False
+    """Hear also what was retained before, and hear again whatever was not acknowledged."""
 
 
 class Publisher(Protocol):

@@ -42,6 +42,8 @@ _SHORT_S = 2.0
 _FLAPS = 3
 _LARGEST_BYTES = 64 * 1024
 """The broker keeps larger messages to itself; nothing that a station hears or says comes near."""
+_UNKEPT = 200
+"""Most messages that a durable listener has not acknowledged: they stay in its memory, and in one commit."""
 _WILL_DELAY_S = 10
 """The will hides a Wi-Fi dropout that is shorter."""
 _NEEDS_A_PERSON = {133, 134, 135, 138, 140}
@@ -183,6 +185,7 @@ class MqttPublisher:
             PacketTypes.CONNECT,
             SessionExpiryInterval=settings.session_expiry_s,
             MaximumPacketSize=_LARGEST_BYTES,
+            ReceiveMaximum=_UNKEPT if self._setup.is_durable else None,
         )
         began = time.monotonic()
         try:
@@ -209,6 +212,7 @@ class MqttPublisher:
             client_id=self._setup.client_id,
             protocol=MQTTProtocolVersion.MQTTv5,
             reconnect_on_failure=False,
+            manual_ack=self._setup.is_durable,
         )
         client.max_inflight_messages_set(WINDOW)
         client.connect_timeout = _ANSWER_S
@@ -239,7 +243,8 @@ class MqttPublisher:
         link.is_up = True
         link.window = min(WINDOW, getattr(answer, "ReceiveMaximum", WINDOW))
         # Retain handling 2: an old message is no command; as published: so that one sent to be kept shows.
-        options = SubscribeOptions(qos=1, retainAsPublished=True, retainHandling=2)
+        handling = 0 if self._setup.is_durable else 2
+        options = SubscribeOptions(qos=1, retainAsPublished=True, retainHandling=handling)
         if topics := self._setup.subscribe:
             client.subscribe([(topic, options) for topic in topics])
         else:
@@ -259,10 +264,12 @@ class MqttPublisher:
         refused = next((f"{reason} (code {reason.value})" for reason in reasons if reason.is_failure), None)
         self._setup.notify(Connected(link.window, refused))
 
-    def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+    def _on_message(self, client: Client, _data: object, message: MQTTMessage) -> None:
         answer_to = getattr(message.properties, "ResponseTopic", None)
         mark = getattr(message.properties, "CorrelationData", None)
-        self._setup.notify(Received(message.topic, bytes(message.payload), answer_to, mark, message.retain))
+        keep = partial(client.ack, message.mid, message.qos) if self._setup.is_durable else None
+        body = bytes(message.payload)
+        self._setup.notify(Received(message.topic, body, answer_to, mark, message.retain, keep))
 
     def _on_publish(
         self, link: "_Link", _client: Client, _data: object, mid: int, reason: ReasonCode, _answer: Properties

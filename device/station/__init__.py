@@ -273,7 +273,9 @@ class Station:
     def _hear(self, received: Received) -> None:
         """Put what a command orders between two fields; called by the send loop."""
         order = self._desk.hear(received)
-        if order is not None and not self._readings.offer(order):
+        if order is not None and order.name == "replay":
+            self._desk.answer(order, self._sender.outbox.replay(order.args.from_seq, order.args.to_seq))
+        elif order is not None and not self._readings.offer(order):
             self._desk.refuse_busy(order)
 
     def _say_plate(self) -> None:

@@ -1,4 +1,4 @@
-"""The send loop: from the journal to the broker, and nothing out of order or unheard.
+"""The send loop: from the journal to the broker, and nothing unheard.
 
 One thread owns all of it. The publisher's callbacks, the store loop and the station only put events into its
 queue; no lock is held while a message is handed over.
@@ -18,6 +18,7 @@ from device.messages import RETAINED, Info, State, Topics, canonical, payload
 from device.publishers import Connected, Event, Lost, Message, Publisher, Received, Settled, Setup
 from device.records import Health
 from device.station.newest import latest_message
+from device.station.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,8 @@ class Sender:
         self.error: Exception | None = None
         """What ended the loop before its time, if anything did."""
         self._window = 0
-        self._cursor = 0
+        self.outbox = Outbox(journal)
+        """What is sent next; for `hear`, in this loop's thread."""
         self._under_way: dict[object, int | None] = {}
         self._retained: dict[str, Message] = {}
         self._replies: deque[Message] = deque(maxlen=_REPLIES)
@@ -143,6 +145,7 @@ class Sender:
                     log.warning("no commands: the broker refuses to hand them over (%s)", event.refused)
             case Received():
                 if self._hear is not None:
+                    self._mark()  # a replay gives what is acknowledged
                     self._hear(event)
             case Message(retain=True):
                 self._retained[event.topic] = event
@@ -170,7 +173,7 @@ class Sender:
         self._fault = None
         self._losses.clear()
         self._window = 1 if self._n_fruitless >= _FRUITLESS else window
-        self._cursor = 0
+        self.outbox.begin()
         self._refused_until = 0.0
         self._under_way.clear()
         self._retained = {}
@@ -190,7 +193,7 @@ class Sender:
                 f"the broker refuses a message: {event.failure}; check its access list for this station"
             )
             self._refused_until = time.monotonic() + _REFUSED_S
-            self._cursor = 0
+            self.outbox.start_over()
             self._tell_refused(is_there=True)
         elif seq is not None:
             self._n_fruitless = 0
@@ -260,14 +263,14 @@ class Sender:
         room = self._window - len(self._under_way)
         if room > 0 and now >= self._refused_until:
             skip = {seq for seq in self._under_way.values() if seq is not None} | set(self._acknowledged)
-            for row in self._journal.unsent(room, after=self._cursor):
+            for row in self.outbox.due(room):
                 if row.seq not in skip:
                     message = Message(self._topics.of(row.leaf), row.message)
                     if not self._hand_over(message, row.seq):
                         return
-                    if row.leaf == "verdict" and not row.is_set_aside:
+                    newest = self._verdict.seq if self._verdict is not None else 0
+                    if row.leaf == "verdict" and row.seq > newest and not row.is_set_aside:
                         self._verdict = row
-                self._cursor = row.seq
 
     def _hand_over(self, message: Message, seq: int | None) -> bool:
         token = self._publisher.send(message)

@@ -346,7 +346,7 @@ def test_the_first_reading_is_stored_before_its_verdict_is_thought_of(lab, monke
 def test_a_second_station_on_one_journal_is_refused(lab):
     lab.draw(1)
     journal = lab.journal()
-    with pytest.raises(JournalError, match="in use by another station"):
+    with pytest.raises(JournalError, match="in use by another process"):
         lab.station()
     journal.close()
 

@@ -1,0 +1,102 @@
+from datetime import UTC, datetime
+
+import pytest
+
+from device.journal import Journal
+from device.messages.commands import REPLAY_ROWS
+from device.records import PlateReport
+from device.station import outbox as outbox_module
+from device.station.outbox import Outbox
+
+NOW = datetime(2026, 3, 4, tzinfo=UTC)
+REPORT = PlateReport("p", None, "r/1", "d" * 64, None, False, (), (), (), None, 0, False)
+
+
+@pytest.fixture
+def journal(tmp_path):
+    made = Journal(tmp_path / "journal.db", site="lab", station="b")
+    yield made
+    made.close()
+
+
+def numbers(rows):
+    return [row.seq for row in rows]
+
+
+def drain(outbox, room=4):
+    """Return batches until nothing is due."""
+    found = []
+    while rows := outbox.due(room):
+        found.append(numbers(rows))
+    return found
+
+
+def test_what_waits_goes_out_in_order_and_from_the_start_with_each_connection(journal):
+    journal.append(*[REPORT] * 6)
+    outbox = Outbox(journal)
+    outbox.begin()
+    assert drain(outbox) == [[1, 2, 3, 4], [5, 6]]
+    journal.mark_sent([1, 3])
+    journal.append(REPORT)
+    assert drain(outbox) == [[7]]
+    outbox.start_over()
+    assert drain(outbox) == [[2, 4, 5, 6], [7]]
+
+
+def test_the_present_does_not_wait_for_a_long_past(journal, monkeypatch):
+    monkeypatch.setattr(outbox_module, "_BACKLOG", 10)
+    journal.append(*[REPORT] * 11)
+    outbox = Outbox(journal)
+    outbox.begin()
+    assert numbers(outbox.due(4)) == [1, 2, 3, 4]
+    journal.append(REPORT, REPORT)
+    assert numbers(outbox.due(4)) == [12, 13, 5, 6]
+    assert drain(outbox) == [[7, 8, 9, 10], [11]]
+    outbox.start_over()
+    again = {seq for batch in drain(outbox) for seq in batch}
+    assert again == set(range(1, 14)), "whatever the order"
+
+
+def test_a_replay_gives_acknowledged_records_behind_all_others_and_a_stub_for_one_set_aside(journal):
+    journal.append(*[REPORT] * 8)
+    journal.mark_sent([1, 2, 3, 4, 6])
+    journal.set_aside(2)
+    outbox = Outbox(journal)
+    outbox.begin()
+    assert outbox.replay(2, 8) is None
+    rows = outbox.due(5)
+    assert numbers(rows) == [5, 7, 8, 2, 3]
+    assert b'"left_out":["*"]' in rows[3].message
+    assert rows[4].message == journal.rows(3, 3)[0].message
+    assert drain(outbox) == [[4, 6]]
+
+
+def test_one_replay_a_second_and_one_at_a_time(journal):
+    journal.append(*[REPORT] * 3)
+    journal.mark_sent([1, 2, 3])
+    now = 100.0
+    outbox = Outbox(journal, clock=lambda: now)
+    outbox.begin()
+    assert outbox.replay(1, 3) is None
+    now = 105.0
+    assert outbox.replay(1, 3).code == "BUSY", "the first is under way"
+    assert drain(outbox) == [[1, 2, 3]]
+    assert outbox.replay(1, REPLAY_ROWS) is None
+    assert drain(outbox) == [[1, 2, 3]]
+    now = 105.9
+    assert outbox.replay(1, 3).code == "BUSY", "a second is not over"
+    now = 106.0
+    assert outbox.replay(1, 3) is None
+    outbox.begin()
+    assert drain(outbox) == [], "whoever still lacks them asks anew"
+
+
+def test_a_replay_of_what_is_not_there_is_refused_with_its_reason(journal):
+    journal.append(*[REPORT] * 3)
+    journal._db.execute("DELETE FROM record WHERE seq < 3")
+    outbox = Outbox(journal)
+    assert (refused := outbox.replay(1, 2)).code == "NOT_KEPT"
+    assert "none of the records 1 to 2 any more" in refused.message
+    assert (refused := outbox.replay(4, 9)).code == "NOT_WRITTEN"
+    assert "from_seq is 4; expected at most 3" in refused.message
+    assert outbox.replay(1, 3) is None
