@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 from device.cameras import Camera, LostFrame, is_live, open_camera
 from device.cameras import Setup as CameraSetup
+from device.cameras._process import ProcessCamera
 from device.config import Config
 from device.errors import JournalError, StationError
 from device.journal import Journal
@@ -24,7 +25,7 @@ from device.messages import State, Topics
 from device.plates import file_sha256
 from device.publishers import Received, open_publisher
 from device.records import Frame, PlateWell, Reading, Reason, Scale
-from device.service import clock_state, notify_systemd
+from device.service import Watchdog, clock_state, notify_systemd
 from device.station.analysis import Analysis
 from device.station.buffer import Buffer
 from device.station.capture import Capture, Shot
@@ -57,15 +58,17 @@ class Station:
     """A running station of a configuration and a `version` of nanotox, which its birth message tells.
 
     Opening it checks everything: models (unless `instruments` come opened), journal, camera, publisher, in
-    this order; StationError if any of it cannot be used.
+    this order; StationError if any of it cannot be used. A live camera is opened later, as often as it takes.
     """
 
     def __init__(self, config: Config, *, version: str, instruments: Instruments | None = None) -> None:
         self._config = config
         tools = instruments or open_instruments(config)
         self._analysis = Analysis(tools)
-        self._frames: Buffer[Shot] = Buffer(_FRAMES)
-        self._readings: Buffer[Read | Order] = Buffer(_READINGS)
+        self._watchdog = Watchdog(("capture", "analyse", "store", "send"))
+        beat = self._watchdog.beat
+        self._frames: Buffer[Shot] = Buffer(_FRAMES, beat)
+        self._readings: Buffer[Read | Order] = Buffer(_READINGS, beat)
         self._stopping = threading.Event()
         self._finished = threading.Event()
         self._mutex = threading.Lock()
@@ -80,13 +83,16 @@ class Station:
             opened.callback(journal.close)
             self._state = State("state/1", journal.boot_id, datetime.now(UTC), "idle", None)
             wells = tools.plate.wells if tools.plate else ()
-            waits = config.plate.wait and not is_live(config.camera.settings)
+            live = is_live(config.camera.settings)
+            waits = config.plate.wait and not live
             self._capture = Capture(
                 config.camera.kind,
                 None if waits else lambda: self._open_camera(wells),
                 self._frames,
-                lambda is_lost: self._note_fault(Reason.CAMERA_LOST, is_lost),
+                self._note_fault,
                 lambda: self._records.aim,
+                live=live,
+                beat=beat,
             )
             opened.callback(self._capture.close)
             self._sender = Sender(
@@ -97,6 +103,7 @@ class Station:
                 make_publisher=lambda setup: open_publisher(publisher.kind, publisher.settings, setup),
                 client_id=f"nanotox-{section.name}",
                 hear=self._hear if config.commands.accept else None,
+                beat=beat,
             )
             self._records = Records(
                 journal,
@@ -107,6 +114,7 @@ class Station:
                 note_stored=self._sender.stored,
                 note_fault=self._note_fault,
                 stopping=self._stopping,
+                beat=beat,
             )
             self._desk = Desk(
                 self._records,
@@ -143,6 +151,7 @@ class Station:
         log.info("station %s/%s runs", self._config.station.site, self._config.station.name)
         try:
             while not self._finished.wait(0.05):
+                self._watchdog.feed()
                 if stop.is_set() or self._failure is not None or self._sender.error is not None:
                     break
         finally:
@@ -167,7 +176,7 @@ class Station:
         self._capture.close()
         self._frames.end(discard=True)
         for loop in loops:
-            # A camera that hangs keeps its thread; the others end by themselves.
+            # One that hangs all the same is left behind; what is stored is stored.
             loop.join(_JOIN_S)
 
     def _part(self, stop: threading.Event) -> int:
@@ -239,9 +248,10 @@ class Station:
     def _open_camera(self, wells: tuple[PlateWell, ...]) -> Camera:
         section, scale, camera = self._config.station, self._config.scale, self._config.camera
         known = Scale(scale.um_per_px, scale.source)
-        return open_camera(
-            camera.kind, camera.settings, CameraSetup(known, section.assay, section.modality, wells)
-        )
+        setup = CameraSetup(known, section.assay, section.modality, wells)
+        if is_live(camera.settings):
+            return ProcessCamera(camera.kind, camera.settings, setup, beat=self._watchdog.beat)
+        return open_camera(camera.kind, camera.settings, setup)
 
     # Send
 

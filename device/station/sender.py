@@ -40,7 +40,7 @@ class Sender:
 
     `make_publisher` opens the publisher with the set-up it gets; `client_id` is the identity towards the
     broker. `hear` takes commands in; it is called in this loop's thread and must not wait. Without it none
-    are asked for.
+    are asked for. `beat` is called at every turn.
     """
 
     def __init__(
@@ -53,12 +53,13 @@ class Sender:
         make_publisher: Callable[[Setup], Publisher],
         client_id: str,
         hear: Callable[[Received], None] | None = None,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._journal, self._topics = journal, topics
         self._info, self._state = info, state
         # Besides the publisher's events: a new state, a reply, the end of the drain, None for new rows.
         self._events: queue.SimpleQueue[Event | State | Message | float | None] = queue.SimpleQueue()
-        self._hear = hear
+        self._hear, self._beat = hear, beat
         will, asked = self._availability("offline"), () if hear is None else (topics.of("cmd/#"),)
         self._publisher = make_publisher(Setup(client_id, will, self._events.put, asked))
         self._thread = threading.Thread(target=self._run, name="send", daemon=True)
@@ -104,6 +105,7 @@ class Sender:
         try:
             self._publisher.start()
             while not self._is_over():
+                self._beat()
                 self._take_events(timeout_s=0.2 if self._drain_until is None else 0.02)
                 self._pump()
             self._say_farewell()
