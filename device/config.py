@@ -130,7 +130,7 @@ class FramesSection:
     path: Path = Path("frames")
     """Folder of them: a folder a day, a file a frame, named by its SHA-256."""
     keep_gb: float = field(default=10.0, metadata={"range": (0.001, 100_000.0)})
-    """The oldest are deleted while there is more than this, GB of 10^9 bytes; never those of a plate that runs."""
+    """The oldest are deleted while there is more than this, GB of 10^9 bytes; never of a plate that runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +162,12 @@ _SECTIONS = [item.name for item in fields(Config) if item.name != "path"]
 
 
 def list_kinds(package: str) -> tuple[str, ...]:
-    """Return the kinds of `package`, such as `device.cameras`: its modules, sorted, none of them imported."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(import_module(package).__path__)))
+    """Return the kinds of `package`, such as `device.cameras`: its modules, sorted, none of them imported.
+
+    A module whose name begins with an underscore is no kind.
+    """
+    names = (module.name for module in pkgutil.iter_modules(import_module(package).__path__))
+    return tuple(sorted(name for name in names if not name.startswith("_")))
 
 
 def import_kind(package: str, kind: str) -> Any:  # noqa: ANN401 - each package has its own form of kinds

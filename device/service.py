@@ -4,6 +4,9 @@ import ctypes
 import os
 import shutil
 import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +33,34 @@ def notify_systemd(*assignments: str) -> bool:
     except OSError:
         return False
     return True
+
+
+class Watchdog:
+    """Tells systemd that the station lives, but only on proof that every one of `loops` still turns.
+
+    A loop is a thread of that name, which calls `beat` at every turn, those of idle waiting included. Who
+    supervises the loops calls `feed` often. Without WATCHDOG_USEC in the environment nothing is told.
+    """
+
+    def __init__(self, loops: Iterable[str], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._loops, self._clock = frozenset(loops), clock
+        self._beaten: set[str] = set()
+        is_mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        # systemd asks for twice as often as it needs.
+        self._period_s = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6 if is_mine else 0.0
+        self._fed_at = clock()
+
+    def beat(self) -> None:
+        """Note that the thread that calls this turns."""
+        self._beaten.add(threading.current_thread().name)
+
+    def feed(self) -> bool:
+        """Tell `WATCHDOG=1` if it is due and each loop has beaten since the last time; return whether."""
+        is_due = self._period_s > 0 and self._clock() - self._fed_at >= self._period_s
+        if not is_due or not self._loops <= self._beaten:
+            return False
+        self._fed_at, self._beaten = self._clock(), set()
+        return notify_systemd("WATCHDOG=1")
 
 
 def clock_state() -> ClockState:

@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 from device.cameras import Camera, LostFrame, is_live, open_camera
 from device.cameras import Setup as CameraSetup
+from device.cameras._process import ProcessCamera
 from device.config import Config
 from device.errors import JournalError, StationError
 from device.journal import Journal, StorageFullError
@@ -24,7 +25,7 @@ from device.messages import State, Topics
 from device.plates import file_sha256
 from device.publishers import Received, open_publisher
 from device.records import Frame, PlateWell, Reading, Reason, Scale
-from device.service import clock_state, notify_systemd
+from device.service import Watchdog, clock_state, notify_systemd
 from device.station.analysis import Analysis
 from device.station.buffer import Buffer
 from device.station.capture import Capture, Shot
@@ -59,15 +60,17 @@ class Station:
     """A running station of a configuration and a `version` of nanotox, which its birth message tells.
 
     Opening it checks everything: models (unless `instruments` come opened), journal, camera, publisher, in
-    this order; StationError if any of it cannot be used.
+    this order; StationError if any of it cannot be used. A live camera is opened later, as often as it takes.
     """
 
     def __init__(self, config: Config, *, version: str, instruments: Instruments | None = None) -> None:
         self._config = config
         tools = instruments or open_instruments(config)
         self._analysis = Analysis(tools)
-        self._frames: Buffer[Shot] = Buffer(_FRAMES, lambda shot: shot.frame is not None)
-        self._readings: Buffer[Read | Order] = Buffer(_READINGS)
+        self._watchdog = Watchdog(("capture", "analyse", "store", "send"))
+        beat = self._watchdog.beat
+        self._frames: Buffer[Shot] = Buffer(_FRAMES, beat, lambda shot: shot.frame is not None)
+        self._readings: Buffer[Read | Order] = Buffer(_READINGS, beat)
         self._stopping = threading.Event()
         self._finished = threading.Event()
         self._mutex = threading.Lock()
@@ -85,17 +88,20 @@ class Station:
             self._watch = Watch(
                 journal,
                 flow=lambda: self._frames.flow,
-                n_reopens=lambda: self._capture.n_reopens,
+                n_reopens=lambda: max(0, self._capture.n_opens - 1),
                 note_stored=lambda: self._sender.stored(),
             )
             wells = tools.plate.wells if tools.plate else ()
-            waits = config.plate.wait and not is_live(config.camera.settings)
+            live = is_live(config.camera.settings)
+            waits = config.plate.wait and not live
             self._capture = Capture(
                 config.camera.kind,
                 None if waits else lambda: self._open_camera(wells),
                 self._frames,
-                lambda is_lost: self._note_fault(Reason.CAMERA_LOST, is_lost),
+                self._note_fault,
                 lambda: self._records.aim,
+                live=live,
+                beat=beat,
             )
             opened.callback(self._capture.close)
             self._sender = Sender(
@@ -110,6 +116,7 @@ class Station:
                 health_s=section.health_s,
                 valid_s=2 * section.period_s,
                 note_refused=lambda is_there: self._note_fault("BROKER_REFUSED", is_there),
+                beat=beat,
             )
             self._records = Records(
                 journal,
@@ -120,6 +127,7 @@ class Station:
                 note_stored=self._sender.stored,
                 note_fault=self._note_fault,
                 stopping=self._stopping,
+                beat=beat,
             )
             self._desk = Desk(
                 self._records,
@@ -157,6 +165,7 @@ class Station:
         log.info("station %s/%s runs", self._config.station.site, self._config.station.name)
         try:
             while not self._finished.wait(0.05):
+                self._watchdog.feed()
                 if stop.is_set() or self._failure is not None or self._sender.error is not None:
                     break
                 self._watch.look()
@@ -182,7 +191,7 @@ class Station:
         self._capture.close()
         self._frames.end(discard=True)
         for loop in loops:
-            # A camera that hangs keeps its thread; the others end by themselves.
+            # One that hangs all the same is left behind; what is stored is stored.
             loop.join(_JOIN_S)
 
     def _part(self, stop: threading.Event) -> int:
@@ -264,9 +273,10 @@ class Station:
     def _open_camera(self, wells: tuple[PlateWell, ...]) -> Camera:
         section, scale, camera = self._config.station, self._config.scale, self._config.camera
         known = Scale(scale.um_per_px, scale.source)
-        return open_camera(
-            camera.kind, camera.settings, CameraSetup(known, section.assay, section.modality, wells)
-        )
+        setup = CameraSetup(known, section.assay, section.modality, wells)
+        if is_live(camera.settings):
+            return ProcessCamera(camera.kind, camera.settings, setup, beat=self._watchdog.beat)
+        return open_camera(camera.kind, camera.settings, setup)
 
     # Send
 

@@ -24,7 +24,7 @@ class Analysis:
     def read(self, frame: Frame | LostFrame) -> Reading:
         """Return the reading of a frame: `invalid` for one that is lost or whose analysis fails."""
         if isinstance(frame, LostFrame):
-            if frame.reason is not Reason.CAMERA_LOST:
+            if frame.reason is Reason.UNREADABLE_IMAGE:  # others are told where they are found
                 log.warning("%s", frame.detail)
             return self.invalid(frame, frame.reason)
         tools = self._tools

@@ -7,6 +7,9 @@ from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
+_TURN_S = 0.25
+"""Who waits says so this often."""
+
 
 class Flow(NamedTuple):
     """What became of the items that came: n_in = n_done + n_dropped + n_waiting, at every moment."""
@@ -21,11 +24,17 @@ class Flow(NamedTuple):
 class Buffer(Generic[T]):
     """A queue of at most `size` items that one loop fills and another empties.
 
-    `is_counted` says which of them the flow is told of.
+    `beat` is called by whoever waits, several times a second, and at each item put or taken; `is_counted`
+    says which items the flow is told of.
     """
 
-    def __init__(self, size: int, is_counted: Callable[[T], bool] = lambda _: True) -> None:
-        self._size, self._is_counted = size, is_counted
+    def __init__(
+        self,
+        size: int,
+        beat: Callable[[], None] = lambda: None,
+        is_counted: Callable[[T], bool] = lambda _: True,
+    ) -> None:
+        self._size, self._beat, self._is_counted = size, beat, is_counted
         self._items: deque[T] = deque()
         self._change = threading.Condition()
         self._is_ended = False
@@ -34,7 +43,7 @@ class Buffer(Generic[T]):
     def put(self, item: T) -> bool:
         """Add `item` when there is room, so that nothing is passed over; False if the buffer has ended."""
         with self._change:
-            self._change.wait_for(lambda: len(self._items) < self._size or self._is_ended)
+            self._wait_for(lambda: len(self._items) < self._size or self._is_ended)
             return self._add(item)
 
     def put_newest(self, item: T) -> bool:
@@ -52,7 +61,7 @@ class Buffer(Generic[T]):
     def get(self) -> T | None:
         """Return the oldest item when there is one, or None when the buffer has ended and is empty."""
         with self._change:
-            self._change.wait_for(lambda: bool(self._items) or self._is_ended)
+            self._wait_for(lambda: bool(self._items) or self._is_ended)
             if not self._items:
                 return None
             self._change.notify_all()
@@ -82,6 +91,11 @@ class Buffer(Generic[T]):
                 self._n_dropped += sum(map(self._is_counted, self._items))
                 self._items.clear()
             self._change.notify_all()
+
+    def _wait_for(self, is_met: Callable[[], bool]) -> None:
+        self._beat()
+        while not self._change.wait_for(is_met, _TURN_S):
+            self._beat()
 
     def _add(self, item: T) -> bool:
         if self._is_ended:

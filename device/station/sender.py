@@ -47,6 +47,7 @@ class Sender:
     broker. `hear` takes commands in; it is called in this loop's thread and must not wait. Without it none
     are asked for. Every `health_s` seconds `health` tells how the station is, given the number of reconnects.
     A verdict holds for `valid_s` seconds. `note_refused` hears whether the broker refuses this station.
+    `beat` is called at every turn.
     """
 
     def __init__(
@@ -64,12 +65,13 @@ class Sender:
         valid_s: float = 120.0,
         note_refused: Callable[[bool], None] = lambda _: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._journal, self._topics = journal, topics
         self._info, self._state = info, state
         # Besides the publisher's events: a new state, a reply, the end of the drain, None for new rows.
         self._events: queue.SimpleQueue[Event | State | Message | float | None] = queue.SimpleQueue()
-        self._hear = hear
+        self._hear, self._beat = hear, beat
         self._health, self._health_s, self._valid_s = health, health_s, valid_s
         self._note_refused, self._is_refused, self._clock = note_refused, False, clock
         will, asked = self._availability("offline"), () if hear is None else (topics.of("cmd/#"),)
@@ -120,6 +122,7 @@ class Sender:
         try:
             self._publisher.start()
             while not self._is_over():
+                self._beat()
                 self._take_events(timeout_s=0.2 if self._drain_until is None else 0.02)
                 self._pump()
             self._say_farewell()

@@ -1,12 +1,14 @@
+import contextlib
 import os
 import shutil
 import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
-from device.service import clock_state, notify_systemd
+from device.service import Watchdog, clock_state, notify_systemd
 
 UNIT = Path(__file__).parents[2] / "systemd" / "nanotox.service"
 
@@ -29,6 +31,59 @@ def test_a_station_started_by_hand_tells_nobody(monkeypatch, address):
     else:
         monkeypatch.setenv("NOTIFY_SOCKET", address)
     assert not notify_systemd("READY=1")
+
+
+@pytest.fixture
+def heard(tmp_path, monkeypatch):
+    """Give a function that returns what systemd heard since it was asked last."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "20000000")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)
+
+        def hear():
+            said = []
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    said.append(systemd.recv(100).decode())
+            return said
+
+        yield hear
+
+
+def beat_as(watchdog, *names):
+    for name in names:
+        loop = threading.Thread(target=watchdog.beat, name=name)
+        loop.start()
+        loop.join()
+
+
+def test_the_watchdog_is_fed_when_due_and_each_loop_has_turned_since(heard):
+    now = [0.0]
+    watchdog = Watchdog(("a", "b"), clock=lambda: now[0])
+    beat_as(watchdog, "a", "b")
+    assert not watchdog.feed(), "not due yet"
+    now[0] = 10.0
+    assert watchdog.feed()
+    assert heard() == ["WATCHDOG=1"]
+    now[0] = 20.0
+    beat_as(watchdog, "a", "c")
+    assert not watchdog.feed(), "b has not turned since"
+    assert heard() == []
+    beat_as(watchdog, "b")
+    assert watchdog.feed()
+
+
+@pytest.mark.parametrize(("name", "value"), [("WATCHDOG_USEC", None), ("WATCHDOG_PID", "1")])
+def test_a_watchdog_that_is_not_for_this_process_is_not_fed(heard, monkeypatch, name, value):
+    monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    now = [0.0]
+    watchdog = Watchdog(("a",), clock=lambda: now[0])
+    beat_as(watchdog, "a")
+    now[0] = 1e6
+    assert not watchdog.feed()
+    assert heard() == []
 
 
 def test_the_clock_says_whether_it_can_be_trusted():

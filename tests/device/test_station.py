@@ -436,16 +436,18 @@ def test_a_lost_live_camera_is_opened_again_and_tells_its_loss_once(monkeypatch,
         return camera
 
     frames, losses = Buffer(100), []
-    capture = Capture("cam", open_next, frames, losses.append, lambda: Aim(0))
+    capture = Capture(
+        "cam", open_next, frames, lambda *fault: losses.append(fault), lambda: Aim(0), live=True
+    )
     capture.run()
     got = []
     while (shot := frames.get()) is not None:
         got.append(shot.frame.reason if isinstance(shot.frame, LostFrame) else "frame")
     lost = Reason.CAMERA_LOST
     assert got == ["frame", "frame", lost, "frame", lost, "frame", lost]
-    assert losses == [True, False, True, False, True]
+    assert losses == [(lost, is_there) for is_there in (True, False, True, False, True)]
     assert all(camera.closed for camera in opened)
-    assert caplog.text.count("is lost") == 3
+    assert caplog.text.count("CAMERA_LOST") == 3
 
 
 def test_a_live_view_without_a_plate_gives_provisional_verdicts_that_roll(lab, monkeypatch):
@@ -464,7 +466,8 @@ def test_a_live_view_without_a_plate_gives_provisional_verdicts_that_roll(lab, m
             waiting.set()
 
     waiting = threading.Event()
-    monkeypatch.setattr(station_module, "open_camera", lambda *_: Rolling(12, None))
+    monkeypatch.setattr(station_module, "is_live", lambda _: True)
+    monkeypatch.setattr(station_module, "ProcessCamera", lambda *_, **__: Rolling(12, None))
     lab.run(stop=stop)
     verdicts = lab.sent("verdict")
     assert len(verdicts) == len(lab.sent("reading")) > 0
@@ -501,7 +504,8 @@ def test_captured_is_analyzed_and_dropped_and_waiting_at_every_moment_of_an_over
 
     camera = Fast(0, None)
     monkeypatch.setattr(analysis_module, "assess", read_slowly)
-    monkeypatch.setattr(station_module, "open_camera", lambda *_: camera)
+    monkeypatch.setattr(station_module, "is_live", lambda _: True)
+    monkeypatch.setattr(station_module, "ProcessCamera", lambda *_, **__: camera)
     lab.draw(1)
     made = lab.station()
     made.run(stop)
