@@ -8,9 +8,10 @@ a gap and each record carries the hash of the one before, so loss, doubling and 
 import json
 import sqlite3
 import threading
+import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from device.errors import JournalError
+from device.journal.checkpoints import newest_checkpoint, segment_to_go
 from device.journal.file import StorageFullError, ballast, guarded, lock
-from device.journal.verify import FIRST_HASH, event_hash, verify_journal
+from device.journal.verify import CHECKPOINT, FIRST_HASH, event_hash, verify_journal
 from device.messages import (
     Head,
     Identity,
@@ -37,6 +39,8 @@ from device.records import ClockState
 __all__ = ["FIRST_HASH", "Journal", "Row", "StorageFullError"]
 
 _LAST = 1 << 62
+_CHECKPOINT_ROWS, _CHECKPOINT_S = 1000, 3600.0
+"""After so many records, or so long, the next one gets a checkpoint."""
 _FORM = 1
 _TABLES = """
 CREATE TABLE ledger (form INTEGER NOT NULL, ledger_id TEXT NOT NULL, site TEXT NOT NULL,
@@ -102,6 +106,7 @@ class Journal:
                 self._seq, self._hash = self._newest()
                 newest = self._db.execute("SELECT hash FROM event ORDER BY id DESC LIMIT 1").fetchone()
                 self._event_hash = (newest and newest[0]) or FIRST_HASH
+                self._anchored, self._anchored_at = newest_checkpoint(self._db), time.monotonic()
         except JournalError:
             self.close()
             raise
@@ -143,23 +148,26 @@ class Journal:
                 (item.seq, item.schema, item.hash, item.message, item.full and zlib.compress(item.full))
                 for item in sealed
             ]
+            told = self._event_hash
             with self._transaction():
                 self._db.executemany(
                     "INSERT INTO record (seq, schema, hash, message, full) VALUES (?, ?, ?, ?, ?)", rows
                 )
+                if is_due := bool(sealed) and self._is_checkpoint_due(sealed[-1].seq):
+                    newest, count = sealed[-1], sealed[-1].seq - self._anchored
+                    body = {"seq": newest.seq, "hash": newest.hash, "count": count}
+                    told = self._insert_event(CHECKPOINT, body)
             if sealed:
-                self._seq, self._hash = sealed[-1].seq, sealed[-1].hash
+                self._seq, self._hash, self._event_hash = sealed[-1].seq, sealed[-1].hash, told
+            if is_due:
+                self._anchored, self._anchored_at = self._seq, time.monotonic()
         return tuple(sealed)
 
     def note(self, kind: str, **body: object) -> None:
         """Store an internal event, such as a start: not published, without a `seq`, in a chain of its own."""
         with self._mutex:
-            row = (rfc3339(self._clock()), self.boot_id, kind, canonical(body).decode())
-            sealed = event_hash(self._event_hash, *row)
             with self._transaction():
-                self._db.execute(
-                    "INSERT INTO event (ts, boot_id, kind, body, hash) VALUES (?, ?, ?, ?, ?)", (*row, sealed)
-                )
+                sealed = self._insert_event(kind, body)
             self._event_hash = sealed
 
     def notes(self, *kinds: str, limit: int) -> list[tuple[str, dict[str, Any]]]:
@@ -215,6 +223,33 @@ class Journal:
         with self._mutex, guarded(self.path, "read"):
             return verify_journal(self._db, self.path).n_records
 
+    def let_go(self, *, before: datetime | None, max_bytes: float, keep_from: int | None = None) -> int:
+        """Delete the oldest records up to a checkpoint if they must go; return how many, 0 if none went.
+
+        They go if they were stored `before` a time, or if the journal holds more than `max_bytes`; never
+        unsent ones, nor those from seq `keep_from` on. The checkpoint and an event that tells it stay.
+        """
+        with self._mutex:
+            with guarded(self.path, "read"):
+                limit = _LAST if keep_from is None else keep_from
+                going = segment_to_go(self._db, before=before, max_bytes=max_bytes, keep_from=limit)
+            if going is None:
+                return 0
+            with self._transaction():
+                self._db.execute("DELETE FROM record WHERE seq <= ?", (going.last,))
+                sealed = self._insert_event("records_let_go", going._asdict())
+            self._event_hash = sealed
+        return going.last - going.first + 1
+
+    def frames_of(self, first: int) -> set[str]:
+        """Return the SHA-256 of the frames kept for readings from seq `first` on."""
+        query = (
+            "SELECT json_extract(CAST(message AS TEXT), '$.frame_sha256') FROM record "
+            "WHERE seq >= ? AND schema LIKE 'reading/%'"
+        )
+        with self._mutex, guarded(self.path, "read"):
+            return {sha256 for (sha256,) in self._db.execute(query, (first,)) if sha256 is not None}
+
     def hold_room(self) -> None:
         """Keep a file of ballast beside the journal; StorageFullError if it finds no room."""
         ballast(self.path, held=True)
@@ -234,6 +269,19 @@ class Journal:
         with self._mutex, guarded(self.path, "read"):
             query = f"SELECT seq, schema, hash, message, set_aside_at IS NOT NULL FROM record {where}"  # noqa: S608 - `where` is a literal above
             return [Row(*row) for row in self._db.execute(query, values)]
+
+    def _is_checkpoint_due(self, seq: int) -> bool:
+        hour_is_over = time.monotonic() - self._anchored_at >= _CHECKPOINT_S
+        return hour_is_over or seq - self._anchored >= _CHECKPOINT_ROWS
+
+    def _insert_event(self, kind: str, body: Mapping[str, object]) -> str:
+        """Insert an event; return its hash, which is the newest once the transaction is committed."""
+        row = (rfc3339(self._clock()), self.boot_id, kind, canonical(body).decode())
+        sealed = event_hash(self._event_hash, *row)
+        self._db.execute(
+            "INSERT INTO event (ts, boot_id, kind, body, hash) VALUES (?, ?, ?, ?, ?)", (*row, sealed)
+        )
+        return sealed
 
     def _open_ledger(self) -> str:
         tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}

@@ -41,6 +41,7 @@ from device.station.instruments import (
 from device.station.newest import overlay_message
 from device.station.sender import Sender
 from device.station.store import Records
+from device.station.upkeep import UPKEEP_S, keep_up
 
 __all__ = ["Instruments", "Station", "load_config", "open_instruments"]
 
@@ -153,6 +154,7 @@ class Station:
                 ("capture", self._capture.run),
                 ("analyse", self._analyse),
                 ("store", self._store),
+                ("upkeep", self._keep_up),
             )
         ]
         with suppress(StorageFullError):  # the store loop tells it, and waits
@@ -260,6 +262,10 @@ class Station:
         planned = self._records.fields_planned(stored.well)
         self._say(well=stored.well, field=stored.field, fields_planned=planned)
         notify_systemd(f"STATUS={self._records.n_fields} fields, {self._frames.flow.n_dropped} passed over")
+
+    def _keep_up(self) -> None:
+        while not self._stopping.wait(UPKEEP_S):
+            keep_up(self._config, self._journal, clock_state())
 
     def _finish_plate(self) -> None:
         """Finish the plate, if one runs; without a live camera the station then waits for one, or ends."""
