@@ -21,6 +21,7 @@ from typing import Any
 from device.errors import JournalError
 from device.journal.checkpoints import newest_checkpoint, segment_to_go
 from device.journal.file import StorageFullError, ballast, guarded, lock
+from device.journal.ledger import is_empty, make_ledger, newest_event, newest_record, read_ledger
 from device.journal.verify import CHECKPOINT, FIRST_HASH, event_hash, verify_journal
 from device.messages import (
     Head,
@@ -30,7 +31,6 @@ from device.messages import (
     canonical,
     rfc3339,
     schema_of,
-    seal,
     seal_record,
     stub,
 )
@@ -41,16 +41,6 @@ __all__ = ["FIRST_HASH", "Journal", "Row", "StorageFullError"]
 _LAST = 1 << 62
 _CHECKPOINT_ROWS, _CHECKPOINT_S = 1000, 3600.0
 """After so many records, or so long, the next one gets a checkpoint."""
-_FORM = 1
-_TABLES = """
-CREATE TABLE ledger (form INTEGER NOT NULL, ledger_id TEXT NOT NULL, site TEXT NOT NULL,
-    station TEXT NOT NULL, created_at TEXT NOT NULL);
-CREATE TABLE record (seq INTEGER PRIMARY KEY, schema TEXT NOT NULL, hash TEXT NOT NULL, message BLOB NOT NULL,
-    full BLOB, sent_at TEXT, set_aside_at TEXT);
-CREATE INDEX unsent ON record (seq) WHERE sent_at IS NULL;
-CREATE TABLE event (id INTEGER PRIMARY KEY, ts TEXT NOT NULL, boot_id TEXT NOT NULL, kind TEXT NOT NULL,
-    body TEXT NOT NULL, hash TEXT);
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +93,8 @@ class Journal:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=FULL")
                 self.ledger_id = self._open_ledger()
-                self._seq, self._hash = self._newest()
-                newest = self._db.execute("SELECT hash FROM event ORDER BY id DESC LIMIT 1").fetchone()
-                self._event_hash = (newest and newest[0]) or FIRST_HASH
+                self._seq, self._hash = newest_record(self._db, self.path)
+                self._event_hash = newest_event(self._db)
                 self._anchored, self._anchored_at = newest_checkpoint(self._db), time.monotonic()
         except JournalError:
             self.close()
@@ -284,45 +273,10 @@ class Journal:
         return sealed
 
     def _open_ledger(self) -> str:
-        tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if not tables:
-            created = uuid.uuid4().hex
+        if is_empty(self._db):
             with self._transaction():
-                for statement in filter(str.strip, _TABLES.split(";")):
-                    self._db.execute(statement)
-                values = (_FORM, created, self._site, self._station, rfc3339(self._clock()))
-                self._db.execute("INSERT INTO ledger VALUES (?, ?, ?, ?, ?)", values)
-            return created
-        if "ledger" not in tables:
-            raise JournalError(f"{self.path} is a database but no journal; name another file in journal.path")
-        form, ledger_id, site, station = self._db.execute(
-            "SELECT form, ledger_id, site, station FROM ledger"
-        ).fetchone()
-        if form != _FORM:
-            raise JournalError(
-                f"{self.path} has form {form}; this nanotox writes form {_FORM}; name another file"
-            )
-        if (site, station) != (self._site, self._station):
-            raise JournalError(
-                f"{self.path} belongs to {site}/{station}, this station is {self._site}/{self._station}; "
-                "one station, one journal"
-            )
-        if "hash" not in {row[1] for row in self._db.execute("PRAGMA table_info(event)")}:
-            self._db.execute("ALTER TABLE event ADD COLUMN hash TEXT")  # written before events had a chain
-        return str(ledger_id)
-
-    def _newest(self) -> tuple[int, str]:
-        newest = self._db.execute(
-            "SELECT seq, hash, message FROM record ORDER BY seq DESC LIMIT 1"
-        ).fetchone()
-        if newest is None:
-            return 0, FIRST_HASH
-        seq, stored, message = newest
-        if seal(json.loads(message)) != stored:
-            raise JournalError(
-                f"record {seq}, the newest of {self.path}, is altered; keep the file as evidence"
-            )
-        return int(seq), str(stored)
+                make_ledger(self._db, uuid.uuid4().hex, self._site, self._station, rfc3339(self._clock()))
+        return read_ledger(self._db, self.path, self._site, self._station)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -109,6 +109,7 @@ class State:
     """Code of the present fault, the newest of several; null without one."""
     fields_planned: int | None = None
     """Planned number of fields of the well; null where none is planned."""
+    research_use_only: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,7 @@ class Head:
     boot_id: str
     seq: int
     hash: str
+    research_use_only: bool = True
 
 
 SCHEMAS: dict[str, type[Any]] = {

@@ -505,6 +505,46 @@ def test_a_full_disk_is_told_nothing_is_lost_and_it_goes_on_by_itself(bench, bro
     assert cleared == [("STORAGE_FULL", True), ("STORAGE_FULL", False)]
 
 
+def test_a_clock_that_jumps_ten_years_changes_no_order_and_no_duration(bench, broker, subscribe, monkeypatch):
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None:
+        pytest.skip("libfaketime is not installed; clocks that jump are also injected in the tests of device")
+    subscriber, setting = subscribe(broker), bench.folder / "clock"
+    setting.write_text("+0d\n")
+    bench.configure(broker.port)
+    config = bench.folder / "station.toml"
+    config.write_text(config.read_text().replace("[scale]", "health_s = 1\n[scale]"))
+    with monkeypatch.context() as patch:
+        patch.setenv("LD_PRELOAD", str(library))
+        patch.setenv("FAKETIME_TIMESTAMP_FILE", str(setting))
+        patch.setenv("FAKETIME_NO_CACHE", "1")
+        patch.setenv(
+            "FAKETIME_DONT_FAKE_MONOTONIC", "1"
+        )  # as a time server: it sets the clock, not the uptime
+        bench.start()
+    for jump in ("+0d", "+3650d", "-3650d", "+0d"):
+        setting.write_text(jump + "\n")
+        before, told = len(subscriber.payloads("reading")), len(subscriber.payloads("health"))
+        ok = subscriber.wait_for(lambda s, least=before + 5: len(s.payloads("reading")) >= least, 20)
+        if not ok:
+            bench.process.send_signal(6)
+            raise AssertionError((jump, bench.n_stored(), bench.process.communicate(timeout=20)[1]))
+        assert subscriber.wait_for(lambda s, least=told + 2: len(s.payloads("health")) >= least, 60)
+    code, said = bench.end(number=signal.SIGTERM)
+    assert (code, "Traceback" in said) == (0, False), said
+    journal = bench.journal()
+    n_stored = journal.verify()
+    rows = [json.loads(row.message) for row in journal.rows()]
+    journal.close()
+    assert subscriber.wait_for(lambda s: set(s.seqs()) == set(range(1, n_stored + 1)))
+    readings = [row for row in rows if row["schema"] == "reading/1"]
+    numbers = [reading["sequence"] for reading in readings]
+    assert numbers == sorted(numbers), "the order of seq is that of the frames"
+    years = {int(reading["ts"][:4]) for reading in readings}
+    assert max(years) - min(years) >= 19
+    assert all((health["oldest_unsent_s"] or 0) >= 0 for health in subscriber.payloads("health"))
+
+
 # The publisher against a real broker
 
 
