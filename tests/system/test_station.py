@@ -1,4 +1,5 @@
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -513,7 +514,10 @@ def test_a_clock_that_jumps_ten_years_changes_no_order_and_no_duration(bench, br
     setting.write_text("+0d\n")
     bench.configure(broker.port)
     config = bench.folder / "station.toml"
-    config.write_text(config.read_text().replace("[scale]", "health_s = 1\n[scale]"))
+    # an unknown model is tried in a child, and waiting for one the library makes an error of
+    known = hashlib.sha256((bench.folder / "toy" / "SHA256SUMS").read_bytes()).hexdigest()
+    text = config.read_text().replace("[scale]", "health_s = 1\n[scale]")
+    config.write_text(text.replace("[model]", f'[model]\ntrusted = ["{known}"]'))
     with monkeypatch.context() as patch:
         patch.setenv("LD_PRELOAD", str(library))
         patch.setenv("FAKETIME_TIMESTAMP_FILE", str(setting))
@@ -525,10 +529,7 @@ def test_a_clock_that_jumps_ten_years_changes_no_order_and_no_duration(bench, br
     for jump in ("+0d", "+3650d", "-3650d", "+0d"):
         setting.write_text(jump + "\n")
         before, told = len(subscriber.payloads("reading")), len(subscriber.payloads("health"))
-        ok = subscriber.wait_for(lambda s, least=before + 5: len(s.payloads("reading")) >= least, 20)
-        if not ok:
-            bench.process.send_signal(6)
-            raise AssertionError((jump, bench.n_stored(), bench.process.communicate(timeout=20)[1]))
+        assert subscriber.wait_for(lambda s, least=before + 5: len(s.payloads("reading")) >= least, 60)
         assert subscriber.wait_for(lambda s, least=told + 2: len(s.payloads("health")) >= least, 60)
     code, said = bench.end(number=signal.SIGTERM)
     assert (code, "Traceback" in said) == (0, False), said
