@@ -23,14 +23,15 @@ class Outbox:
     def __init__(self, journal: Journal, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._journal, self._clock = journal, clock
         self._backlog = self._cursor = self._newest = 0  # seq: end of the backlog; sent of it; sent beyond it
-        self._again = range(0)
+        self._asked = self._again = range(0)  # of a replay: all of it; what is left
         self._replay_at = self._held_until = 0.0
         self._held: set[str] = set()  # leaves that the broker refuses
 
     def begin(self) -> None:
-        """Begin with a new connection: what waits is sent from its start, a replay must be asked for anew."""
+        """Begin with a new connection: what waits is sent from its start, and so is an unfinished replay."""
         self._backlog = self._journal.head.seq if self._journal.count_unsent() > _BACKLOG else 0
-        self._again = range(0)
+        # A session that the broker remembers brings commands before anybody hears that it is connected.
+        self._again = self._asked if self._again else range(0)
         self._held.clear()
         self.start_over()
 
@@ -79,5 +80,6 @@ class Outbox:
         if not self._journal.rows(first, last, limit=1):
             found = f"the journal keeps none of the records {first} to {last} any more; expected newer ones"
             return Refusal("NOT_KEPT", found, "args.from_seq")
-        self._again, self._replay_at = range(first, last + 1), now + _REPLAY_S
+        self._asked = self._again = range(first, last + 1)
+        self._replay_at = now + _REPLAY_S
         return None
