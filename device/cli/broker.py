@@ -35,15 +35,15 @@ def broker_settings(args: argparse.Namespace) -> "mqtt.Settings":
     from device.publishers import mqtt
 
     expected = "expected mqtt://HOST, mqtt://HOST:PORT or mqtts://HOST"
+    if "@" in args.broker:
+        raise ConfigError(
+            "--broker holds a user name; expected --user and --password-file, which nobody sees"
+        )
     try:
         url = urlsplit(args.broker)
         port = url.port or (8883 if url.scheme == "mqtts" else 1883)
     except ValueError as error:
         raise ConfigError(f"--broker is {args.broker}: {error}; {expected}") from error
-    if url.username is not None:
-        raise ConfigError(
-            "--broker holds a user name; expected --user and --password-file, which nobody sees"
-        )
     if url.scheme not in ("mqtt", "mqtts") or not url.hostname or url.path.strip("/"):
         raise ConfigError(f"--broker is {args.broker}; {expected}")
     if (url.scheme == "mqtts") != (args.ca_file is not None):

@@ -36,12 +36,14 @@ def run(args: argparse.Namespace) -> int:
     """Collect until a signal; 0 then."""
     stop = threading.Event()
     before = {n: signal.signal(n, lambda *_: stop.set()) for n in (signal.SIGTERM, signal.SIGINT)}
-    logging.basicConfig(level="INFO", format="%(levelname)s %(message)s", force=True)
+    handler = logging.StreamHandler()
+    logging.basicConfig(level="INFO", format="%(levelname)s %(message)s", handlers=[handler], force=True)
     try:
         from device.collector import Collector
 
         Collector(args.db, broker_settings(args), tell=_Progress()).run(stop)
     finally:
+        logging.getLogger().removeHandler(handler)
         for number, previous in before.items():
             signal.signal(number, previous)
     return 0

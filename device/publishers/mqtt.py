@@ -193,7 +193,7 @@ class MqttPublisher:
                 settings.host, settings.port, settings.keepalive_s, clean_start=False, properties=session
             )
             client.loop_start()
-            while not link.over.wait(0.2):
+            while not link.over.wait(None if link.is_up else 0.2):
                 if not link.is_up and (self._closing.is_set() or time.monotonic() - began > _ANSWER_S):
                     link.detail = f"the broker took the connection and said nothing for {_ANSWER_S:g} s"
                     break

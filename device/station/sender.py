@@ -29,8 +29,6 @@ _QUIET_S = 1.0
 """Least time between two heads or two states, however fast records come."""
 _MARK_S, _MARK_ROWS = 1.0, 50
 """Acknowledged rows are marked in batches; a lost mark only means a duplicate."""
-_REFUSED_S = 30.0
-"""Wait after the broker refused a record, such as by its access list."""
 _FRUITLESS, _POISON = 3, 5
 """Connections that broke without one record taken: after so many records go one by one, and after so many
 more the one at the head is set aside, because it may be what the broker breaks at."""
@@ -195,9 +193,9 @@ class Sender:
             self._note_fault(
                 f"the broker refuses a message: {event.failure}; check its access list for this station"
             )
-            self._refused_until = time.monotonic() + _REFUSED_S
-            self.outbox.start_over()
             self._tell_refused(is_there=True)
+            if seq is not None:
+                self.outbox.hold_back(seq)
         elif seq is not None:
             self._n_fruitless = 0
             self._acknowledged.append(seq)

@@ -4,12 +4,17 @@ import pytest
 
 from device.journal import Journal
 from device.messages.commands import REPLAY_ROWS
-from device.records import PlateReport
+from device.records import Outcome, PlateReport, Quality, Reading, Tally
 from device.station import outbox as outbox_module
 from device.station.outbox import Outbox
 
 NOW = datetime(2026, 3, 4, tzinfo=UTC)
 REPORT = PlateReport("p", None, "r/1", "d" * 64, None, False, (), (), (), None, 0, False)
+QUALITY = Quality(True, (), (), 0.1, 0.1, -1.0, 0.0, 0.0, 0.5, 0.1, 0.65, "measured")
+READING = Reading(
+    "f", 0, NOW, None, 0, False, Outcome.INCONCLUSIVE, (), 0, 0, 0, None, None, Tally(0, 0, 0, None, 0.0),
+    QUALITY, (), 480, 640, "adherent", "phase", "hybrid", None, None,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -71,6 +76,24 @@ def test_a_replay_gives_acknowledged_records_behind_all_others_and_a_stub_for_on
     assert drain(outbox) == [[4, 6]]
 
 
+def test_a_refused_topic_is_tried_again_later_and_no_other_waits_for_it(journal):
+    journal.append(*[REPORT, READING] * 20)
+    now = 100.0
+    outbox = Outbox(journal, clock=lambda: now)
+    outbox.begin()
+    assert numbers(outbox.due(4)) == [1, 2, 3, 4]
+    outbox.hold_back(1)
+    now = 110.0
+    outbox.hold_back(3)
+    assert numbers(outbox.due(17)) == list(range(6, 39, 2))
+    assert drain(outbox) == [[40]]
+    journal.mark_sent(range(2, 41, 2))
+    now = 129.9
+    assert drain(outbox) == []
+    now = 130.0
+    assert drain(outbox, 20) == [list(range(1, 41, 2))]
+
+
 def test_one_replay_a_second_and_one_at_a_time(journal):
     journal.append(*[REPORT] * 3)
     journal.mark_sent([1, 2, 3])
@@ -87,8 +110,11 @@ def test_one_replay_a_second_and_one_at_a_time(journal):
     assert outbox.replay(1, 3).code == "BUSY", "a second is not over"
     now = 106.0
     assert outbox.replay(1, 3) is None
+    assert numbers(outbox.due(2)) == [1, 2]
     outbox.begin()
-    assert drain(outbox) == [], "whoever still lacks them asks anew"
+    assert drain(outbox) == [[1, 2, 3]], "what was under way may be lost"
+    outbox.begin()
+    assert drain(outbox) == []
 
 
 def test_a_replay_of_what_is_not_there_is_refused_with_its_reason(journal):

@@ -390,6 +390,24 @@ def test_a_live_plate_outlives_a_killed_station(bench, broker, subscribe, capsys
     assert [count["field"] for count in final["fields"]] == accepted == list(range(len(accepted)))
 
 
+def test_records_come_again_when_they_are_asked_for(bench, broker, subscribe, capsys, monkeypatch):
+    monkeypatch.setattr("device.cli.plate._ANSWER_S", 60.0)  # a busy machine
+    bench.configure(broker.port, camera='kind = "folder"\npath = "images"')
+    code, said = bench.start().end()
+    assert code == 0, said
+    bench.configure(broker.port, camera='kind = "folder"\npath = "images"', more="[plate]\nwait = true\n")
+    bench.start()
+    subscriber = subscribe(broker)
+    asked = ["replay", "--config", str(bench.folder / "station.toml"), "--from"]
+    assert main([*asked, "2", "--to", "1001"]) == 0
+    assert capsys.readouterr().out == "records 2 to 1001 come again\n"
+    assert subscriber.wait_for(lambda s: s.seqs() == [2, 3, 4, 5, 6])
+    assert main([*asked, "7", "--to", "9"]) == 1
+    assert "from_seq is 7; expected at most 6, the newest record" in capsys.readouterr().err
+    code, said = bench.end(number=signal.SIGTERM)
+    assert code == 0, said
+
+
 def test_nobody_at_the_other_end_is_told_in_one_line(bench, make_broker, capsys, monkeypatch):
     bench.configure(9)
     assert plate(bench, "status") == 1
