@@ -60,7 +60,7 @@ class ProcessCamera:
         it has none), its pause between frames, and 1 s.
         """
         child = self._start()
-        limit_s, is_hung = self._first_limit_s, False
+        limit_s, wait_s = self._first_limit_s, 0.0
         try:
             while (found := self._receive(child, limit_s)) is not None:
                 match found:
@@ -72,16 +72,16 @@ class ProcessCamera:
                         raise found
                     case Frame():
                         found.image.flags.writeable = False
-                limit_s = self._limit_s
+                limit_s, wait_s = self._limit_s, _CLOSE_S
                 yield found
         except TimeoutError:
-            is_hung = True
+            wait_s = 0.0
             raise CameraError(
                 f"camera {self._kind} gave no sign for {limit_s:g} s and its process was killed; expected a "
                 "frame; check its cable and power"
             ) from None
         finally:
-            status = _end(child, wait_s=0.0 if is_hung else _CLOSE_S)
+            status = _end(child, wait_s=wait_s)
         if not self._closed.is_set() and status:
             how = f"exit status {status}" if status > 0 else signal.strsignal(-status)
             raise CameraError(f"the process of camera {self._kind} died ({how}); its driver may be at fault")

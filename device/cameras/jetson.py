@@ -38,13 +38,17 @@ class Settings:
     sensor: int = field(default=0, metadata={"range": (0, 15)})
     """Which camera, from 0."""
     width_px: int = field(default=1920, metadata={"range": (64, 10_000)})
-    """Width of the frame, px; with the height a size that the sensor gives, see `v4l2-ctl`."""
+    """Width of the frame, px, a multiple of 4; with the height a size that the sensor gives."""
     height_px: int = field(default=1080, metadata={"range": (64, 10_000)})
     """Height of the frame, px."""
     interval_s: float = field(default=1.0, metadata={"range": (0.0, 3600.0)})
     """Least time from one frame to the next, s; 0 = as fast as they come."""
     read_timeout_s: float = field(default=5.0, metadata={"range": (0.1, 120.0)})
     """Without a frame for this long the camera counts as lost, s."""
+
+    def __post_init__(self) -> None:
+        if self.width_px % 4:  # GStreamer pads rows to four bytes
+            raise ValueError(f"width_px is {self.width_px}; expected a multiple of 4")
 
 
 def open_camera(settings: Settings, setup: Setup) -> "JetsonCamera":
@@ -113,15 +117,15 @@ class JetsonCamera:
         if self._closed.is_set():
             return
         self._closed.set()
+        with self._reading:
+            os.close(self._pipe)  # first: it could hang in writing to it
         self._gst.send_signal(signal.SIGINT)
         try:
             self._gst.wait(_END_S)
         except subprocess.TimeoutExpired:
             self._gst.kill()
             self._gst.wait()
-        with self._reading:
-            os.close(self._pipe)
-            self._said.close()
+        self._said.close()
 
     def _read(self, limit_s: float) -> bytes | None:
         """Return the bytes of the next frame, None once closed."""

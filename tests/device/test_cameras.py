@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -394,6 +394,11 @@ def test_a_csi_camera_that_fails_leaves_nothing_behind(csi, does, expected):
     assert (taken[2].source, taken[2].scale) == ("jetson:0", SCALE)
     assert taken[2].metadata == {"exposure_us": 9000.0, "gain": 1.5}
     assert leftovers() == before
+
+
+def test_rows_that_gstreamer_would_pad_are_refused():
+    with pytest.raises(ValueError, match="width_px is 321; expected a multiple of 4"):
+        replace(CSI, width_px=321)
 
 
 def test_without_gstreamer_it_says_what_to_install(monkeypatch, tmp_path):
