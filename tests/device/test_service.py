@@ -49,6 +49,7 @@ def unit(tmp_path):
     program = tmp_path / "nanotox"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
+    (tmp_path / "nanotox-alarm.service").write_text((UNIT.parent / "nanotox-alarm.service").read_text())
     copy = tmp_path / "nanotox.service"
     copy.write_text(UNIT.read_text().replace("/opt/nanotox/bin/nanotox", str(program)))
     return copy
@@ -64,6 +65,18 @@ def test_the_unit_exposes_little(unit):
     assert checked.returncode == 0, checked.stdout[-300:]
 
 
-def test_the_unit_keeps_the_processor_visible():
+def test_the_alarm_is_clean_under_systemd_analyze_verify():
+    checked = systemd_analyze("verify", "--man=no", str(UNIT.parent / "nanotox-alarm.service"))
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_the_unit_says_what_a_station_may_rely_on():
+    lines = [line for line in UNIT.read_text().splitlines() if "=" in line and not line.startswith("#")]
     # ProcSubset=pid hides /proc/cpuinfo and makes inference 70 times slower.
-    assert "ProcSubset" not in [line.split("=")[0] for line in UNIT.read_text().splitlines()]
+    assert "ProcSubset" not in [line.split("=")[0] for line in lines]
+    assert {
+        *("Type=notify", "NotifyAccess=main", "WatchdogSec=30", "Restart=on-failure"),
+        *("StartLimitIntervalSec=300", "StartLimitBurst=5", "OnFailure=nanotox-alarm.service"),
+        *("RestartPreventExitStatus=2", "LimitCORE=0", "DevicePolicy=closed", "DynamicUser=yes"),
+        *("LoadCredential=nanotox.key", "LoadCredential=nanotox.password"),
+    } <= set(lines)
