@@ -69,7 +69,7 @@ def test_it_lays_out_a_station_and_again_changes_nothing_of_the_labs(system):
     assert "[litert]" in calls
     assert "systemctl enable --quiet nanotox.service" in calls
     assert "restart" not in calls, "nothing is started in a system that does not run"
-    assert units(system) == ["nanotox-alarm.service", "nanotox.service"]
+    assert units(system) == ["nanotox-alarm.service", "nanotox-collect.service", "nanotox.service"]
     assert (system / "opt/nanotox").readlink() == Path("/opt/nanotox-releases", *releases(system))
     assert (system / "etc/credstore").stat().st_mode & 0o777 == 0o700
     config = system / "etc/nanotox/station.toml"
@@ -137,6 +137,13 @@ def test_the_platform_chooses_runtime_and_devices(system, monkeypatch):
     assert "[tflite]" in calls
     assert "venv --system-site-packages" in calls
     assert "nvmap" in (system / "etc/systemd/system/nanotox.service.d/jetson.conf").read_text()
+
+
+def test_a_collector_is_enabled_instead_of_a_station(system):
+    _, calls = install(system, "install", "--collector")
+    assert [line for line in calls.splitlines() if "enable" in line] == [
+        "systemctl enable --quiet nanotox-collect.service"
+    ]
 
 
 @pytest.mark.parametrize(
