@@ -26,6 +26,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from device.errors import PublishError
 from device.publishers import Connected, Lost, Message, Received, Settled, Setup
+from device.tls import client_context, explain, explain_alert, read_secret
 
 WINDOW = 16
 """Most messages under way, below the 20 that Mosquitto receives at once."""
@@ -53,7 +54,10 @@ valid."""
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Options of `[publisher]` for kind `mqtt`."""
+    """Options of `[publisher]` for kind `mqtt`.
+
+    A file `$CREDENTIALS_DIRECTORY/NAME` is one that systemd hands to the service (`LoadCredential=NAME`).
+    """
 
     host: str = "localhost"
     """Name or address of the broker."""
@@ -89,31 +93,12 @@ def open_publisher(settings: Settings, setup: Setup) -> "MqttPublisher":
     """Return a publisher to a broker that need not be there yet; files that others may read are refused."""
     password = context = None
     if settings.password_file is not None:
-        password = _read_secret(settings.password_file).partition("\n")[0].rstrip("\r")
+        password = read_secret(settings.password_file).partition("\n")[0].rstrip("\r")
         if not password:
             raise PublishError(f"{settings.password_file} is empty; expected a password in its first line")
-    if settings.key_file is not None:
-        _read_secret(settings.key_file)
     if settings.ca_file is not None:
-        try:
-            context = ssl.create_default_context(cafile=str(settings.ca_file))
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            if settings.cert_file is not None:
-                context.load_cert_chain(settings.cert_file, settings.key_file)
-        except OSError as error:
-            raise PublishError(
-                f"TLS files of [publisher] cannot be used ({error}); expected PEM files"
-            ) from error
+        context = client_context(settings.ca_file, settings.cert_file, settings.key_file)
     return MqttPublisher(settings, setup, password, context)
-
-
-def _read_secret(path: Path) -> str:
-    try:
-        if path.stat().st_mode & 0o077:
-            raise PublishError(f"{path} may be read by others; expected mode 0600, run chmod 600 {path}")
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PublishError(f"{path} cannot be read ({error}); expected a file of this user") from error
 
 
 class MqttPublisher:
@@ -181,6 +166,7 @@ class MqttPublisher:
         client.on_publish = partial(self._on_publish, link)
         client.on_subscribe = partial(self._on_subscribe, link)
         client.on_message = self._on_message
+        client.on_log = link.on_log
         session = _properties(
             PacketTypes.CONNECT,
             SessionExpiryInterval=settings.session_expiry_s,
@@ -199,7 +185,7 @@ class MqttPublisher:
                     break
         except (OSError, ValueError) as error:
             # ValueError comes for a host name that no name server would take.
-            link.detail = str(error)
+            link.detail = explain(error, settings.host, settings.port)
         finally:
             self._link = None
             client.disconnect()
@@ -297,6 +283,10 @@ class _Link:
         if self.is_up:
             self.detail = f"connection lost: {reason}"
         self.over.set()
+
+    def on_log(self, _client: Client, _data: object, _level: int, line: str) -> None:
+        """Keep why the broker ended the handshake, which paho tells to its log alone."""
+        self.detail = explain_alert(line) or self.detail
 
 
 def _properties(packet: int, **values: object) -> Properties:

@@ -99,26 +99,36 @@ def systemd_analyze(*arguments):
 
 
 @pytest.fixture
-def unit(tmp_path):
-    """The shipped unit with a program that exists here, since `verify` looks for it."""
+def units(tmp_path):
+    """The shipped units with a program that exists here, since `verify` looks for it."""
     program = tmp_path / "nanotox"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    copy = tmp_path / "nanotox.service"
-    copy.write_text(UNIT.read_text().replace("/opt/nanotox/bin/nanotox", str(program)))
-    return copy
+    for path in UNIT.parent.glob("*.service"):
+        (tmp_path / path.name).write_text(path.read_text().replace("/opt/nanotox/bin/nanotox", str(program)))
+    return tmp_path
 
 
-def test_the_unit_is_clean_under_systemd_analyze_verify(unit):
-    checked = systemd_analyze("verify", "--man=no", str(unit))
+@pytest.mark.parametrize("name", ["nanotox", "nanotox-alarm", "nanotox-collect"])
+def test_a_unit_is_clean_under_systemd_analyze_verify(units, name):
+    checked = systemd_analyze("verify", "--man=no", str(units / f"{name}.service"))
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 
-def test_the_unit_exposes_little(unit):
-    checked = systemd_analyze("security", "--offline=true", "--threshold=15", "--no-pager", str(unit))
+@pytest.mark.parametrize("name", ["nanotox", "nanotox-collect"])
+def test_a_unit_exposes_little(units, name):
+    unit = str(units / f"{name}.service")
+    checked = systemd_analyze("security", "--offline=true", "--threshold=15", "--no-pager", unit)
     assert checked.returncode == 0, checked.stdout[-300:]
 
 
-def test_the_unit_keeps_the_processor_visible():
+def test_the_unit_says_what_a_station_may_rely_on():
+    lines = [line for line in UNIT.read_text().splitlines() if "=" in line and not line.startswith("#")]
     # ProcSubset=pid hides /proc/cpuinfo and makes inference 70 times slower.
-    assert "ProcSubset" not in [line.split("=")[0] for line in UNIT.read_text().splitlines()]
+    assert "ProcSubset" not in [line.split("=")[0] for line in lines]
+    assert {
+        *("Type=notify", "NotifyAccess=main", "WatchdogSec=30", "Restart=on-failure"),
+        *("StartLimitIntervalSec=300", "StartLimitBurst=5", "OnFailure=nanotox-alarm.service"),
+        *("RestartPreventExitStatus=2", "LimitCORE=0", "DevicePolicy=closed", "DynamicUser=yes"),
+        *("LoadCredential=nanotox.key", "LoadCredential=nanotox.password"),
+    } <= set(lines)
