@@ -1,5 +1,6 @@
 """Claims about what a station keeps: checkpoints anchor the chain, and only what may go ever goes."""
 
+import errno
 import json
 import os
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ import pytest
 
 import device.journal as journal_module
 from device.errors import JournalError
-from device.journal import Journal
+from device.journal import Journal, StorageFullError
 from device.station.upkeep import hold_quota, keep_up
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -155,6 +156,35 @@ def test_a_plate_that_runs_keeps_its_records(kept, tmp_path):
     kept.journal.note("plate_end", plate="p")
     keep_up(config(tmp_path), kept.journal, "synced")
     assert kept.seqs()[0] == 31
+
+
+# Ballast
+
+
+def test_room_is_held_beside_the_journal_and_given_up(kept):
+    ballast = kept.path.with_name("journal.db.ballast")
+    kept.journal.give_room()
+    kept.journal.hold_room()
+    assert ballast.stat().st_blocks * 512 >= 4096, "held, not only named"
+    kept.journal.hold_room()
+    kept.journal.give_room()
+    assert not ballast.exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "is_full"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EPERM, False)]
+)
+def test_room_that_cannot_be_held_is_a_full_disk_only_if_it_is_one(kept, monkeypatch, number, is_full):
+    def refuse(*_):
+        raise OSError(number, "no")
+
+    monkeypatch.setattr("os.posix_fallocate", refuse)
+    if is_full:
+        with pytest.raises(StorageFullError, match="the disk is full; make room"):
+            kept.journal.hold_room()
+    else:
+        kept.journal.hold_room()
+    assert not kept.path.with_name("journal.db.ballast").exists()
 
 
 # Frames

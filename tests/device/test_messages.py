@@ -31,6 +31,7 @@ from device.records import (
     CellClass,
     FieldCount,
     Interval,
+    Latest,
     ModelId,
     Outcome,
     PlateReport,
@@ -186,6 +187,14 @@ def test_a_large_record_leaves_out_whole_lists_and_says_which(record, left_out):
 def test_a_record_that_cannot_be_made_small_is_refused():
     with pytest.raises(ValueError, match=r"takes \d+ bytes; expected at most 16384"):
         seal_record(replace(reading(), source="x" * 20_000), IDENTITY)
+
+
+@pytest.mark.parametrize("n_samples", range(155, 175, 3))
+def test_latest_is_within_the_limit_around_any_verdict(n_samples):
+    sealed = seal_record(verdict(n_samples, 2), replace(IDENTITY, schema="verdict/1"))
+    body = canonical(payload(Latest("latest/1", NOW, json.loads(sealed.message))))
+    assert len(body) <= MAX_MESSAGE_BYTES
+    jsonschema.validate(json.loads(body), json_schema("latest/1"))
 
 
 def test_topics_end_with_the_leaf():

@@ -537,6 +537,17 @@ def test_frames_given_up_at_a_stop_are_counted_too(lab, monkeypatch):
     assert end["n_analyzed"] == len(lab.sent("reading"))
 
 
+def test_a_picture_that_cannot_be_drawn_ends_no_station(lab, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("a defect in the drawing")
+
+    lab.draw(1, 2, 3)
+    monkeypatch.setattr(analysis_module, "overlay_jpeg", fail)
+    lab.run(CONFIG.replace("[scale]", "overlay = true\n[scale]"))
+    assert len(lab.sent("reading")) == 3
+    assert caplog.text.count("cannot be drawn") == 1
+
+
 def test_the_records_of_a_station_are_those_that_have_a_form():
     assert {Reading, Verdict, PlateReport} <= set(Published.__args__)
     assert replace(Model.id, trusted=False).trusted is False
