@@ -1,4 +1,4 @@
-"""`nanotox audit`: whether what stands in a journal or report follows from what it stands on."""
+"""`nanotox audit`: whether a journal is as it was written, and follows from what it stands on."""
 
 import argparse
 import math
@@ -27,10 +27,30 @@ def add_parser(commands: Commands) -> None:
     """Add `nanotox audit` to the commands."""
     audit = commands.add_parser(
         "audit",
-        help="judge again what was published, and compare",
-        epilog="Example: nanotox audit reproduce plate.html",
+        help="find what was altered in a journal; judge again what was published",
+        epilog="Example: nanotox audit verify journal.db",
     )
     kinds = audit.add_subparsers(metavar="WHAT", required=True)
+    chain = kinds.add_parser(
+        "verify",
+        help="find records that were altered, removed, added or moved",
+        description="Check both chains of hashes of a journal, of its records and of its events, against "
+        "each other, its checkpoints and heads that were kept elsewhere. Names the first record that is "
+        "missing or altered and exits with 1. May run beside the station. A tail that was cut off, or a "
+        "chain that was written anew as a whole, shows only against a checkpoint or a head from outside.",
+        epilog="Example: mosquitto_sub -V 5 -C 1 -t nanotox/v1/lab/bench-1/head > head.json; nanotox audit "
+        "verify journal.db --head head.json",
+    )
+    chain.add_argument("journal", type=Path, metavar="JOURNAL", help="journal.db of a station")
+    chain.add_argument(
+        "--head",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="messages that somebody else kept, a JSON object a line: heads, readings, verdicts or plates",
+    )
+    chain.set_defaults(run=run_verify)
     parser = kinds.add_parser(
         "reproduce",
         help="recompute verdicts, and readings from kept frames",
@@ -59,6 +79,30 @@ def run(args: argparse.Namespace) -> int:
     if audit.n_untouched:
         print(f"{audit.n_untouched} readings were not read again; give --frames to do so")
     return DONE if kinds and audit.n_equal == audit.n_seen else FAILED
+
+
+def run_verify(args: argparse.Namespace) -> int:
+    """Check the chains of a journal; JournalError names the first record that does not hold."""
+    from device.cli import DONE
+    from device.errors import ConfigError
+    from device.journal.read import open_read_only, read_heads
+    from device.journal.verify import verify_journal
+
+    if not args.journal.is_file():
+        raise ConfigError(f"{args.journal} is no file; expected the journal of a station")
+    heads = [head for path in args.head for head in read_heads(path)]
+    with open_read_only(args.journal) as database:
+        found = verify_journal(database, args.journal, heads)
+    span = f", seq {found.first} to {found.last}" if found.n_records else ""
+    print(
+        f"{found.n_records} records{span}, and {found.n_events} events hold; {found.n_anchors} checkpoints "
+        f"and heads agree\nledger {found.ledger_id}, newest record {found.last} {found.last_hash}"
+    )
+    if not heads:
+        print("no --head was given: records cut off behind the last checkpoint would not show")
+    elif all(head["ledger_id"] != found.ledger_id for head in heads):
+        raise ConfigError(f"no head is of ledger {found.ledger_id}; expected one of this journal's own")
+    return DONE
 
 
 class _Audit:

@@ -5,6 +5,7 @@ import re
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,14 @@ def _of_this_run(run: PlateRun) -> list[dict[str, Any]]:
 
 
 def _read_journal(path: Path) -> Iterator[dict[str, Any]]:
+    with open_read_only(path) as database:
+        for message, full in database.execute("SELECT message, full FROM record ORDER BY seq"):
+            yield json.loads(message) | (json.loads(zlib.decompress(full)) if full is not None else {})
+
+
+@contextmanager
+def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a journal that is only read, beside a running station too; JournalError if that cannot be."""
     # Without the log that an open journal has, `mode=ro` would leave one behind, in the name of the reader.
     log = path.with_name(path.name + "-wal")
     is_alone = not log.exists()
@@ -121,12 +130,34 @@ def _read_journal(path: Path) -> Iterator[dict[str, Any]]:
     with guarded(path, "read"):
         database = sqlite3.connect(uri, uri=True)
         try:
-            for message, full in database.execute("SELECT message, full FROM record ORDER BY seq"):
-                yield json.loads(message) | (json.loads(zlib.decompress(full)) if full is not None else {})
+            yield database
         finally:
             database.close()
     if is_alone and log.exists():
         raise JournalError(f"a station opened {path} while it was read; expected it closed, try again")
+
+
+def read_heads(path: Path) -> list[dict[str, Any]]:
+    """Return the messages of JSON lines that name a record by `ledger_id`, `seq` and `hash`.
+
+    ConfigError if the file cannot be read, or no line names one.
+    """
+    heads = []
+    try:
+        for line in path.read_text("utf-8-sig").splitlines():
+            values = json.loads(line) if line.strip() else None
+            values = values.get("payload", values) if isinstance(values, dict) else None
+            if (
+                isinstance(values, dict)
+                and type(values.get("seq")) is int
+                and isinstance(values.get("hash"), str)
+            ):
+                heads.append(values)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}); expected JSON lines such as a head") from error
+    if not all("ledger_id" in head for head in heads) or not heads:
+        raise ConfigError(f"{path} names no record; expected ledger_id, seq and hash, such as a head has")
+    return heads
 
 
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -13,13 +13,14 @@ from device.baseline import qc_file, read_qc, with_baseline
 from device.cameras import camera_settings
 from device.classifier import open_cell_classifier, second_opinion
 from device.config import Config, read_config
-from device.errors import ConfigError, ModelError
+from device.errors import ConfigError
 from device.journal import Journal
 from device.messages import LEAVES, Info
-from device.model_card import Bundle, fit_faults, settings_from_card
+from device.model_card import settings_from_card
 from device.models import default_bundle, field_bundle, find_bundle
 from device.plates import Plate, file_sha256, read_plate
 from device.publishers import publisher_settings
+from device.station.activation import active_bundle, check_fit, try_bundle
 from device.tables import read_rule
 
 log = logging.getLogger(__name__)
@@ -53,14 +54,20 @@ def open_instruments(config: Config) -> Instruments:
     """
     station, model = config.station, config.model
     rule, plate = check_files(config)
-    if model.cell_model is None:
-        bundle = default_bundle(station.assay, station.modality, trusted=model.trusted)
-    else:
+    if model.cell_model is not None:
         bundle = find_bundle(_place(config, model.cell_model) or "", trusted=model.trusted)
+    else:
+        bundle = active_bundle(config, "cell") or default_bundle(
+            station.assay, station.modality, trusted=model.trusted
+        )
     settings = settings_from_card(bundle.card, method=station.method)
     settings = with_baseline(settings, read_qc(qc_file(config), station.assay, station.modality))
-    classify = open_cell_classifier(_fitting(config, bundle), num_threads=model.threads)
-    second = field_bundle(_place(config, model.field_model), trusted=model.trusted)
+    second = None if model.field_model is not None else active_bundle(config, "field")
+    second = second or field_bundle(_place(config, model.field_model), trusted=model.trusted)
+    for unknown in (bundle, second):
+        if unknown is not None and not unknown.id.trusted:
+            try_bundle(unknown.folder, unknown.id.sha256)  # its bytes may crash whoever loads them
+    classify = open_cell_classifier(check_fit(config, bundle), num_threads=model.threads)
     classify_field = second_opinion(second, station.assay, station.modality, num_threads=model.threads)
     if second is not None and classify_field is None:
         log.info("field model %s abstains on %s %s by its card", second.name, station.assay, station.modality)
@@ -117,13 +124,6 @@ def _place(config: Config, name: str | None) -> str | Path | None:
     """Return the folder beside station.toml that a model's name means, else the name."""
     beside = None if name is None else config.path.parent / name
     return beside if beside is not None and beside.is_dir() else name
-
-
-def _fitting(config: Config, bundle: Bundle) -> Bundle:
-    faults = fit_faults(bundle.card, assay=config.station.assay, modality=config.station.modality)
-    if faults:
-        raise ModelError("\n".join(f"{fault} ({config.path.name})" for fault in faults))
-    return bundle
 
 
 def check_files(config: Config) -> tuple[Rule, Plate | None]:

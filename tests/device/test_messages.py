@@ -31,6 +31,7 @@ from device.records import (
     CellClass,
     FieldCount,
     Interval,
+    Latest,
     ModelId,
     Outcome,
     PlateReport,
@@ -188,6 +189,14 @@ def test_a_record_that_cannot_be_made_small_is_refused():
         seal_record(replace(reading(), source="x" * 20_000), IDENTITY)
 
 
+@pytest.mark.parametrize("n_fields", [128, 129, 130, 131])  # the first is cut at 130
+def test_latest_is_within_the_limit_around_any_verdict(n_fields):
+    sealed = seal_record(verdict(n_fields, 2), replace(IDENTITY, schema="verdict/1"))
+    body = canonical(payload(Latest("latest/1", NOW, json.loads(sealed.message))))
+    assert len(body) <= MAX_MESSAGE_BYTES
+    jsonschema.validate(json.loads(body), json_schema("latest/1"))
+
+
 def test_topics_end_with_the_leaf():
     assert Topics("lab", "bench-1").of("verdict") == "nanotox/v1/lab/bench-1/verdict"
 
@@ -199,7 +208,10 @@ def test_every_leaf_has_a_form():
 def test_asyncapi_holds_every_channel_and_its_references_lead_somewhere():
     document = asyncapi("0.1.0")
     asked = {f"cmd_{name}" for name in COMMANDS}
-    assert set(document["channels"]) == {*LEAVES, "availability", "reply", *asked}
+    assert set(document["channels"]) == {*LEAVES, "availability", "image_overlay", "reply", *asked}
+    picture = document["operations"]["image_overlay"]["bindings"]["mqtt"]
+    assert (picture["qos"], picture["retain"]) == (0, True)
+    assert document["channels"]["image_overlay"]["address"] == "nanotox/v1/{site}/{station}/image/overlay"
     assert document["channels"]["cmd_plate_start"]["address"] == "nanotox/v1/{site}/{station}/cmd/plate_start"
     actions = {name: operation["action"] for name, operation in document["operations"].items()}
     assert {name for name, action in actions.items() if action == "receive"} == asked
