@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeAlias
 
+from device.calibration import outdated, station_scale
 from device.cameras import Camera, LostFrame, is_live, open_camera
 from device.cameras import Setup as CameraSetup
 from device.config import Config
@@ -23,7 +24,7 @@ from device.journal import Journal
 from device.messages import State, Topics
 from device.plates import file_sha256
 from device.publishers import Received, open_publisher
-from device.records import Frame, PlateWell, Reading, Reason, Scale
+from device.records import Frame, PlateWell, Reading, Reason
 from device.service import clock_state, notify_systemd
 from device.station.analysis import Analysis
 from device.station.buffer import Buffer
@@ -63,6 +64,7 @@ class Station:
     def __init__(self, config: Config, *, version: str, instruments: Instruments | None = None) -> None:
         self._config = config
         tools = instruments or open_instruments(config)
+        self._scale = station_scale(config)
         self._analysis = Analysis(tools)
         self._frames: Buffer[Shot] = Buffer(_FRAMES)
         self._readings: Buffer[Read | Order] = Buffer(_READINGS)
@@ -135,6 +137,9 @@ class Station:
             )
         ]
         self._journal.note("start", config_sha256=file_sha256(self._config.path))
+        if old := outdated(self._config, datetime.now(UTC)):
+            log.warning("%s; calibrate again", "; ".join(old))
+            self._note_fault("CALIBRATION_OLD", True)
         self._say_plate()
         self._sender.start()
         for loop in loops:
@@ -237,10 +242,9 @@ class Station:
         self._say_plate()
 
     def _open_camera(self, wells: tuple[PlateWell, ...]) -> Camera:
-        section, scale, camera = self._config.station, self._config.scale, self._config.camera
-        known = Scale(scale.um_per_px, scale.source)
+        section, camera = self._config.station, self._config.camera
         return open_camera(
-            camera.kind, camera.settings, CameraSetup(known, section.assay, section.modality, wells)
+            camera.kind, camera.settings, CameraSetup(self._scale, section.assay, section.modality, wells)
         )
 
     # Send
