@@ -49,8 +49,10 @@ def ruling(period, angle=0.0, *, size=(480, 640), pattern="lines", width=0.25, n
 @pytest.mark.parametrize(
     ("period", "angle", "width", "noise", "pattern", "allowed"),
     [
-        (5.3, 3.3, 0.5, 15, "lines", 3e-4), (8.0, 0, 0.5, 2, "lines", 1e-4), (13.37, 45, 0.3, 15, "lines", 2e-4),
-        (23.1, 88, 0.2, 10, "lines", 4e-4), (41.7, -30, 0.1, 5, "lines", 8e-4), (75.0, 5, 0.3, 10, "lines", 4e-3),
+        (5.3, 3.3, 0.5, 15, "lines", 3e-4), (8.0, 0, 0.5, 2, "lines", 1e-4),
+        (13.37, 45, 0.3, 15, "lines", 2e-4),
+        (23.1, 88, 0.2, 10, "lines", 4e-4), (41.7, -30, 0.1, 5, "lines", 8e-4),
+        (75.0, 5, 0.3, 10, "lines", 4e-3),
         (8.0, 17, 0.3, 10, "grid", 2e-4), (23.1, -60, 0.2, 5, "grid", 4e-4), (41.7, 0, 0.2, 10, "grid", 8e-4),
     ],
 )  # fmt: skip
