@@ -37,6 +37,12 @@ class StationSection:
     """How the microscope lights the culture; the model card must say the same."""
     method: Method = "hybrid"
     """How cells are found; `paper` is kept for comparison."""
+    health_s: float = field(default=30.0, metadata={"range": (1.0, 3600.0)})
+    """Time between two messages on `health`, s."""
+    period_s: float = field(default=60.0, metadata={"range": (1.0, 86_400.0)})
+    """Usual time between two fields, s; `latest` and the overlay vanish twice this after the newest."""
+    overlay: bool = False
+    """Publish a picture of the newest field on `image/overlay`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,10 @@ class JournalSection:
     """One SQLite file; a copy of it is a copy of everything."""
     drain_s: float = field(default=10.0, metadata={"range": (0.0, 3600.0)})
     """How long to wait for the broker when a finite camera has ended, seconds."""
+    keep_days: float = field(default=90.0, metadata={"range": (1.0, 36_500.0)})
+    """Records that the broker took are deleted after this many days, if a time server has set the clock."""
+    keep_gb: float = field(default=1.0, metadata={"range": (0.01, 1000.0)})
+    """The oldest records that the broker took are deleted while there is more than this, GB of 10^9 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +131,8 @@ class FramesSection:
     """Keep each analyzed frame as PNG, without loss."""
     path: Path = Path("frames")
     """Folder of them: a folder a day, a file a frame, named by its SHA-256."""
+    keep_gb: float = field(default=10.0, metadata={"range": (0.001, 100_000.0)})
+    """The oldest are deleted while there is more than this, GB of 10^9 bytes; never of a plate that runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +164,12 @@ _SECTIONS = [item.name for item in fields(Config) if item.name != "path"]
 
 
 def list_kinds(package: str) -> tuple[str, ...]:
-    """Return the kinds of `package`, such as `device.cameras`: its modules, sorted, none of them imported."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(import_module(package).__path__)))
+    """Return the kinds of `package`, such as `device.cameras`: its modules, sorted, none of them imported.
+
+    A module whose name begins with an underscore is no kind.
+    """
+    names = (module.name for module in pkgutil.iter_modules(import_module(package).__path__))
+    return tuple(sorted(name for name in names if not name.startswith("_")))
 
 
 def import_kind(package: str, kind: str) -> Any:  # noqa: ANN401 - each package has its own form of kinds

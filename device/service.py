@@ -1,11 +1,16 @@
-"""What systemd wants to hear of the station, and what the machine can tell of its clock."""
+"""What systemd wants to hear of the station, and what the machine can tell of its clock and its strain."""
 
 import ctypes
 import os
+import shutil
 import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
-from device.messages import ClockState
+from device.records import ClockState
 
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronized
 _TIMESYNC = Path("/run/systemd/timesync/synchronized")
@@ -30,6 +35,34 @@ def notify_systemd(*assignments: str) -> bool:
     return True
 
 
+class Watchdog:
+    """Tells systemd that the station lives, but only on proof that every one of `loops` still turns.
+
+    A loop is a thread of that name, which calls `beat` at every turn, those of idle waiting included. Who
+    supervises the loops calls `feed` often. Without WATCHDOG_USEC in the environment nothing is told.
+    """
+
+    def __init__(self, loops: Iterable[str], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._loops, self._clock = frozenset(loops), clock
+        self._beaten: set[str] = set()
+        is_mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        # systemd asks for twice as often as it needs.
+        self._period_s = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6 if is_mine else 0.0
+        self._fed_at = clock()
+
+    def beat(self) -> None:
+        """Note that the thread that calls this turns."""
+        self._beaten.add(threading.current_thread().name)
+
+    def feed(self) -> bool:
+        """Tell `WATCHDOG=1` if it is due and each loop has beaten since the last time; return whether."""
+        is_due = self._period_s > 0 and self._clock() - self._fed_at >= self._period_s
+        if not is_due or not self._loops <= self._beaten:
+            return False
+        self._fed_at, self._beaten = self._clock(), set()
+        return notify_systemd("WATCHDOG=1")
+
+
 def clock_state() -> ClockState:
     """Return whether a time server has set the clock, as the kernel or systemd-timesyncd know it.
 
@@ -46,3 +79,46 @@ def clock_state() -> ClockState:
     if state < 0:
         return "unknown"
     return "unsynced" if state == _TIME_ERROR else "synced"
+
+
+class Machine(NamedTuple):
+    """How the machine is; None for what it does not tell."""
+
+    disk_free_bytes: int | None
+    cpu_celsius: float | None
+    throttled: tuple[str, ...] | None
+    """UNDER_VOLTAGE, THROTTLED, both or neither, now."""
+    rss_bytes: int | None
+    """Resident memory of this process."""
+
+
+def read_machine(folder: Path, root: Path = Path("/")) -> Machine:
+    """Return how the machine is, with the room on the disk of `folder`; `root` is where its files lie."""
+    try:
+        free: int | None = shutil.disk_usage(folder).free
+    except OSError:
+        free = None
+    zones = (root / "sys/class/thermal").glob("thermal_zone*")
+    heats = [_number(zone / "temp") for zone in zones if "cpu" in _text(zone / "type").lower()]
+    hottest = max((heat for heat in heats if heat is not None), default=None)  # thousandths of a degree
+    # The firmware of a Raspberry Pi: bit 0 too little voltage; 1 frequency capped, 2 throttled, 3 too warm.
+    bits = _number(root / "sys/devices/platform/soc/soc:firmware/get_throttled", base=16)
+    causes = (("UNDER_VOLTAGE", 0b0001), ("THROTTLED", 0b1110))
+    throttled = None if bits is None else tuple(code for code, mask in causes if bits & mask)
+    pages = _text(root / "proc/self/statm").split()
+    rss = int(pages[1]) * os.sysconf("SC_PAGE_SIZE") if len(pages) > 1 else None
+    return Machine(free, None if hottest is None else hottest / 1000, throttled, rss)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _number(file: Path, *, base: int = 10) -> int | None:
+    try:
+        return int(_text(file), base)
+    except ValueError:
+        return None

@@ -133,7 +133,8 @@ def _convert(found: Any, hint: Any, folder: Path) -> Any:  # noqa: ANN401 - any 
     if get_origin(hint) is tuple and isinstance(found, list):
         return tuple(_convert(item, get_args(hint)[0], folder) for item in found)
     if hint is Path and isinstance(found, str) and found:
-        return folder / found
+        # known inside the service only, so whoever opens the file resolves it
+        return Path(found) if found.startswith("$CREDENTIALS_DIRECTORY/") else folder / found
     if hint is float and type(found) in (int, float) and math.isfinite(found):
         return float(found)
     if hint is datetime and isinstance(found, str) and (time := datetime.fromisoformat(found)).tzinfo:

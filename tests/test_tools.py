@@ -18,9 +18,9 @@ from training.evaluation import Matches
 from training.export.acceptance import FieldResult
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = [ROOT / "tools" / name for name in ("prepare.bash", "check", "test", "demo")] + [
-    ROOT / ".ci" / "run"
-]
+SCRIPTS = [
+    ROOT / "tools" / name for name in ("prepare.bash", "check", "test", "demo", "lab-broker", "install")
+] + [ROOT / ".ci" / "run"]
 
 
 def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:

@@ -91,8 +91,14 @@ class RaspberryCamera:
             while not self._closed.wait(max(0.0, due_s - time.monotonic())):
                 due_s = max(due_s + self._settings.interval_s, time.monotonic())
                 array, metadata = self._shoot()
-                image = self._y_plane(array)
-                yield Frame(image, _taken_at(metadata), self._source, sequence, self._scale)
+                yield Frame(
+                    self._y_plane(array),
+                    _taken_at(metadata),
+                    self._source,
+                    sequence,
+                    self._scale,
+                    metadata=_told(metadata),
+                )
                 sequence += 1
         except CancelledError:
             return  # closed while waiting for a frame
@@ -260,6 +266,14 @@ def _taken_at(metadata: Mapping[str, Any]) -> datetime:
     now = datetime.now(UTC)
     age_s = (time.monotonic_ns() - metadata.get("SensorTimestamp", time.monotonic_ns())) / 1e9
     return now - timedelta(seconds=age_s) if 0 <= age_s <= 60 else now  # else it is of another clock
+
+
+def _told(metadata: Mapping[str, Any]) -> dict[str, float]:
+    """Return what of the metadata of a frame decides how bright it is; what changes by itself is left out."""
+    names = {"ExposureTime": "exposure_us", "AnalogueGain": "gain", "DigitalGain": "digital_gain"}
+    told = {name: float(metadata[key]) for key, name in names.items() if key in metadata}
+    red, blue = metadata.get("ColourGains", (None, None))
+    return told if red is None else told | {"red_gain": float(red), "blue_gain": float(blue)}
 
 
 def _in_time(limit_s: float, call: Callable[[], T], *, if_late: Callable[[T], object] | None = None) -> T:

@@ -62,7 +62,7 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make every check and print its line; return 0 if none failed."""
     from device.cli import DONE, FAILED
-    from device.cli.broker import check_broker
+    from device.cli.broker_check import check_broker
     from device.station.instruments import check_files, load_config
 
     config = load_config(args.config)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from device.errors import StationError
 from device.options import Commands, add_config_option, add_json_option
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def run_start(args: argparse.Namespace) -> int:
     from device.plates import read_plate, read_text
 
     plate = read_plate(args.plate, name=args.name)
-    with _Station(args) as station:
+    with RunningStation(args) as station:
         station.ask("plate_start", {"plate": plate.name, "csv": read_text(args.plate)})
     print(f"plate {plate.name} runs: {len(plate.wells)} wells; follow it with nanotox plate status --watch")
     return 0
@@ -72,7 +73,7 @@ def run_start(args: argparse.Namespace) -> int:
 def run_well(args: argparse.Namespace) -> int:
     """Say which well the live camera shows."""
     well = None if args.well == "none" else args.well
-    with _Station(args) as station:
+    with RunningStation(args) as station:
         station.ask("plate_well", {"well": well})
     print("frames belong to no well" if well is None else f"frames belong to well {well}")
     return 0
@@ -80,7 +81,7 @@ def run_well(args: argparse.Namespace) -> int:
 
 def run_finish(args: argparse.Namespace) -> int:
     """Finish the plate that runs."""
-    with _Station(args) as station:
+    with RunningStation(args) as station:
         plate = station.ask("plate_finish", {"force": args.force})["plate"]
     print(f"plate {plate} is finished")
     return 0
@@ -88,7 +89,7 @@ def run_finish(args: argparse.Namespace) -> int:
 
 def run_status(args: argparse.Namespace) -> int:
     """Show the wells of the plate, with `--watch` until it ends."""
-    with _Station(args, *(("verdict", "plate", "state") if args.watch else ())) as station:
+    with RunningStation(args, *(("verdict", "plate", "state") if args.watch else ())) as station:
         status = station.ask("plate_status", {})
         if args.json and not args.watch:
             print(json.dumps(status))
@@ -106,10 +107,8 @@ def run_status(args: argparse.Namespace) -> int:
     return 0
 
 
-def _watch(station: "_Station", plate: str, view: "_View") -> None:
+def _watch(station: "RunningStation", plate: str, view: "_View") -> None:
     """Show what changes until the report of the plate is there; StationError if it is broken off."""
-    from device.errors import StationError
-
     is_over = False
     while True:
         heard = station.hear()
@@ -167,7 +166,15 @@ def _line(well: dict[str, Any]) -> str:
     return f"{well['well']:<4} {item:<22} {fields:<12} {affected:<26} {well['outcome'] or 'waiting'}{more}"
 
 
-class _Station:
+class RefusedError(StationError):
+    """The station refuses a command, for the reason of `code`."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class RunningStation:
     """The running station of a station.toml, heard on its leaves besides; the block ends the connection."""
 
     def __init__(self, args: argparse.Namespace, *leaves: str) -> None:
@@ -194,7 +201,7 @@ class _Station:
         settings = replace(settings, session_expiry_s=0)
         self._publisher = open_publisher(kind, settings, Setup(client_id, None, self._events.put, asked))
 
-    def __enter__(self) -> "_Station":
+    def __enter__(self) -> "RunningStation":
         """Connect; PublishError where there is no broker."""
         from device.errors import PublishError
         from device.publishers import Connected, Lost
@@ -212,7 +219,7 @@ class _Station:
 
     def ask(self, name: str, args: dict[str, Any]) -> dict[str, Any]:
         """Return what a command gives; PublishError without an answer, StationError if it is refused."""
-        from device.errors import PublishError, StationError
+        from device.errors import PublishError
         from device.messages import MAX_MESSAGE_BYTES, canonical, rfc3339
         from device.messages.commands import MAX_AGE_S
         from device.publishers import Message, Received
@@ -231,7 +238,7 @@ class _Station:
                 continue
             reply = json.loads(event.payload)
             if reply["error"] is not None:
-                raise StationError(reply["error"]["message"])
+                raise RefusedError(reply["error"]["code"], reply["error"]["message"])
             result: dict[str, Any] = reply["result"]
             return result
         raise PublishError(

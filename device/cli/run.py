@@ -42,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
         from device.cli import installed_version
         from device.station import Station, load_config
 
-        Station(load_config(args.config), version=installed_version()).run(stop)
+        config = load_config(args.config)
+        if not stop.is_set():
+            Station(config, version=installed_version()).run(stop)
     finally:
         logging.getLogger().removeHandler(handler)
         for number, previous in before.items():

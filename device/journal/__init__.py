@@ -8,9 +8,10 @@ a gap and each record carries the hash of the one before, so loss, doubling and 
 import json
 import sqlite3
 import threading
+import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from device.errors import JournalError
-from device.journal.file import StorageFullError, guarded, lock
-from device.journal.verify import FIRST_HASH, event_hash, verify_journal
+from device.journal.checkpoints import newest_checkpoint, segment_to_go
+from device.journal.file import StorageFullError, ballast, guarded, lock
+from device.journal.ledger import is_empty, make_ledger, newest_event, newest_record, read_ledger
+from device.journal.verify import CHECKPOINT, FIRST_HASH, event_hash, verify_journal
 from device.messages import (
-    ClockState,
     Head,
     Identity,
     Published,
@@ -29,23 +31,16 @@ from device.messages import (
     canonical,
     rfc3339,
     schema_of,
-    seal,
     seal_record,
     stub,
 )
+from device.records import ClockState
 
 __all__ = ["FIRST_HASH", "Journal", "Row", "StorageFullError"]
 
-_FORM = 1
-_TABLES = """
-CREATE TABLE ledger (form INTEGER NOT NULL, ledger_id TEXT NOT NULL, site TEXT NOT NULL,
-    station TEXT NOT NULL, created_at TEXT NOT NULL);
-CREATE TABLE record (seq INTEGER PRIMARY KEY, schema TEXT NOT NULL, hash TEXT NOT NULL, message BLOB NOT NULL,
-    full BLOB, sent_at TEXT, set_aside_at TEXT);
-CREATE INDEX unsent ON record (seq) WHERE sent_at IS NULL;
-CREATE TABLE event (id INTEGER PRIMARY KEY, ts TEXT NOT NULL, boot_id TEXT NOT NULL, kind TEXT NOT NULL,
-    body TEXT NOT NULL, hash TEXT);
-"""
+_LAST = 1 << 62
+_CHECKPOINT_ROWS, _CHECKPOINT_S = 1000, 3600.0
+"""After so many records, or so long, the next one gets a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +93,9 @@ class Journal:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=FULL")
                 self.ledger_id = self._open_ledger()
-                self._seq, self._hash = self._newest()
-                newest = self._db.execute("SELECT hash FROM event ORDER BY id DESC LIMIT 1").fetchone()
-                self._event_hash = (newest and newest[0]) or FIRST_HASH
+                self._seq, self._hash = newest_record(self._db, self.path)
+                self._event_hash = newest_event(self._db)
+                self._anchored, self._anchored_at = newest_checkpoint(self._db), time.monotonic()
         except JournalError:
             self.close()
             raise
@@ -142,23 +137,26 @@ class Journal:
                 (item.seq, item.schema, item.hash, item.message, item.full and zlib.compress(item.full))
                 for item in sealed
             ]
+            told = self._event_hash
             with self._transaction():
                 self._db.executemany(
                     "INSERT INTO record (seq, schema, hash, message, full) VALUES (?, ?, ?, ?, ?)", rows
                 )
+                if is_due := bool(sealed) and self._is_checkpoint_due(sealed[-1].seq):
+                    newest, count = sealed[-1], sealed[-1].seq - self._anchored
+                    body = {"seq": newest.seq, "hash": newest.hash, "count": count}
+                    told = self._insert_event(CHECKPOINT, body)
             if sealed:
-                self._seq, self._hash = sealed[-1].seq, sealed[-1].hash
+                self._seq, self._hash, self._event_hash = sealed[-1].seq, sealed[-1].hash, told
+            if is_due:
+                self._anchored, self._anchored_at = self._seq, time.monotonic()
         return tuple(sealed)
 
     def note(self, kind: str, **body: object) -> None:
         """Store an internal event, such as a start: not published, without a `seq`, in a chain of its own."""
         with self._mutex:
-            row = (rfc3339(self._clock()), self.boot_id, kind, canonical(body).decode())
-            sealed = event_hash(self._event_hash, *row)
             with self._transaction():
-                self._db.execute(
-                    "INSERT INTO event (ts, boot_id, kind, body, hash) VALUES (?, ?, ?, ?, ?)", (*row, sealed)
-                )
+                sealed = self._insert_event(kind, body)
             self._event_hash = sealed
 
     def notes(self, *kinds: str, limit: int) -> list[tuple[str, dict[str, Any]]]:
@@ -168,14 +166,19 @@ class Journal:
         with self._mutex, guarded(self.path, "read"):
             return [(kind, json.loads(body)) for kind, body in self._db.execute(query, (*kinds, limit))]
 
-    def unsent(self, limit: int, *, after: int = 0) -> list[Row]:
-        """Return the oldest rows beyond seq `after` that nobody acknowledged, at most `limit`."""
-        rows = self._rows("WHERE sent_at IS NULL AND seq > ? ORDER BY seq LIMIT ?", (after, limit))
-        return [replace(row, message=stub(row.message)) if row.is_set_aside else row for row in rows]
+    def unsent(self, limit: int, *, after: int = 0, last: int | None = None) -> list[Row]:
+        """Return the oldest unacknowledged rows beyond seq `after`, up to `last`, at most `limit`."""
+        where = "WHERE sent_at IS NULL AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+        return _as_sent(self._rows(where, (after, last or _LAST, limit)))
 
-    def rows(self, first: int = 1, last: int | None = None) -> list[Row]:
-        """Return the rows from seq `first` to `last`, both included, for replay."""
-        return self._rows("WHERE seq >= ? AND seq <= ? ORDER BY seq", (first, last or (1 << 62)))
+    def sent(self, first: int, last: int, limit: int) -> list[Row]:
+        """Return acknowledged rows from seq `first` to `last` as they are sent again, at most `limit`."""
+        where = "WHERE sent_at IS NOT NULL AND seq >= ? AND seq <= ? ORDER BY seq LIMIT ?"
+        return _as_sent(self._rows(where, (first, last, limit)))
+
+    def rows(self, first: int = 1, last: int | None = None, *, limit: int = -1) -> list[Row]:
+        """Return the rows from seq `first` to `last`, both included, as stored; at most `limit` if not -1."""
+        return self._rows("WHERE seq >= ? AND seq <= ? ORDER BY seq LIMIT ?", (first, last or _LAST, limit))
 
     def full(self, seq: int) -> dict[str, Any]:
         """Return the complete record `seq`, with what its message leaves out; KeyError if there is none."""
@@ -209,6 +212,41 @@ class Journal:
         with self._mutex, guarded(self.path, "read"):
             return verify_journal(self._db, self.path).n_records
 
+    def let_go(self, *, before: datetime | None, max_bytes: float, keep_from: int | None = None) -> int:
+        """Delete the oldest records up to a checkpoint if they must go; return how many, 0 if none went.
+
+        They go if they were stored `before` a time, or if the journal holds more than `max_bytes`; never
+        unsent ones, nor those from seq `keep_from` on. The checkpoint and an event that tells it stay.
+        """
+        with self._mutex:
+            with guarded(self.path, "read"):
+                limit = _LAST if keep_from is None else keep_from
+                going = segment_to_go(self._db, before=before, max_bytes=max_bytes, keep_from=limit)
+            if going is None:
+                return 0
+            with self._transaction():
+                self._db.execute("DELETE FROM record WHERE seq <= ?", (going.last,))
+                sealed = self._insert_event("records_let_go", going._asdict())
+            self._event_hash = sealed
+        return going.last - going.first + 1
+
+    def frames_of(self, first: int) -> set[str]:
+        """Return the SHA-256 of the frames kept for readings from seq `first` on."""
+        query = (
+            "SELECT json_extract(CAST(message AS TEXT), '$.frame_sha256') FROM record "
+            "WHERE seq >= ? AND schema LIKE 'reading/%'"
+        )
+        with self._mutex, guarded(self.path, "read"):
+            return {sha256 for (sha256,) in self._db.execute(query, (first,)) if sha256 is not None}
+
+    def hold_room(self) -> None:
+        """Keep a file of ballast beside the journal; StorageFullError if it finds no room."""
+        ballast(self.path, held=True)
+
+    def give_room(self) -> None:
+        """Give the room of the ballast up, so that a full disk can still be told."""
+        ballast(self.path, held=False)
+
     def close(self) -> None:
         """Let go of the file and of its lock; may be called more than once."""
         with self._mutex:
@@ -221,46 +259,24 @@ class Journal:
             query = f"SELECT seq, schema, hash, message, set_aside_at IS NOT NULL FROM record {where}"  # noqa: S608 - `where` is a literal above
             return [Row(*row) for row in self._db.execute(query, values)]
 
-    def _open_ledger(self) -> str:
-        tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if not tables:
-            created = uuid.uuid4().hex
-            with self._transaction():
-                for statement in filter(str.strip, _TABLES.split(";")):
-                    self._db.execute(statement)
-                values = (_FORM, created, self._site, self._station, rfc3339(self._clock()))
-                self._db.execute("INSERT INTO ledger VALUES (?, ?, ?, ?, ?)", values)
-            return created
-        if "ledger" not in tables:
-            raise JournalError(f"{self.path} is a database but no journal; name another file in journal.path")
-        form, ledger_id, site, station = self._db.execute(
-            "SELECT form, ledger_id, site, station FROM ledger"
-        ).fetchone()
-        if form != _FORM:
-            raise JournalError(
-                f"{self.path} has form {form}; this nanotox writes form {_FORM}; name another file"
-            )
-        if (site, station) != (self._site, self._station):
-            raise JournalError(
-                f"{self.path} belongs to {site}/{station}, this station is {self._site}/{self._station}; "
-                "one station, one journal"
-            )
-        if "hash" not in {row[1] for row in self._db.execute("PRAGMA table_info(event)")}:
-            self._db.execute("ALTER TABLE event ADD COLUMN hash TEXT")  # written before events had a chain
-        return str(ledger_id)
+    def _is_checkpoint_due(self, seq: int) -> bool:
+        hour_is_over = time.monotonic() - self._anchored_at >= _CHECKPOINT_S
+        return hour_is_over or seq - self._anchored >= _CHECKPOINT_ROWS
 
-    def _newest(self) -> tuple[int, str]:
-        newest = self._db.execute(
-            "SELECT seq, hash, message FROM record ORDER BY seq DESC LIMIT 1"
-        ).fetchone()
-        if newest is None:
-            return 0, FIRST_HASH
-        seq, stored, message = newest
-        if seal(json.loads(message)) != stored:
-            raise JournalError(
-                f"record {seq}, the newest of {self.path}, is altered; keep the file as evidence"
-            )
-        return int(seq), str(stored)
+    def _insert_event(self, kind: str, body: Mapping[str, object]) -> str:
+        """Insert an event; return its hash, which is the newest once the transaction is committed."""
+        row = (rfc3339(self._clock()), self.boot_id, kind, canonical(body).decode())
+        sealed = event_hash(self._event_hash, *row)
+        self._db.execute(
+            "INSERT INTO event (ts, boot_id, kind, body, hash) VALUES (?, ?, ?, ?, ?)", (*row, sealed)
+        )
+        return sealed
+
+    def _open_ledger(self) -> str:
+        if is_empty(self._db):
+            with self._transaction():
+                make_ledger(self._db, uuid.uuid4().hex, self._site, self._station, rfc3339(self._clock()))
+        return read_ledger(self._db, self.path, self._site, self._station)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -275,3 +291,7 @@ class Journal:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+
+
+def _as_sent(rows: list[Row]) -> list[Row]:
+    return [replace(row, message=stub(row.message)) if row.is_set_aside else row for row in rows]

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,29 @@ class StorageFullError(JournalError):
     """There is no room for the record; nothing was written, and it may be tried again."""
 
 
+BALLAST_BYTES = 8 << 20
+"""Room held for what must be told when a disk is full."""
+
+
+def ballast(path: Path, *, held: bool) -> None:
+    """Hold room beside the journal `path`, or give it up; StorageFullError where there is none to hold.
+
+    A file system that cannot hold room ahead does without.
+    """
+    file = path.with_name(path.name + ".ballast")
+    try:
+        if not held:
+            file.unlink(missing_ok=True)
+        elif not file.exists() or file.stat().st_size != BALLAST_BYTES:
+            with file.open("wb") as stream:
+                os.posix_fallocate(stream.fileno(), 0, BALLAST_BYTES)
+    except OSError as error:
+        if held:
+            file.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFullError(f"{path} has no room beside it: the disk is full; make room") from error
+
+
 @contextmanager
 def guarded(path: Path, done: str) -> Iterator[None]:
     """Turn errors of SQLite into a JournalError saying what could not be `done`."""
@@ -33,12 +57,12 @@ def guarded(path: Path, done: str) -> Iterator[None]:
 
 
 def lock(path: Path) -> IO[str]:
-    """Return the held lock file of a journal: a second station on it would break the numbering.
+    """Return the held lock file of a database: a second station on a journal would break the numbering.
 
     Raises
     ------
     JournalError
-        If another station holds it, or the folder cannot be written.
+        If another process holds it, or the folder cannot be written.
     """
     file = path.with_name(path.name + ".lock")
     try:
@@ -52,7 +76,7 @@ def lock(path: Path) -> IO[str]:
     except OSError as error:
         held.close()
         if error.errno in (errno.EAGAIN, errno.EACCES):
-            found = f"{path} is in use by another station; stop it or name another journal.path"
+            found = f"{path} is in use by another process; stop it or name another file"
         else:
             found = f"{file} cannot be locked ({error}); keep the journal on a local disk"
         raise JournalError(found) from error

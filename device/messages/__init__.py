@@ -20,14 +20,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from device.records import ModelId, PlateReport, Reading, Verdict
+from device.records import Alert, ClockState, Health, Latest, ModelId, PlateReport, Reading, Verdict
 
 MAX_MESSAGE_BYTES = 16 * 1024
 """Upper limit of one MQTT payload."""
 
-ClockState = Literal["synced", "unsynced", "unknown"]
-
-Published = Reading | Verdict | PlateReport
+Published = Reading | Verdict | PlateReport | Alert
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +121,12 @@ class State:
     n_fields: int = 0
     """Readings stored since start."""
     n_dropped: int = 0
-    """Live frames passed over because the analysis was late."""
+    """Frames passed over, as `health` tells them."""
     fault: str | None = None
     """Code of the present fault, the newest of several; null without one."""
     fields_planned: int | None = None
     """Planned number of fields of the well; null where none is planned."""
+    research_use_only: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,23 +138,35 @@ class Head:
     boot_id: str
     seq: int
     hash: str
+    research_use_only: bool = True
 
 
 SCHEMAS: dict[str, type[Any]] = {
     "reading/1": Reading,
     "verdict/1": Verdict,
     "plate/1": PlateReport,
+    "alert/1": Alert,
     "info/1": Info,
     "state/1": State,
+    "health/1": Health,
     "head/1": Head,
+    "latest/1": Latest,
 }
 """Every form that is published as JSON."""
 
 LEAVES = {form.split("/")[0]: form for form in SCHEMAS}
-"""Last part of the topic and the form of what stands there; `availability` is a plain word besides."""
+"""Last part of the topic and the form of what stands there; besides, `availability` is a plain word and
+`image/overlay` a JPEG."""
 
-RETAINED = {"availability", "info", "state", "head"}
-"""Topics that keep their last message; events never do, so that no verdict outlives its sample."""
+OVERLAY = "image/overlay"
+"""Topic of the picture of the newest field."""
+
+RETAINED = {"availability", "info", "state", "health", "head", "latest", OVERLAY}
+"""Topics that keep their last message, those that can go stale for a time; events never do, so that no
+verdict outlives its sample."""
+
+_LATEST_BYTES = 160
+"""Room that `latest` wants around a verdict."""
 
 _CUTS: dict[str, tuple[str, ...]] = {
     "reading/1": ("cells",),
@@ -262,16 +273,15 @@ def seal_record(record: Published, identity: Identity) -> Sealed:
     """
     body = payload(record)
     values = body | payload(identity)
-    full, cuts = None, iter(_CUTS[identity.schema])
-    while len(message := _sealed(values)) > MAX_MESSAGE_BYTES:
+    limit = MAX_MESSAGE_BYTES - _LATEST_BYTES * isinstance(record, Verdict)
+    full, cuts = None, iter(_CUTS.get(identity.schema, ()))
+    while len(message := _sealed(values)) > limit:
         if full is None:
             full = canonical(body)
             values["full_sha256"] = hashlib.sha256(full).hexdigest()
         path = next(cuts, None)
         if path is None:
-            raise ValueError(
-                f"{identity.schema} takes {len(message)} bytes; expected at most {MAX_MESSAGE_BYTES}"
-            )
+            raise ValueError(f"{identity.schema} takes {len(message)} bytes; expected at most {limit}")
         *parents, last = path.split(".")
         table = values
         for name in parents:

@@ -9,6 +9,8 @@ from device.records import Interval, Role
 MAX_AGE_S = 30
 """A command that was issued longer ago is refused: it must not start a plate an hour later."""
 REPLY_EXPIRY_S = 60
+REPLAY_ROWS = 1000
+"""Most records of one replay."""
 TRANSACTION = "[A-Za-z0-9_-]{1,64}"
 _NAME = (
     r"(?=.*\S)[^\x00-\x1f\x7f]{1,64}"  # at most 64 characters, none of them invisible, one at least visible
@@ -67,12 +69,32 @@ class PlateFinish:
     """Finish though fields are missing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Send acknowledged records once more, behind all others; those not yet acknowledged come by themselves.
+
+    One request a second, one at a time. It changes nothing, so that its age does not matter: a consumer may
+    close its gaps though the station's clock is wrong.
+    """
+
+    from_seq: int = field(metadata={"range": (1, 1 << 62)})
+    """First of them."""
+    to_seq: int
+    """Last of them, at most 1000 with the first."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.to_seq - self.from_seq < REPLAY_ROWS:
+            found = f"to_seq is {self.to_seq} and from_seq {self.from_seq}"
+            raise ValueError(f"{found}; expected from_seq to from_seq + {REPLAY_ROWS - 1}")
+
+
 COMMANDS: dict[str, type[Any]] = {
     "ping": Ping,
     "plate_start": PlateStart,
     "plate_well": PlateWellShown,
     "plate_status": PlateStatusAsk,
     "plate_finish": PlateFinish,
+    "replay": Replay,
 }
 """Every command and its arguments."""
 

@@ -10,9 +10,9 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from device.messages import LEAVES, MAX_MESSAGE_BYTES, RETAINED, SCHEMAS, Identity, Published, Topics
+from device.messages import LEAVES, MAX_MESSAGE_BYTES, OVERLAY, RETAINED, SCHEMAS, Identity, Published, Topics
 from device.messages.commands import COMMANDS, Command, Reply
-from device.records import NonToxic, Outcome
+from device.records import Latest, NonToxic, Outcome
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _WORDS = {bool: "boolean", int: "integer", float: "number", str: "string"}
@@ -21,6 +21,7 @@ _PARAMETERS = {
     "station": {"description": "The station within it."},
 }
 _TRANSACTION = {"transaction": {"description": "That of the command, where it names no response topic."}}
+_ADDRESSES = {"reply": "reply/{transaction}", "image_overlay": OVERLAY}
 _SUMMARY = {
     "availability": "online; stopped after a clean end; offline as last will after 10 s; retained",
     "reading": "what one field gives; an event, never retained",
@@ -28,6 +29,11 @@ _SUMMARY = {
     "plate": "samples and controls of a finished plate; never retained",
     "info": "birth of the station; retained",
     "state": "what the station does now; retained, expires after 300 s",
+    "alert": "a condition raised or cleared, once each; never retained",
+    "health": "how the station is; retained, expires after 3 intervals",
+    "latest": "the newest verdict and how long it holds; retained, expires after 2 periods",
+    "image_overlay": "the newest field, JPEG of at most 100 kB, user properties ledger_id and seq; off by "
+    "default; retained, expires after 2 periods",
     "head": "the newest published record; retained, after every change and every 30 s",
 }
 
@@ -44,6 +50,11 @@ def json_schema(name: str) -> dict[str, Any]:
         identity = _record_schema(Identity, definitions)
         schema["properties"] |= identity["properties"]
         schema["required"] += identity["required"]
+    if record is Latest:
+        verdict = json_schema("verdict/1")
+        definitions |= verdict.pop("$defs")
+        definitions["Verdict"] = {key: verdict[key] for key in verdict if key not in ("$schema", "$id")}
+        schema["properties"]["verdict"] = {"$ref": "#/$defs/Verdict"}
     schema["properties"]["schema"] = {"const": name, "description": "Form of this payload."}
     return {"$schema": _DIALECT, "$id": f"nanotox:{name}", "title": name, **schema, "$defs": definitions}
 
@@ -56,7 +67,8 @@ def asyncapi(version: str) -> dict[str, Any]:
             "name": "availability",
             "contentType": "text/plain",
             "payload": {"type": "string", "enum": ["online", "stopped", "offline"]},
-        }
+        },
+        "image_overlay": {"name": OVERLAY, "contentType": "image/jpeg", "payload": {"type": "string"}},
     }
     for leaf, name in LEAVES.items():
         # Inside AsyncAPI a $ref counts from the document, so the definitions move to its own components.
@@ -67,7 +79,8 @@ def asyncapi(version: str) -> dict[str, Any]:
     operations: dict[str, Any] = {}
     for leaf, message in messages.items():
         message.setdefault("title", _SUMMARY.get(leaf))
-        address = "reply/{transaction}" if leaf == "reply" else leaf.replace("cmd_", "cmd/", 1)
+        address = _ADDRESSES.get(leaf, leaf.replace("cmd_", "cmd/", 1))
+        qos = 0 if address == OVERLAY else 1
         channels[leaf] = {
             "address": topics.of(address),
             "parameters": _PARAMETERS | (_TRANSACTION if leaf == "reply" else {}),
@@ -76,7 +89,7 @@ def asyncapi(version: str) -> dict[str, Any]:
         operations[leaf] = {
             "action": "receive" if leaf.startswith("cmd_") else "send",
             "channel": {"$ref": f"#/channels/{leaf}"},
-            "bindings": {"mqtt": {"qos": 1, "retain": leaf in RETAINED, "bindingVersion": "0.2.0"}},
+            "bindings": {"mqtt": {"qos": qos, "retain": address in RETAINED, "bindingVersion": "0.2.0"}},
         }
         if leaf.startswith("cmd_"):
             operations[leaf]["reply"] = {"channel": {"$ref": "#/channels/reply"}}

@@ -13,7 +13,7 @@ from device.config import import_kind, list_kinds
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message on its way out, always QoS 1."""
+    """One message on its way out."""
 
     topic: str
     payload: bytes
@@ -25,6 +25,10 @@ class Message:
     """Where the answer to a request is waited for."""
     correlation: bytes | None = None
     """Mark of a request that its answer bears too."""
+    qos: int = 1
+    """0 for what may be lost, such as a picture."""
+    user: tuple[tuple[str, str], ...] = ()
+    """User properties, which only repeat what a payload cannot tell by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class Lost:
 
     detail: str
     """What was found, for the log; the same fault gives the same words."""
+    refused: bool = False
+    """True where only a person can mend it, such as a wrong password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,8 @@ class Received:
     correlation: bytes | None = None
     retained: bool = False
     """True for one that was sent to be kept, as a command never is."""
+    acknowledge: Callable[[], object] | None = None
+    """For a durable listener: tells the other side that it is kept, else it comes again. From any thread."""
 
 
 Event: TypeAlias = Connected | Lost | Settled | Received
@@ -84,6 +92,8 @@ class Setup:
     subscribe: tuple[str, ...] = ()
     """Topics to listen to, `#` allowed; what was retained there before is not sent. Kinds without a way back
     pass over it."""
+    is_durable: bool = False
+    """Hear also what was retained before, and hear again whatever was not acknowledged."""
 
 
 class Publisher(Protocol):

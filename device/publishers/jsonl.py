@@ -39,17 +39,22 @@ class JsonlPublisher:
         self._notify(Connected(window=16))
 
     def send(self, message: Message) -> object | None:
-        """Append the message, and settle it when the system has taken it."""
-        text, failure = message.payload.decode(), None
-        payload = json.loads(text) if message.content_type == "application/json" else text
-        line = {"topic": message.topic, "retain": message.retain, "payload": payload}
+        """Append the message, and settle it when the system has taken it; pictures are passed over."""
+        failure = None
         try:
-            print(json.dumps(line, ensure_ascii=False), file=self._file, flush=True)
+            if not message.content_type.startswith("image/"):
+                print(self._line(message), file=self._file, flush=True)
         except OSError as error:
             failure = f"{self._file.name} cannot be written ({error})"
         self._n_sent += 1
         self._notify(Settled(self._n_sent, failure))
         return self._n_sent
+
+    def _line(self, message: Message) -> str:
+        text = message.payload.decode()
+        payload = json.loads(text) if message.content_type == "application/json" else text
+        line = {"topic": message.topic, "retain": message.retain, "payload": payload}
+        return json.dumps(line, ensure_ascii=False)
 
     def close(self) -> None:
         """Close the file."""

@@ -1,4 +1,4 @@
-"""Publisher kind `mqtt`: MQTT 5, QoS 1 both ways, one client a connection.
+"""Publisher kind `mqtt`: MQTT 5, QoS 1 both ways (pictures QoS 0), one client a connection.
 
 paho is used for one connection only and thrown away with it. Its own reconnect sends again all that it holds,
 past its own limit (paho issue 492), and keeps a message that the broker will never take at the head for ever;
@@ -26,6 +26,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from device.errors import PublishError
 from device.publishers import Connected, Lost, Message, Received, Settled, Setup
+from device.tls import client_context, explain, explain_alert, read_secret
 
 WINDOW = 16
 """Most messages under way, below the 20 that Mosquitto receives at once."""
@@ -42,6 +43,8 @@ _SHORT_S = 2.0
 _FLAPS = 3
 _LARGEST_BYTES = 64 * 1024
 """The broker keeps larger messages to itself; nothing that a station hears or says comes near."""
+_UNKEPT = 200
+"""Most messages that a durable listener has not acknowledged: they stay in its memory, and in one commit."""
 _WILL_DELAY_S = 10
 """The will hides a Wi-Fi dropout that is shorter."""
 _NEEDS_A_PERSON = {133, 134, 135, 138, 140}
@@ -51,7 +54,10 @@ valid."""
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Options of `[publisher]` for kind `mqtt`."""
+    """Options of `[publisher]` for kind `mqtt`.
+
+    A file `$CREDENTIALS_DIRECTORY/NAME` is one that systemd hands to the service (`LoadCredential=NAME`).
+    """
 
     host: str = "localhost"
     """Name or address of the broker."""
@@ -87,31 +93,12 @@ def open_publisher(settings: Settings, setup: Setup) -> "MqttPublisher":
     """Return a publisher to a broker that need not be there yet; files that others may read are refused."""
     password = context = None
     if settings.password_file is not None:
-        password = _read_secret(settings.password_file).partition("\n")[0].rstrip("\r")
+        password = read_secret(settings.password_file).partition("\n")[0].rstrip("\r")
         if not password:
             raise PublishError(f"{settings.password_file} is empty; expected a password in its first line")
-    if settings.key_file is not None:
-        _read_secret(settings.key_file)
     if settings.ca_file is not None:
-        try:
-            context = ssl.create_default_context(cafile=str(settings.ca_file))
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            if settings.cert_file is not None:
-                context.load_cert_chain(settings.cert_file, settings.key_file)
-        except OSError as error:
-            raise PublishError(
-                f"TLS files of [publisher] cannot be used ({error}); expected PEM files"
-            ) from error
+        context = client_context(settings.ca_file, settings.cert_file, settings.key_file)
     return MqttPublisher(settings, setup, password, context)
-
-
-def _read_secret(path: Path) -> str:
-    try:
-        if path.stat().st_mode & 0o077:
-            raise PublishError(f"{path} may be read by others; expected mode 0600, run chmod 600 {path}")
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PublishError(f"{path} cannot be read ({error}); expected a file of this user") from error
 
 
 class MqttPublisher:
@@ -141,9 +128,10 @@ class MqttPublisher:
             MessageExpiryInterval=message.expiry_s,
             ResponseTopic=message.response_topic,
             CorrelationData=message.correlation,
+            UserProperty=list(message.user) or None,
         )
         sent = link.client.publish(
-            message.topic, message.payload, qos=1, retain=message.retain, properties=properties
+            message.topic, message.payload, qos=message.qos, retain=message.retain, properties=properties
         )
         return (link.number, sent.mid) if sent.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
 
@@ -165,7 +153,7 @@ class MqttPublisher:
                 return
             n_short = n_short + 1 if link.is_up and link.lived_s < _SHORT_S else 0
             hint = "; is another station running under this name?" if n_short >= _FLAPS else ""
-            self._setup.notify(Lost(link.detail + hint))
+            self._setup.notify(Lost(link.detail + hint, link.needs_a_person))
             wait = low if link.lived_s >= _SHORT_S else min(2 * wait, high)
             pause = _REFUSED_S if link.needs_a_person else wait
             self._closing.wait(pause * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - jitter, no secret
@@ -178,10 +166,12 @@ class MqttPublisher:
         client.on_publish = partial(self._on_publish, link)
         client.on_subscribe = partial(self._on_subscribe, link)
         client.on_message = self._on_message
+        client.on_log = link.on_log
         session = _properties(
             PacketTypes.CONNECT,
             SessionExpiryInterval=settings.session_expiry_s,
             MaximumPacketSize=_LARGEST_BYTES,
+            ReceiveMaximum=_UNKEPT if self._setup.is_durable else None,
         )
         began = time.monotonic()
         try:
@@ -189,13 +179,13 @@ class MqttPublisher:
                 settings.host, settings.port, settings.keepalive_s, clean_start=False, properties=session
             )
             client.loop_start()
-            while not link.over.wait(0.2):
+            while not link.over.wait(None if link.is_up else 0.2):
                 if not link.is_up and (self._closing.is_set() or time.monotonic() - began > _ANSWER_S):
                     link.detail = f"the broker took the connection and said nothing for {_ANSWER_S:g} s"
                     break
         except (OSError, ValueError) as error:
             # ValueError comes for a host name that no name server would take.
-            link.detail = str(error)
+            link.detail = explain(error, settings.host, settings.port)
         finally:
             self._link = None
             client.disconnect()
@@ -208,6 +198,7 @@ class MqttPublisher:
             client_id=self._setup.client_id,
             protocol=MQTTProtocolVersion.MQTTv5,
             reconnect_on_failure=False,
+            manual_ack=self._setup.is_durable,
         )
         client.max_inflight_messages_set(WINDOW)
         client.connect_timeout = _ANSWER_S
@@ -238,7 +229,8 @@ class MqttPublisher:
         link.is_up = True
         link.window = min(WINDOW, getattr(answer, "ReceiveMaximum", WINDOW))
         # Retain handling 2: an old message is no command; as published: so that one sent to be kept shows.
-        options = SubscribeOptions(qos=1, retainAsPublished=True, retainHandling=2)
+        handling = 0 if self._setup.is_durable else 2
+        options = SubscribeOptions(qos=1, retainAsPublished=True, retainHandling=handling)
         if topics := self._setup.subscribe:
             client.subscribe([(topic, options) for topic in topics])
         else:
@@ -258,10 +250,12 @@ class MqttPublisher:
         refused = next((f"{reason} (code {reason.value})" for reason in reasons if reason.is_failure), None)
         self._setup.notify(Connected(link.window, refused))
 
-    def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+    def _on_message(self, client: Client, _data: object, message: MQTTMessage) -> None:
         answer_to = getattr(message.properties, "ResponseTopic", None)
         mark = getattr(message.properties, "CorrelationData", None)
-        self._setup.notify(Received(message.topic, bytes(message.payload), answer_to, mark, message.retain))
+        keep = partial(client.ack, message.mid, message.qos) if self._setup.is_durable else None
+        body = bytes(message.payload)
+        self._setup.notify(Received(message.topic, body, answer_to, mark, message.retain, keep))
 
     def _on_publish(
         self, link: "_Link", _client: Client, _data: object, mid: int, reason: ReasonCode, _answer: Properties
@@ -289,6 +283,10 @@ class _Link:
         if self.is_up:
             self.detail = f"connection lost: {reason}"
         self.over.set()
+
+    def on_log(self, _client: Client, _data: object, _level: int, line: str) -> None:
+        """Keep why the broker ended the handshake, which paho tells to its log alone."""
+        self.detail = explain_alert(line) or self.detail
 
 
 def _properties(packet: int, **values: object) -> Properties:

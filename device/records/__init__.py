@@ -15,6 +15,7 @@ from device.records.reading import (
     Scale,
     Tally,
 )
+from device.records.station import Alert, ClockState, Health, Latest
 from device.records.verdict import (
     DoseSummary,
     FieldCount,
@@ -46,14 +47,18 @@ __all__ = [
     "DEAD_CLASSES",
     "NO_GLIMPSE",
     "NO_LABELS",
+    "Alert",
     "Assay",
     "Cell",
     "CellClass",
+    "ClockState",
     "DoseSummary",
     "FieldCount",
     "Frame",
+    "Health",
     "Interval",
     "Label",
+    "Latest",
     "Method",
     "Modality",
     "ModelId",

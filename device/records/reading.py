@@ -1,5 +1,6 @@
 """What one field gives: frame, quality, cells and the reading made of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from datetime import datetime
@@ -48,6 +49,8 @@ class Frame:
     where `image` is all there is. `scale` and everything in a reading are in pixels of the file."""
     tint: float | None = None
     """How far the color it was made from is from gray, 0 to 1; None where there was none."""
+    metadata: Mapping[str, float] | None = None
+    """How the camera says that it took it, such as `exposure_us` and `gain`; None where it says nothing."""
 
     @property
     def size(self) -> tuple[int, int]:

@@ -10,7 +10,7 @@ everything stored.
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeAlias
@@ -18,18 +18,20 @@ from typing import TypeAlias
 from device.calibration import outdated, station_scale
 from device.cameras import Camera, LostFrame, is_live, open_camera
 from device.cameras import Setup as CameraSetup
+from device.cameras._process import ProcessCamera
 from device.config import Config
 from device.errors import JournalError, StationError
-from device.journal import Journal
+from device.journal import Journal, StorageFullError
 from device.messages import State, Topics
 from device.plates import file_sha256
 from device.publishers import Received, open_publisher
 from device.records import Frame, PlateWell, Reading, Reason
-from device.service import clock_state, notify_systemd
+from device.service import Watchdog, clock_state, notify_systemd
 from device.station.analysis import Analysis
 from device.station.buffer import Buffer
 from device.station.capture import Capture, Shot
 from device.station.commands import REMEMBERED, Desk, Order
+from device.station.health import Watch
 from device.station.instruments import (
     Instruments,
     load_config,
@@ -37,8 +39,10 @@ from device.station.instruments import (
     open_instruments,
     open_plate,
 )
+from device.station.newest import overlay_message
 from device.station.sender import Sender
 from device.station.store import Records
+from device.station.upkeep import UPKEEP_S, keep_up
 
 __all__ = ["Instruments", "Station", "load_config", "open_instruments"]
 
@@ -58,7 +62,7 @@ class Station:
     """A running station of a configuration and a `version` of nanotox, which its birth message tells.
 
     Opening it checks everything: models (unless `instruments` come opened), journal, camera, publisher, in
-    this order; StationError if any of it cannot be used.
+    this order; StationError if any of it cannot be used. A live camera is opened later, as often as it takes.
     """
 
     def __init__(self, config: Config, *, version: str, instruments: Instruments | None = None) -> None:
@@ -66,29 +70,41 @@ class Station:
         tools = instruments or open_instruments(config)
         self._scale = station_scale(config)
         self._analysis = Analysis(tools)
-        self._frames: Buffer[Shot] = Buffer(_FRAMES)
-        self._readings: Buffer[Read | Order] = Buffer(_READINGS)
+        self._watchdog = Watchdog(("capture", "analyse", "store", "send"))
+        beat = self._watchdog.beat
+        self._frames: Buffer[Shot] = Buffer(_FRAMES, beat, lambda shot: shot.frame is not None)
+        self._readings: Buffer[Read | Order] = Buffer(_READINGS, beat)
         self._stopping = threading.Event()
         self._finished = threading.Event()
         self._mutex = threading.Lock()
         self._failure: Exception | None = None
-        self._faults: list[str] = []
         section, publisher = config.station, config.publisher
-        topics = Topics(section.site, section.name, getattr(publisher.settings, "prefix", "nanotox/v1"))
+        self._topics = topics = Topics(
+            section.site, section.name, getattr(publisher.settings, "prefix", "nanotox/v1")
+        )
         with ExitStack() as opened:
             self._journal = journal = Journal(
                 config.journal.path, site=section.site, station=section.name, clock_state=clock_state
             )
             opened.callback(journal.close)
             self._state = State("state/1", journal.boot_id, datetime.now(UTC), "idle", None)
+            self._watch = Watch(
+                journal,
+                flow=lambda: self._frames.flow,
+                n_reopens=lambda: max(0, self._capture.n_opens - 1),
+                note_stored=lambda: self._sender.stored(),
+            )
             wells = tools.plate.wells if tools.plate else ()
-            waits = config.plate.wait and not is_live(config.camera.settings)
+            live = is_live(config.camera.settings)
+            waits = config.plate.wait and not live
             self._capture = Capture(
                 config.camera.kind,
                 None if waits else lambda: self._open_camera(wells),
                 self._frames,
-                lambda is_lost: self._note_fault(Reason.CAMERA_LOST, is_lost),
+                self._note_fault,
                 lambda: self._records.aim,
+                live=live,
+                beat=beat,
             )
             opened.callback(self._capture.close)
             self._sender = Sender(
@@ -99,6 +115,11 @@ class Station:
                 make_publisher=lambda setup: open_publisher(publisher.kind, publisher.settings, setup),
                 client_id=f"nanotox-{section.name}",
                 hear=self._hear if config.commands.accept else None,
+                health=self._watch.health,
+                health_s=section.health_s,
+                valid_s=2 * section.period_s,
+                note_refused=lambda is_there: self._note_fault("BROKER_REFUSED", is_there),
+                beat=beat,
             )
             self._records = Records(
                 journal,
@@ -109,6 +130,7 @@ class Station:
                 note_stored=self._sender.stored,
                 note_fault=self._note_fault,
                 stopping=self._stopping,
+                beat=beat,
             )
             self._desk = Desk(
                 self._records,
@@ -134,12 +156,14 @@ class Station:
                 ("capture", self._capture.run),
                 ("analyse", self._analyse),
                 ("store", self._store),
+                ("upkeep", self._keep_up),
             )
         ]
-        self._journal.note("start", config_sha256=file_sha256(self._config.path))
         if old := outdated(self._config, datetime.now(UTC)):
             log.warning("%s; calibrate again", "; ".join(old))
             self._note_fault("CALIBRATION_OLD", True)
+        with suppress(StorageFullError):  # the store loop tells it, and waits
+            self._journal.hold_room()
         self._say_plate()
         self._sender.start()
         for loop in loops:
@@ -148,8 +172,10 @@ class Station:
         log.info("station %s/%s runs", self._config.station.site, self._config.station.name)
         try:
             while not self._finished.wait(0.05):
+                self._watchdog.feed()
                 if stop.is_set() or self._failure is not None or self._sender.error is not None:
                     break
+                self._watch.look()
         finally:
             notify_systemd("STOPPING=1")
             self._stop(loops)
@@ -172,17 +198,20 @@ class Station:
         self._capture.close()
         self._frames.end(discard=True)
         for loop in loops:
-            # A camera that hangs keeps its thread; the others end by themselves.
+            # One that hangs all the same is left behind; what is stored is stored.
             loop.join(_JOIN_S)
 
     def _part(self, stop: threading.Event) -> int:
         """Leave the broker; return how many records are unsent."""
+        self._watch.look(is_last=True)
         self._say(mode="idle")
         drain_s = self._config.journal.drain_s
         n_unsent = self._sender.end(min(drain_s, _STOP_DRAIN_S) if stop.is_set() else drain_s)
         self._failure = self._failure or self._sender.error
         log.info(
-            "station ends: %d fields, %d frames passed over", self._records.n_fields, self._frames.n_dropped
+            "station ends: %d fields, %d frames passed over",
+            self._records.n_fields,
+            self._frames.flow.n_dropped,
         )
         self._journal.close()
         return n_unsent
@@ -204,6 +233,8 @@ class Station:
         while (shot := self._frames.get()) is not None:
             is_stale = shot.run != self._records.aim.run and not self._capture.live
             reading = None if shot.frame is None or is_stale else self._analysis.read(shot.frame)
+            if shot.frame is not None:
+                self._frames.done(dropped=is_stale)
             if not self._readings.put((shot, reading)):
                 return
         self._readings.end()
@@ -211,6 +242,7 @@ class Station:
     # Store
 
     def _store(self) -> None:
+        self._records.note("start", config_sha256=file_sha256(self._config.path))
         while not self._finished.is_set() and (item := self._readings.get()) is not None:
             if isinstance(item, Order):
                 self._desk.carry_out(item)
@@ -228,9 +260,17 @@ class Station:
             self._analysis.log_once(f"the reading of {reading.source} cannot be told", error)
             invalid = self._analysis.invalid(reading, Reason.ANALYSIS_FAILED)
             stored = self._records.take(run, frame, invalid)
+        if self._config.station.overlay and (jpeg := self._analysis.picture(frame, stored)):
+            ledger_id, valid_s = self._journal.ledger_id, 2 * self._config.station.period_s
+            picture = overlay_message(jpeg, self._topics, valid_s, ledger_id=ledger_id, seq=self._records.seq)
+            self._sender.reply(picture)
         planned = self._records.fields_planned(stored.well)
         self._say(well=stored.well, field=stored.field, fields_planned=planned)
-        notify_systemd(f"STATUS={self._records.n_fields} fields, {self._frames.n_dropped} passed over")
+        notify_systemd(f"STATUS={self._records.n_fields} fields, {self._frames.flow.n_dropped} passed over")
+
+    def _keep_up(self) -> None:
+        while not self._stopping.wait(UPKEEP_S):
+            keep_up(self._config, self._journal, clock_state())
 
     def _finish_plate(self) -> None:
         """Finish the plate, if one runs; without a live camera the station then waits for one, or ends."""
@@ -243,16 +283,19 @@ class Station:
 
     def _open_camera(self, wells: tuple[PlateWell, ...]) -> Camera:
         section, camera = self._config.station, self._config.camera
-        return open_camera(
-            camera.kind, camera.settings, CameraSetup(self._scale, section.assay, section.modality, wells)
-        )
+        setup = CameraSetup(self._scale, section.assay, section.modality, wells)
+        if is_live(camera.settings):
+            return ProcessCamera(camera.kind, camera.settings, setup, beat=self._watchdog.beat)
+        return open_camera(camera.kind, camera.settings, setup)
 
     # Send
 
     def _hear(self, received: Received) -> None:
         """Put what a command orders between two fields; called by the send loop."""
         order = self._desk.hear(received)
-        if order is not None and not self._readings.offer(order):
+        if order is not None and order.name == "replay":
+            self._desk.answer(order, self._sender.outbox.replay(order.args.from_seq, order.args.to_seq))
+        elif order is not None and not self._readings.offer(order):
             self._desk.refuse_busy(order)
 
     def _say_plate(self) -> None:
@@ -267,8 +310,7 @@ class Station:
         )
 
     def _note_fault(self, code: str, is_there: bool) -> None:
-        with self._mutex:
-            self._faults = [fault for fault in self._faults if fault != code] + [code] * is_there
+        self._watch.note(code, is_there)
         self._say()
 
     def _say(self, **changes: object) -> None:
@@ -277,8 +319,8 @@ class Station:
             before = self._state
             now = {
                 "n_fields": self._records.n_fields,
-                "n_dropped": self._frames.n_dropped,
-                "fault": self._faults[-1] if self._faults else None,
+                "n_dropped": self._frames.flow.n_dropped,
+                "fault": self._watch.fault,
             }
             self._state = replace(before, **now, **changes)  # type: ignore[arg-type]  # named by the callers
             if self._state == before:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from device.analysis.assess import assess, refuse
+from device.analysis.overlay import overlay_jpeg
 from device.cameras import LostFrame
 from device.records import Frame, Reading, Reason
 from device.station.instruments import Instruments
@@ -23,7 +24,7 @@ class Analysis:
     def read(self, frame: Frame | LostFrame) -> Reading:
         """Return the reading of a frame: `invalid` for one that is lost or whose analysis fails."""
         if isinstance(frame, LostFrame):
-            if frame.reason is not Reason.CAMERA_LOST:
+            if frame.reason is Reason.UNREADABLE_IMAGE:  # others are told where they are found
                 log.warning("%s", frame.detail)
             return self.invalid(frame, frame.reason)
         tools = self._tools
@@ -32,6 +33,16 @@ class Analysis:
         except Exception as error:  # noqa: BLE001 - one frame must not end the station; the default is invalid
             self.log_once(f"analysis of {frame.source} failed", error)
             return self.invalid(frame, Reason.ANALYSIS_FAILED)
+
+    def picture(self, frame: Frame | LostFrame, reading: Reading) -> bytes | None:
+        """Return the JPEG of a reading; None for a frame that is lost or cannot be drawn."""
+        if isinstance(frame, LostFrame):
+            return None
+        try:
+            return overlay_jpeg(frame.image, reading)
+        except Exception as error:  # noqa: BLE001 - a picture must not end the station
+            self.log_once(f"{frame.source} cannot be drawn", error)
+            return None
 
     def invalid(self, found: Frame | LostFrame | Reading, reason: Reason) -> Reading:
         """Return a reading in place of one that is not there or cannot be told."""

@@ -1,12 +1,17 @@
 """The capture loop: from the camera into the frame queue, and back to the camera when it is lost."""
 
+import contextlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from device.cameras import Camera, LostFrame
 from device.errors import CameraError
@@ -17,6 +22,10 @@ log = logging.getLogger(__name__)
 
 _REOPEN_S = (0.5, 5.0)
 """First and longest wait before a lost camera is opened again."""
+_TURN_S = 0.25
+"""Longest wait before the loop says that it turns."""
+_FROZEN = 5
+"""So many identical frames in a row are a driver that repeats its last one."""
 
 
 class Aim(NamedTuple):
@@ -40,11 +49,12 @@ class Shot:
 
 
 class Capture:
-    """The camera of a `kind` and the loop that reads it; CameraError if it cannot be opened.
+    """The camera of a `kind` and the loop that reads it.
 
-    `open_camera` opens it, at first and again when it was lost; None waits for `show`. A live camera puts its
-    newest frame into `frames`, any other waits for room there. `aim` says what frames are for. `note_lost`
-    hears True when a live camera is lost and False when it gives frames again.
+    `open_camera` opens it; None waits for `show`. A camera that is not `live` is opened here, with what that
+    raises, and waits for room in `frames`. A live one is opened by `run`, again and again while it is lost,
+    and the newest frame wins. `aim` says what frames are for; `note_fault` hears that a live camera has a
+    fault, and that it has it no more; `beat` is called at every turn.
     """
 
     def __init__(
@@ -52,28 +62,35 @@ class Capture:
         kind: str,
         open_camera: Callable[[], Camera] | None,
         frames: Buffer[Shot],
-        note_lost: Callable[[bool], None],
+        note_fault: Callable[[Reason, bool], None],
         aim: Callable[[], Aim],
+        *,
+        live: bool,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
-        self._kind, self._open = kind, open_camera
-        self._frames, self._note_lost, self._aim = frames, note_lost, aim
-        self._camera = None if open_camera is None else open_camera()
+        self._kind, self._open, self.live = kind, open_camera, live
+        self._frames, self._note_fault, self._aim, self._beat = frames, note_fault, aim, beat
+        self._camera = None if live or open_camera is None else open_camera()
         self._shown: queue.SimpleQueue[tuple[Camera, int] | None] = queue.SimpleQueue()
         self._closing = threading.Event()
-        self._is_lost = False
-        self.live = self._camera is not None and self._camera.live
-        """Whether frames come by themselves."""
+        self.n_opens = 0
+        """How often a live camera was opened."""
+        self._fault: Reason | None = None
+        self._last: NDArray[np.uint8] | None = None
+        self._n_alike = 1
 
     def run(self) -> None:
         """Read what is shown until `close`; CameraError only if a camera fails that is not live."""
-        if self._camera is not None:
+        if self.live:
+            self._watch()
+        elif self._camera is not None:
             self._shown.put((self._camera, self._aim().run))
-        while (shown := self._shown.get()) is not None:
-            self._camera, run = shown
-            if self.live:
-                self._watch(self._camera)
-            else:
-                self._read_all(self._camera, run)
+        while not self._closing.is_set():
+            self._beat()
+            with contextlib.suppress(queue.Empty):
+                if (shown := self._shown.get(timeout=_TURN_S)) is not None:
+                    self._camera, run = shown
+                    self._read_all(self._camera, run)
         self._frames.end()
 
     def show(self, camera: Camera | None, run: int) -> None:
@@ -97,49 +114,72 @@ class Capture:
         if not self._closing.is_set():
             self._frames.put(Shot(run, None))
 
-    def _watch(self, camera: Camera) -> None:
+    def _watch(self) -> None:
+        """Read a live camera, opened anew whenever it fails, until the station ends."""
         wait_s, longest_s = _REOPEN_S
-        while not self._closing.is_set():
+        while self._open is not None and not self._closing.is_set():
             try:
-                for frame in camera.frames():
+                self._camera = self._open()
+                self.n_opens += 1
+                if self._closing.is_set():  # `close` may have seen the one before
+                    return
+                for frame in self._camera.frames():
+                    if self._is_frozen(frame):
+                        self._lose(Reason.FROZEN_FRAME, f"its last {_FROZEN} frames are identical")
+                        break
                     wait_s = _REOPEN_S[0]
-                    self._note(is_lost=False)
+                    self._have(None)
                     run, well = self._aim()
                     if not self._frames.put_newest(Shot(run, replace(frame, well=well))):
                         return
-                if self._closing.is_set():
-                    return
-                self._lose("it ended by itself")
+                    if self._closing.is_set():
+                        return
+                else:
+                    self._lose(Reason.CAMERA_LOST, "it ended by itself")
             except CameraError as error:
-                self._lose(str(error))
-            camera.close()
-            camera = self._reopen(camera, wait_s)
+                self._lose(Reason.CAMERA_LOST, str(error))
+            finally:
+                if self._camera is not None:
+                    self._camera.close()
+            self._pause(wait_s)
             wait_s = min(2 * wait_s, longest_s)
 
-    def _reopen(self, camera: Camera, wait_s: float) -> Camera:
-        """Return the camera opened again, or as it was if the station ends meanwhile."""
-        while self._open is not None and not self._closing.wait(wait_s):
-            try:
-                self._camera = camera = self._open()
-            except CameraError:
-                wait_s = min(2 * wait_s, _REOPEN_S[1])
-            else:
-                break
+    def _pause(self, wait_s: float) -> None:
+        until = time.monotonic() + wait_s
+        while (left_s := until - time.monotonic()) > 0 and not self._closing.wait(min(left_s, _TURN_S)):
+            self._beat()
+
+    def _is_frozen(self, frame: Frame | LostFrame) -> bool:
+        """Return whether a sensor's frame is the last of so many that are the same to the last bit.
+
+        Noise makes two images of one field differ; a rendered field or one without any light may be the same.
+        """
+        self._beat()
+        if isinstance(frame, LostFrame) or frame.simulated:
+            return False
+        image, last = frame.image, self._last
+        is_alike = last is not None and np.array_equal(image, last) and image.min() < image.max()
+        self._n_alike = self._n_alike + 1 if is_alike else 1
+        self._last = image
+        return self._n_alike >= _FROZEN
+
+    def _lose(self, fault: Reason, detail: str) -> None:
+        """Log a fault once and give the one frame that says so, however often opening fails after it."""
         if self._closing.is_set():
-            camera.close()
-        return camera
-
-    def _lose(self, detail: str) -> None:
-        """Log a loss once and give the one frame that says so, however often opening fails after it."""
-        if not self._is_lost:
-            log.warning("camera %s is lost: %s; it is opened again until it is back", self._kind, detail)
-            lost = LostFrame(Reason.CAMERA_LOST, detail, datetime.now(UTC), self._kind, -1)
+            return
+        if fault != self._fault:
+            log.warning("camera %s: %s, %s; it is opened again until it is back", self._kind, fault, detail)
+            lost = LostFrame(fault, detail, datetime.now(UTC), self._kind, -1)
             self._frames.put_newest(Shot(self._aim().run, lost))
-        self._note(is_lost=True)
+        self._have(fault)
 
-    def _note(self, *, is_lost: bool) -> None:
-        if is_lost != self._is_lost:
-            self._is_lost = is_lost
-            self._note_lost(is_lost)
-            if not is_lost:
-                log.info("camera %s is back", self._kind)
+    def _have(self, fault: Reason | None) -> None:
+        if fault == self._fault:
+            return
+        before, self._fault = self._fault, fault
+        if before is not None:
+            self._note_fault(before, False)
+        if fault is not None:
+            self._note_fault(fault, True)
+        else:
+            log.info("camera %s is back", self._kind)

@@ -65,9 +65,9 @@ def read_order(received: Received, values: dict[str, Any], name: str, now: datet
     command = reader.record(values, Command, "")
     args = reader.record(command.args, COMMANDS[name], "args") if isinstance(command, Command) else None
     if not isinstance(command, Command) or args is None:
-        raise RefusedError("MALFORMED", "; ".join(reader.faults), reader.faults[0].split(" ", 1)[0][:100])
+        raise RefusedError("MALFORMED", "; ".join(reader.faults), re.split("[: ]", reader.faults[0])[0][:100])
     age_s = (now - command.issued_at).total_seconds()
-    if abs(age_s) > MAX_AGE_S:
+    if abs(age_s) > MAX_AGE_S and name != "replay":
         found = f"issued_at is {rfc3339(command.issued_at)}, this station's clock says {rfc3339(now)}"
         expected = f"expected at most {MAX_AGE_S} s between them; check both clocks and send it anew"
         raise RefusedError("EXPIRED", f"{found}; {expected}", "issued_at")
@@ -142,10 +142,12 @@ class Desk:
 
     def refuse_busy(self, order: Order) -> None:
         """Answer that the station cannot take an order now."""
-        busy = Refusal(
-            "BUSY", "the station is behind or ends; expected it to be ready; send the command anew"
-        )
-        self._reply(order.received, order.command.transaction, busy)
+        found = "the station is behind or ends; expected it to be ready; send the command anew"
+        self.answer(order, Refusal("BUSY", found))
+
+    def answer(self, order: Order, refusal: Refusal | None) -> None:
+        """Answer an order that the send loop itself has carried out, or has refused."""
+        self._reply(order.received, order.command.transaction, refusal)
 
     def carry_out(self, order: Order) -> None:
         """Do what is ordered, note it in the journal and answer; called by the store loop alone.

@@ -1,19 +1,24 @@
-"""The send loop: from the journal to the broker, and nothing out of order or unheard.
+"""The send loop: from the journal to the broker, and nothing unheard.
 
 One thread owns all of it. The publisher's callbacks, the store loop and the station only put events into its
 queue; no lock is held while a message is handed over.
 """
 
 import logging
+import math
 import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from datetime import UTC, datetime
 
-from device.journal import Journal, StorageFullError
+from device.journal import Journal, Row, StorageFullError
 from device.messages import RETAINED, Info, State, Topics, canonical, payload
 from device.publishers import Connected, Event, Lost, Message, Publisher, Received, Settled, Setup
+from device.records import Health
+from device.station.newest import latest_message
+from device.station.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +29,6 @@ _QUIET_S = 1.0
 """Least time between two heads or two states, however fast records come."""
 _MARK_S, _MARK_ROWS = 1.0, 50
 """Acknowledged rows are marked in batches; a lost mark only means a duplicate."""
-_REFUSED_S = 30.0
-"""Wait after the broker refused a record, such as by its access list."""
 _FRUITLESS, _POISON = 3, 5
 """Connections that broke without one record taken: after so many records go one by one, and after so many
 more the one at the head is set aside, because it may be what the broker breaks at."""
@@ -40,7 +43,9 @@ class Sender:
 
     `make_publisher` opens the publisher with the set-up it gets; `client_id` is the identity towards the
     broker. `hear` takes commands in; it is called in this loop's thread and must not wait. Without it none
-    are asked for.
+    are asked for. Every `health_s` seconds `health` tells how the station is, given the number of reconnects.
+    A verdict holds for `valid_s` seconds. `note_refused` hears whether the broker refuses this station.
+    `beat` is called at every turn.
     """
 
     def __init__(
@@ -53,19 +58,28 @@ class Sender:
         make_publisher: Callable[[Setup], Publisher],
         client_id: str,
         hear: Callable[[Received], None] | None = None,
+        health: Callable[[int], Health] | None = None,
+        health_s: float = 30.0,
+        valid_s: float = 120.0,
+        note_refused: Callable[[bool], None] = lambda _: None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._journal, self._topics = journal, topics
         self._info, self._state = info, state
         # Besides the publisher's events: a new state, a reply, the end of the drain, None for new rows.
         self._events: queue.SimpleQueue[Event | State | Message | float | None] = queue.SimpleQueue()
-        self._hear = hear
+        self._hear, self._beat = hear, beat
+        self._health, self._health_s, self._valid_s = health, health_s, valid_s
+        self._note_refused, self._is_refused, self._clock = note_refused, False, clock
         will, asked = self._availability("offline"), () if hear is None else (topics.of("cmd/#"),)
         self._publisher = make_publisher(Setup(client_id, will, self._events.put, asked))
         self._thread = threading.Thread(target=self._run, name="send", daemon=True)
         self.error: Exception | None = None
         """What ended the loop before its time, if anything did."""
         self._window = 0
-        self._cursor = 0
+        self.outbox = Outbox(journal)
+        """What is sent next; for `hear`, in this loop's thread."""
         self._under_way: dict[object, int | None] = {}
         self._retained: dict[str, Message] = {}
         self._replies: deque[Message] = deque(maxlen=_REPLIES)
@@ -74,7 +88,9 @@ class Sender:
         self._losses: set[str] = set()
         self._n_fruitless = 0
         self._refused_until = self._marked_at = 0.0
-        self._head_at = self._state_at = float("-inf")
+        self._head_at = self._state_at = self._health_at = float("-inf")
+        self._n_connects = 0
+        self._verdict: Row | None = None  # the newest handed over, until it is acknowledged
         self._is_changed = self._is_said = True
         self._drain_until: float | None = None
 
@@ -91,7 +107,7 @@ class Sender:
         self._events.put(state)
 
     def reply(self, message: Message) -> None:
-        """Publish the answer to a command; once, and if there is a broker within its life."""
+        """Publish the answer to a command, once, if there is a broker; of retained pictures the newest."""
         self._events.put(message)
 
     def end(self, drain_s: float) -> int:
@@ -104,6 +120,7 @@ class Sender:
         try:
             self._publisher.start()
             while not self._is_over():
+                self._beat()
                 self._take_events(timeout_s=0.2 if self._drain_until is None else 0.02)
                 self._pump()
             self._say_farewell()
@@ -129,11 +146,16 @@ class Sender:
                     log.warning("no commands: the broker refuses to hand them over (%s)", event.refused)
             case Received():
                 if self._hear is not None:
+                    self._mark()  # a replay gives what is acknowledged
                     self._hear(event)
+            case Message(retain=True):
+                self._retained[event.topic] = event
             case Message():
                 self._replies.append(event)
             case Lost():
                 self._window = 0
+                if event.refused:
+                    self._tell_refused(is_there=True)
                 self._look_for_poison()
                 self._note_loss(event.detail)
             case Settled():
@@ -148,15 +170,17 @@ class Sender:
     def _greet(self, window: int) -> None:
         """Begin a connection: birth, state, head, then online; whatever was under way is sent anew."""
         self._mark()
+        self._n_connects += 1
         self._fault = None
         self._losses.clear()
         self._window = 1 if self._n_fruitless >= _FRUITLESS else window
-        self._cursor = 0
+        self.outbox.begin()
         self._refused_until = 0.0
         self._under_way.clear()
         self._retained = {}
         self._retain("info", canonical(payload(self._info)))
         self._retain_state()
+        self._retain_health()
         self._retain_head()
         self._retained["availability"] = self._availability("online")
 
@@ -169,11 +193,22 @@ class Sender:
             self._note_fault(
                 f"the broker refuses a message: {event.failure}; check its access list for this station"
             )
-            self._refused_until = time.monotonic() + _REFUSED_S
-            self._cursor = 0
+            self._tell_refused(is_there=True)
+            if seq is not None:
+                self.outbox.hold_back(seq)
         elif seq is not None:
             self._n_fruitless = 0
             self._acknowledged.append(seq)
+            self._tell_refused(is_there=False)
+            if self._verdict is not None and self._verdict.seq == seq:
+                latest = latest_message(self._verdict, self._topics, self._valid_s, self._clock())
+                if latest is not None:
+                    self._retained["latest"] = latest
+
+    def _tell_refused(self, *, is_there: bool) -> None:
+        if is_there or self._is_refused:
+            self._is_refused = is_there
+            self._note_refused(is_there)
 
     def _look_for_poison(self) -> None:
         """Count connections that broke over a record, and in the end set that record aside."""
@@ -183,8 +218,12 @@ class Sender:
             return
         self._n_fruitless += 1
         if self._n_fruitless >= _FRUITLESS + _POISON:
+            try:
+                self._journal.set_aside(under_way[0])
+            except StorageFullError as error:
+                self._note_fault(str(error))
+                return
             self._n_fruitless = 0
-            self._journal.set_aside(under_way[0])
             log.error("record %d breaks every connection; a stub is sent, the journal keeps it", under_way[0])
 
     def _note_loss(self, detail: str) -> None:
@@ -214,6 +253,8 @@ class Sender:
             self._retain_state()
         if (self._is_changed and now - self._head_at >= _QUIET_S) or now - self._head_at >= _HEAD_S:
             self._retain_head()
+        if now - self._health_at >= self._health_s:
+            self._retain_health()
         while self._retained and len(self._under_way) < self._window:
             leaf = next(iter(self._retained))
             if not self._hand_over(self._retained.pop(leaf), None):
@@ -223,12 +264,14 @@ class Sender:
         room = self._window - len(self._under_way)
         if room > 0 and now >= self._refused_until:
             skip = {seq for seq in self._under_way.values() if seq is not None} | set(self._acknowledged)
-            for row in self._journal.unsent(room, after=self._cursor):
+            for row in self.outbox.due(room):
                 if row.seq not in skip:
                     message = Message(self._topics.of(row.leaf), row.message)
                     if not self._hand_over(message, row.seq):
                         return
-                self._cursor = row.seq
+                    newest = self._verdict.seq if self._verdict is not None else 0
+                    if row.leaf == "verdict" and row.seq > newest and not row.is_set_aside:
+                        self._verdict = row
 
     def _hand_over(self, message: Message, seq: int | None) -> bool:
         token = self._publisher.send(message)
@@ -258,6 +301,12 @@ class Sender:
         self._retain("state", canonical(payload(self._state)), _STATE_EXPIRY_S)
         self._state_at, self._is_said = time.monotonic(), False
 
+    def _retain_health(self) -> None:
+        if self._health is not None and self._window:
+            body = canonical(payload(self._health(self._n_connects - 1)))
+            self._retain("health", body, math.ceil(3 * self._health_s))
+            self._health_at = time.monotonic()
+
     def _retain_head(self) -> None:
         self._retain("head", canonical(payload(self._journal.head)))
         self._head_at, self._is_changed = time.monotonic(), False
@@ -275,6 +324,7 @@ class Sender:
         if not self._window:
             return
         self._retain_state()
+        self._retain_health()
         self._retain_head()
         self._retained["availability"] = self._availability("stopped")
         self._refused_until = float("inf")

@@ -5,11 +5,11 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 
@@ -28,6 +28,8 @@ from device.station.capture import Aim
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _FULL_S = 1.0
 """Wait before a full disk is tried again."""
 
@@ -37,7 +39,8 @@ class Records:
 
     `open_plate` gives the state of a plate and its operator, or of no plate; `frames` is the folder where
     frames are kept, None where they are not. `note_stored` is called when the journal has new rows;
-    `note_fault` hears a code, and whether that fault is there; `stopping` ends the wait for room.
+    `note_fault` hears a code, and whether that fault is there; `stopping` ends the wait for room; `beat` is
+    called at every try to write.
     """
 
     def __init__(
@@ -49,18 +52,22 @@ class Records:
         note_stored: Callable[[], None],
         note_fault: Callable[[str, bool], None],
         stopping: threading.Event,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._journal, self._open_plate, self._frames = journal, open_plate, frames
         self._note_stored, self._note_fault = note_stored, note_fault
-        self._stopping = stopping
+        self._stopping, self._beat = stopping, beat
         self._state = open_plate(None, None)
         self._verdicts: dict[str, Verdict] = {}
         self._before: Reading | None = None  # the last accepted field
         self._is_kept = True
+        self._metadata: Mapping[str, float] | None = None
         self.aim = Aim(0)
         """What frames are for from now on; other threads may read it."""
         self.n_fields = 0
         """Readings stored since the start."""
+        self.seq = 0
+        """That of the newest reading."""
 
     @property
     def plate(self) -> PlateState | None:
@@ -103,6 +110,7 @@ class Records:
         JournalError
             If the journal cannot be written; a full disk is waited for until the station stops.
         """
+        self._note_metadata(frame)
         reading = replace(self._placed(run, reading), frame_sha256=self._keep(frame))
         is_live = self._state is not None and self._state.live
         # A camera that ends counts from 0 when it is opened for another plate, whose fields are all new.
@@ -111,13 +119,14 @@ class Records:
         records: list[Published] = [reading]
         if self.n_fields == 0:
             # The first verdict imports scipy; the first reading does not wait for that.
-            self._append(records.pop())
+            self.seq = self._append(records.pop())
         state, verdict = self._state, None
         if state is not None and run == self.aim.run:
             state, verdict = plate_state.add(state, reading)
             records += [verdict] if verdict is not None else []
         if records:
-            self._append(*records)
+            first = self._append(*records)
+            self.seq = first if records[0] is reading else self.seq
         self._state, self._before = state, reading if reading.quality.passed else before
         self.n_fields += 1
         if verdict is not None:
@@ -232,16 +241,31 @@ class Records:
             self._note_fault("FRAMES_NOT_KEPT", not self._is_kept)
         return sha256
 
-    def _append(self, *records: Published) -> None:
-        self._write(lambda: self._journal.append(*records))
-        self._note_stored()
+    def _note_metadata(self, frame: Frame | LostFrame) -> None:
+        """Store how the camera takes its frames, when that has changed: it holds for what follows."""
+        if isinstance(frame, Frame) and frame.metadata != self._metadata:
+            self._metadata = frame.metadata
+            told = {"source": frame.source, "after_seq": self._journal.head.seq}
+            self.note("camera", **told, **(frame.metadata or {}))
 
-    def _write(self, write: Callable[[], object]) -> None:
+    def _append(self, *records: Published) -> int:
+        """Store records; return the `seq` of the first."""
+        sealed = self._write(lambda: self._journal.append(*records))
+        self._note_stored()
+        return sealed[0].seq
+
+    def _write(self, write: Callable[[], T]) -> T:
+        """Write to the journal; on a full disk wait until there is room for the ballast too."""
         is_full = False
         while True:
+            self._beat()
             try:
-                write()
+                if is_full:
+                    self._journal.hold_room()
+                written = write()
             except StorageFullError as error:
+                # what it gives up is for the alert and for the marks of what the broker took
+                self._journal.give_room()
                 if not is_full:
                     log.error("%s; nothing is published until then", error)  # noqa: TRY400 - a state, no defect
                     is_full = True
@@ -252,6 +276,7 @@ class Records:
                 break
         if is_full:
             self._note_fault("STORAGE_FULL", False)
+        return written
 
 
 def frame_path(folder: Path, taken_at: datetime, sha256: str) -> Path:

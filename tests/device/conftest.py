@@ -17,6 +17,12 @@ MODEL = ModelId("phase-cell", "0" * 64, trusted=True)
 WELL = PlateWell("A1", "silver", "test", 10.0, "ug/mL", 1, dead_fraction=0.5, fields=3)
 
 
+@pytest.fixture(autouse=True)
+def small_ballast(monkeypatch):
+    """Let hundreds of journals not hold 8 MB each."""
+    monkeypatch.setattr("device.journal.file.BALLAST_BYTES", 4096)
+
+
 @pytest.fixture(scope="session")
 def make_frame():
     """A function of an image that gives a frame of known scale."""

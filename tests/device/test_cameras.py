@@ -1,16 +1,30 @@
 import http.server
 import importlib
+import os
+import signal
+import subprocess
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from device.cameras import LostFrame, Setup, camera_kinds, camera_settings, folder, open_camera, usb
+from device.cameras import (
+    LostFrame,
+    Setup,
+    camera_kinds,
+    camera_settings,
+    folder,
+    jetson,
+    open_camera,
+    stream,
+    usb,
+)
+from device.cameras._process import ProcessCamera
 from device.config import read_config
 from device.errors import CameraError, ConfigError
 from device.messages.schema import field_docs
@@ -32,7 +46,7 @@ KINDS = [("cameras", kind) for kind in camera_kinds()] + [("publishers", kind) f
 
 
 def test_the_kinds_of_this_issue_are_found():
-    assert {"folder", "phantom", "raspberry", "usb"} <= set(camera_kinds())
+    assert camera_kinds() == ("folder", "jetson", "phantom", "raspberry", "stream", "usb")
     assert {"jsonl", "mqtt"} <= set(publisher_kinds())
 
 
@@ -67,7 +81,7 @@ def test_an_unknown_option_of_any_camera_is_a_fault(tmp_path, kind):
 
 
 def test_an_unknown_kind_is_answered_with_the_kinds_there_are():
-    expected = r"camera\.kind is 'webcam'; expected one of folder, phantom, raspberry, usb"
+    expected = r"camera\.kind is 'webcam'; expected one of folder, jetson, phantom, raspberry, stream, usb"
     with pytest.raises(ConfigError, match=expected):
         open_camera("webcam", None, Setup(SCALE))
 
@@ -166,7 +180,7 @@ def test_closing_a_looping_folder_ends_it(tmp_path):
     assert sequences == [0, 1, 2, 3, 4]
 
 
-# usb
+# stream and usb
 
 
 class _Stream(http.server.BaseHTTPRequestHandler):
@@ -212,7 +226,7 @@ def mjpeg_stream():
 
 def test_a_stream_gives_gray_frames_newest_first():
     with mjpeg_stream() as (url, _):
-        camera = open_camera("usb", usb.Settings(url), Setup(SCALE))
+        camera = open_camera("stream", stream.Settings(url), Setup(SCALE))
         frames = []
         for frame in camera.frames():
             frames.append(frame)
@@ -226,26 +240,211 @@ def test_a_stream_gives_gray_frames_newest_first():
 
 def test_a_stream_that_falls_silent_is_lost_within_its_limit():
     with mjpeg_stream() as (url, server):
-        camera = open_camera("usb", usb.Settings(url, read_timeout_s=0.5), Setup(SCALE))
+        camera = open_camera("stream", stream.Settings(url, read_timeout_s=0.5), Setup(SCALE))
         frames = camera.frames()
         next(frames)
         server.stall.set()
         began = time.monotonic()
-        with pytest.raises(CameraError, match=r"gave no frame for 0\.5 s; check its cable"):
+        with pytest.raises(CameraError, match=r"gave no frame for 0\.5 s; expected one; check its cable"):
             list(frames)
         assert time.monotonic() - began < 5
         camera.close()
 
 
-@pytest.mark.parametrize(
-    ("device", "expected"),
-    [("http://127.0.0.1:9/x", "a stream that can be reached"), ("/dev/video99", "a V4L2 camera")],
-)
-def test_a_device_that_does_not_open_is_an_error(device, expected):
-    with pytest.raises(CameraError, match=f"cannot be opened; expected {expected}"):
-        open_camera("usb", usb.Settings(device, open_timeout_s=1.0), Setup(SCALE))
+def test_what_does_not_open_is_an_error_without_its_password():
+    settings = stream.Settings("http://ada:secret@127.0.0.1:9/x", open_timeout_s=1.0)
+    with pytest.raises(
+        CameraError, match=r"127\.0\.0\.1:9/x cannot be opened; expected a stream that"
+    ) as caught:
+        open_camera("stream", settings, Setup(SCALE))
+    assert "secret" not in str(caught.value)
+    with pytest.raises(CameraError, match=r"'/dev/video99' cannot be opened; expected a V4L2 camera"):
+        open_camera("usb", usb.Settings("/dev/video99"), Setup(SCALE))
+
+
+class FakeCapture:
+    """A V4L2 camera whose automatics creep on until they are switched off."""
+
+    refuses = ()
+
+    def __init__(self, *_):
+        self.values = {cv2.CAP_PROP_EXPOSURE: 100.0, cv2.CAP_PROP_GAIN: 5.0, cv2.CAP_PROP_AUTO_EXPOSURE: 3.0}
+        self.n_read = self.n_released = 0
+        FakeCapture.last = self
+
+    def isOpened(self):  # noqa: N802 - OpenCV's name
+        return True
+
+    def set(self, control, value):
+        if control in self.refuses:
+            return False
+        self.values[control] = value
+        return True
+
+    def get(self, control):
+        return self.values.get(control, 0.0)
+
+    def read(self):
+        self.n_read += 1
+        if self.values[cv2.CAP_PROP_AUTO_EXPOSURE] == 3.0:
+            self.values[cv2.CAP_PROP_EXPOSURE] += 1
+        return True, np.full((8, 8, 3), self.values[cv2.CAP_PROP_EXPOSURE] % 256, np.uint8)
+
+    def release(self):
+        self.n_released += 1
+
+
+def test_a_usb_camera_holds_what_its_automatics_found(monkeypatch):
+    monkeypatch.setattr(cv2, "VideoCapture", FakeCapture)
+    monkeypatch.setattr(FakeCapture, "refuses", (cv2.CAP_PROP_WB_TEMPERATURE,))
+    camera = open_camera("usb", usb.Settings("0", settle_s=0.05), Setup(SCALE))
+    taken = [frame for frame, _ in zip(camera.frames(), range(3), strict=False)]
+    camera.close()
+    exposure = FakeCapture.last.values[cv2.CAP_PROP_EXPOSURE]
+    assert exposure > 101, "the automatic had its time"
+    assert {int(frame.image[0, 0]) for frame in taken} == {int(exposure % 256)}
+    assert [frame.metadata for frame in taken] == [{"exposure_100us": exposure, "gain": 5.0}] * 3
+    assert FakeCapture.last.values[cv2.CAP_PROP_AUTO_EXPOSURE] == 1.0
+    assert FakeCapture.last.n_released == 1
+
+
+def test_a_usb_camera_takes_what_is_asked_or_says_so(monkeypatch):
+    monkeypatch.setattr(cv2, "VideoCapture", FakeCapture)
+    asked = usb.Settings("0", settle_s=0.0, exposure_100us=42, gain=7)
+    camera = open_camera("usb", asked, Setup(SCALE))
+    frame = next(camera.frames())
+    camera.close()
+    assert (frame.metadata["exposure_100us"], frame.metadata["gain"]) == (42.0, 7.0)
+    monkeypatch.setattr(FakeCapture, "refuses", (cv2.CAP_PROP_GAIN,))
+    camera = open_camera("usb", asked, Setup(SCALE))
+    with pytest.raises(CameraError, match=r"camera\.gain is 7; expected what 0 takes, see `v4l2-ctl"):
+        next(camera.frames())
+    camera.close()
+
+
+def test_a_stream_is_no_usb_device():
+    with pytest.raises(ValueError, match=r"expected an index or a device file; a stream has camera\.kind = "):
+        usb.Settings("rtsp://camera.lab/1")
 
 
 def test_a_size_needs_both_sides():
     with pytest.raises(ValueError, match="width_px and height_px go together"):
         usb.Settings(width_px=640)
+
+
+# jetson, and live cameras in a process of their own
+
+
+@pytest.fixture
+def csi(monkeypatch):
+    """Give a function that names what GStreamer does: so many frames, and then a fault."""
+    monkeypatch.setenv("PATH", f"{Path(__file__).parent / 'data/gst'}:{os.environ['PATH']}")
+    return lambda does: monkeypatch.setenv("FAKE_GST", does)
+
+
+CSI = jetson.Settings(
+    exposure_us=9000, gain=1.5, width_px=96, height_px=64, interval_s=0.0, read_timeout_s=0.4
+)
+
+
+def in_process(settings=CSI, kind="jetson"):
+    return ProcessCamera(kind, settings, Setup(SCALE), beat=lambda: None)
+
+
+def leftovers():
+    """What a camera could leave behind: files, threads and children of this process."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return len(list(Path("/proc/self/fd").iterdir())), threading.active_count(), children
+
+
+def test_the_pipeline_fixes_exposure_and_gain_and_keeps_the_newest_frame(csi, monkeypatch):
+    csi("2:exit")
+    started, popen = [], subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda command, **how: started.append(command) or popen(command, **how)
+    )
+    camera = open_camera("jetson", CSI, Setup(SCALE))
+    next(camera.frames())
+    camera.close()
+    words = started[0]
+    assert words[:5] == ["gst-launch-1.0", "-q", "nvarguscamerasrc", "sensor-id=0", "aelock=true"]
+    assert {"exposuretimerange=9000000 9000000", "gainrange=1.5 1.5", "leaky=downstream"} <= set(words)
+    assert "video/x-raw,format=GRAY8,width=96,height=64" in words
+
+
+@pytest.mark.parametrize(
+    ("does", "expected"),
+    [
+        ("3:exit", r"ended its pipe \(it said: Error generated\. nvbufsurface: no cameras available\)"),
+        ("3:short", "ended its pipe"),
+        ("3:hang", r"gave no whole frame for 0\.4 s"),
+        ("3:deaf", r"gave no whole frame for 0\.4 s"),
+    ],
+)
+def test_a_csi_camera_that_fails_leaves_nothing_behind(csi, does, expected):
+    csi(does)
+    before = leftovers()
+    taken = []
+    with pytest.raises(CameraError, match=expected):
+        taken.extend(in_process().frames())  # extend keeps what came before the error
+    assert [frame.sequence for frame in taken] == [0, 1, 2]
+    row = [(2 + pixel) % 256 for pixel in range(96)]
+    assert (taken[2].image == row).all()
+    assert not taken[2].image.flags.writeable
+    assert (taken[2].source, taken[2].scale) == ("jetson:0", SCALE)
+    assert taken[2].metadata == {"exposure_us": 9000.0, "gain": 1.5}
+    assert leftovers() == before
+
+
+def test_rows_that_gstreamer_would_pad_are_refused():
+    with pytest.raises(ValueError, match="width_px is 321; expected a multiple of 4"):
+        replace(CSI, width_px=321)
+
+
+def test_without_gstreamer_it_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CameraError, match=r"gst-launch-1\.0 cannot be started .* apt install gstreamer1\.0"):
+        open_camera("jetson", CSI, Setup(SCALE))
+
+
+def freeze_child():
+    """Stop the process of the camera, as one that hangs in its driver is."""
+    (child,) = leftovers()[2]
+    os.kill(int(child), signal.SIGSTOP)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "expected"),
+    [
+        (freeze_child, r"camera phantom gave no sign for 1\.5 s and its process was killed"),
+        (lambda: os.kill(int(leftovers()[2][0]), signal.SIGSEGV), r"phantom died \(Segmentation fault\)"),
+    ],
+)
+def test_a_driver_that_hangs_or_crashes_is_a_lost_camera(monkeypatch, break_it, expected):
+    monkeypatch.setattr("device.cameras._process._SPARE_S", -8.5)
+    before = leftovers()
+    settings = camera_settings("phantom")(live=True, height_px=64, width_px=64, n_cells=2)
+    frames = in_process(settings, "phantom").frames()
+    next(frames)
+    break_it()
+    with pytest.raises(CameraError, match=expected):
+        list(frames)
+    assert leftovers() == before
+
+
+def test_a_fault_of_the_configuration_comes_back_from_the_process():
+    settings = camera_settings("phantom")(live=True, height_px=16, width_px=16, n_cells=1000)
+    with pytest.raises((ConfigError, CameraError), match="camera: "):
+        next(in_process(settings, "phantom").frames())
+
+
+def test_closing_ends_the_process_within_a_moment(csi):
+    csi("1000000:deaf")
+    before, beats = leftovers(), []
+    camera = ProcessCamera("jetson", CSI, Setup(SCALE), beat=lambda: beats.append(1))
+    frames = camera.frames()
+    next(frames)
+    assert beats
+    camera.close()
+    assert list(frames) == []
+    assert leftovers() == before

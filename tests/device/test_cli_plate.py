@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from device.cli import main
-from device.cli.plate import _line, _Station, _View, _watch
+from device.cli.plate import RunningStation, _line, _View, _watch
 from device.errors import StationError
 from device.publishers import Received
 
@@ -82,7 +82,7 @@ def test_json_has_a_line_a_well_and_words_go_to_stderr(capsys):
 
 def listening(*events):
     """A station that says some messages, and then nothing."""
-    station = object.__new__(_Station)
+    station = object.__new__(RunningStation)
     station._heard = [Received(f"nanotox/v1/lab/b/{leaf}", json.dumps(m).encode()) for leaf, m in events]
     station._events = queue.SimpleQueue()
     return station

@@ -66,6 +66,7 @@ def answers():
         ("plate_status", {}),
         ("plate_finish", {}),
         ("plate_finish", {"force": True}),
+        ("replay", {"from_seq": 7, "to_seq": 1006}),
     ],
 )
 def test_what_obeys_the_schema_is_an_order(answers, name, args):
@@ -98,6 +99,9 @@ def test_arguments_and_reason_may_be_left_out(answers):
         ("plate_well", {}, "MALFORMED", "args.well", "args.well is missing"),
         ("plate_well", {"args": {"well": 3}}, "MALFORMED", "args.well", "args.well is 3; expected text"),
         ("plate_finish", {"args": {"force": 1}}, "MALFORMED", "args.force", "expected true or false"),
+        ("replay", {"args": {"from_seq": 0, "to_seq": 1}}, "MALFORMED", "args.from_seq", "from_seq is 0"),
+        ("replay", {"args": {"from_seq": 7, "to_seq": 6}}, "MALFORMED", "args", "expected from_seq to"),
+        ("replay", {"args": {"from_seq": 7, "to_seq": 1007}}, "MALFORMED", "args", "expected from_seq to"),
         ("ping", {"issued_at": "2026-03-04T05:05:36Z"}, "EXPIRED", "issued_at", "expected at most 30 s"),
         ("ping", {"issued_at": "2026-03-04T05:06:38Z"}, "EXPIRED", "issued_at", "check both clocks"),
     ],
@@ -116,6 +120,11 @@ def test_what_does_not_is_refused_with_found_and_expected(answers, name, change,
 @pytest.mark.parametrize("seconds", [-30, 30])
 def test_thirty_seconds_are_not_too_long(answers, seconds):
     assert answers.hear(command(issued_at=(NOW + timedelta(seconds=seconds)).isoformat()))
+
+
+def test_a_consumer_may_close_its_gaps_though_the_clock_is_wrong(answers):
+    issued = "1970-01-01T00:00:00Z"
+    assert answers.hear(command(issued_at=issued, args={"from_seq": 1, "to_seq": 2}), name="replay")
 
 
 @pytest.mark.parametrize(

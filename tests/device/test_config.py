@@ -63,6 +63,12 @@ def test_defaults_are_filled_in_and_paths_are_relative_to_the_file(tmp_path):
     assert config.publisher.kind == "mqtt"
 
 
+def test_a_credential_of_the_service_stays_as_it_is_written(tmp_path):
+    config = read(tmp_path, GOOD + 'path = "$CREDENTIALS_DIRECTORY/key"')
+    assert config.camera.settings.path == Path("$CREDENTIALS_DIRECTORY/key")
+    assert 'path = "$CREDENTIALS_DIRECTORY/key"' in to_toml(config)
+
+
 def test_what_is_shown_can_be_read_again(tmp_path):
     config = read(tmp_path, GOOD + 'mode = "slow"\nlevels = [0.5, 1]\n[model]\ntrusted = ["ab\\"c"]')
     shown = tmp_path / "shown.toml"

@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
-import device.cli.broker as broker_module
+import device.cli.broker_check as broker_module
 import device.cli.doctor as doctor_module
 import device.service
 from device import cli
 from device.analysis.phantom import render_field
-from device.cli.broker import validity, validity_of_file
+from device.cli.broker_check import validity, validity_of_file
 from device.errors import CameraError
 from device.journal import Journal
 

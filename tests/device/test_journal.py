@@ -80,7 +80,7 @@ def test_it_writes_through_to_the_disk(path):
 
 def test_a_second_station_on_the_same_journal_is_refused(path):
     journal = open_journal(path)
-    with pytest.raises(JournalError, match="in use by another station; stop it or name another"):
+    with pytest.raises(JournalError, match="in use by another process; stop it or name another"):
         open_journal(path)
     journal.close()
     open_journal(path).close()

@@ -199,7 +199,10 @@ def test_every_leaf_has_a_form():
 def test_asyncapi_holds_every_channel_and_its_references_lead_somewhere():
     document = asyncapi("0.1.0")
     asked = {f"cmd_{name}" for name in COMMANDS}
-    assert set(document["channels"]) == {*LEAVES, "availability", "reply", *asked}
+    assert set(document["channels"]) == {*LEAVES, "availability", "image_overlay", "reply", *asked}
+    picture = document["operations"]["image_overlay"]["bindings"]["mqtt"]
+    assert (picture["qos"], picture["retain"]) == (0, True)
+    assert document["channels"]["image_overlay"]["address"] == "nanotox/v1/{site}/{station}/image/overlay"
     assert document["channels"]["cmd_plate_start"]["address"] == "nanotox/v1/{site}/{station}/cmd/plate_start"
     actions = {name: operation["action"] for name, operation in document["operations"].items()}
     assert {name for name, action in actions.items() if action == "receive"} == asked

@@ -116,6 +116,27 @@ def test_a_password_file_is_readable_and_private(tmp_path, heard, content, mode,
         open_publisher("mqtt", mqtt.Settings(user="me", password_file=path), Setup("x", WILL, heard))
 
 
+@pytest.mark.parametrize("folder", [None, "elsewhere"])
+def test_a_credential_without_its_service_is_told(tmp_path, heard, monkeypatch, folder):
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    expected = r"exists inside the service only; expected systemd to start this"
+    if folder:
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / folder))
+        expected = r"\$CREDENTIALS_DIRECTORY/word cannot be read"
+    settings = mqtt.Settings(user="me", password_file=Path("$CREDENTIALS_DIRECTORY/word"))
+    with pytest.raises(PublishError, match=expected):
+        open_publisher("mqtt", settings, Setup("x", WILL, heard))
+
+
+def test_a_credential_that_the_world_may_read_is_refused(tmp_path, heard, monkeypatch):
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    (tmp_path / "word").write_text("secret")
+    (tmp_path / "word").chmod(0o444)
+    settings = mqtt.Settings(user="me", password_file=Path("$CREDENTIALS_DIRECTORY/word"))
+    with pytest.raises(PublishError, match="may be read by others"):
+        open_publisher("mqtt", settings, Setup("x", WILL, heard))
+
+
 def test_a_damaged_certificate_is_an_error(tmp_path, heard):
     path = tmp_path / "ca.pem"
     path.write_text("no certificate")

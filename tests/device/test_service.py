@@ -1,12 +1,14 @@
+import contextlib
 import os
 import shutil
 import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
-from device.service import clock_state, notify_systemd
+from device.service import Watchdog, clock_state, notify_systemd
 
 UNIT = Path(__file__).parents[2] / "systemd" / "nanotox.service"
 
@@ -31,6 +33,59 @@ def test_a_station_started_by_hand_tells_nobody(monkeypatch, address):
     assert not notify_systemd("READY=1")
 
 
+@pytest.fixture
+def heard(tmp_path, monkeypatch):
+    """Give a function that returns what systemd heard since it was asked last."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "20000000")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)
+
+        def hear():
+            said = []
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    said.append(systemd.recv(100).decode())
+            return said
+
+        yield hear
+
+
+def beat_as(watchdog, *names):
+    for name in names:
+        loop = threading.Thread(target=watchdog.beat, name=name)
+        loop.start()
+        loop.join()
+
+
+def test_the_watchdog_is_fed_when_due_and_each_loop_has_turned_since(heard):
+    now = [0.0]
+    watchdog = Watchdog(("a", "b"), clock=lambda: now[0])
+    beat_as(watchdog, "a", "b")
+    assert not watchdog.feed(), "not due yet"
+    now[0] = 10.0
+    assert watchdog.feed()
+    assert heard() == ["WATCHDOG=1"]
+    now[0] = 20.0
+    beat_as(watchdog, "a", "c")
+    assert not watchdog.feed(), "b has not turned since"
+    assert heard() == []
+    beat_as(watchdog, "b")
+    assert watchdog.feed()
+
+
+@pytest.mark.parametrize(("name", "value"), [("WATCHDOG_USEC", None), ("WATCHDOG_PID", "1")])
+def test_a_watchdog_that_is_not_for_this_process_is_not_fed(heard, monkeypatch, name, value):
+    monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    now = [0.0]
+    watchdog = Watchdog(("a",), clock=lambda: now[0])
+    beat_as(watchdog, "a")
+    now[0] = 1e6
+    assert not watchdog.feed()
+    assert heard() == []
+
+
 def test_the_clock_says_whether_it_can_be_trusted():
     assert clock_state() in ("synced", "unsynced", "unknown")
 
@@ -44,26 +99,36 @@ def systemd_analyze(*arguments):
 
 
 @pytest.fixture
-def unit(tmp_path):
-    """The shipped unit with a program that exists here, since `verify` looks for it."""
+def units(tmp_path):
+    """The shipped units with a program that exists here, since `verify` looks for it."""
     program = tmp_path / "nanotox"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    copy = tmp_path / "nanotox.service"
-    copy.write_text(UNIT.read_text().replace("/opt/nanotox/bin/nanotox", str(program)))
-    return copy
+    for path in UNIT.parent.glob("*.service"):
+        (tmp_path / path.name).write_text(path.read_text().replace("/opt/nanotox/bin/nanotox", str(program)))
+    return tmp_path
 
 
-def test_the_unit_is_clean_under_systemd_analyze_verify(unit):
-    checked = systemd_analyze("verify", "--man=no", str(unit))
+@pytest.mark.parametrize("name", ["nanotox", "nanotox-alarm", "nanotox-collect"])
+def test_a_unit_is_clean_under_systemd_analyze_verify(units, name):
+    checked = systemd_analyze("verify", "--man=no", str(units / f"{name}.service"))
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 
-def test_the_unit_exposes_little(unit):
-    checked = systemd_analyze("security", "--offline=true", "--threshold=15", "--no-pager", str(unit))
+@pytest.mark.parametrize("name", ["nanotox", "nanotox-collect"])
+def test_a_unit_exposes_little(units, name):
+    unit = str(units / f"{name}.service")
+    checked = systemd_analyze("security", "--offline=true", "--threshold=15", "--no-pager", unit)
     assert checked.returncode == 0, checked.stdout[-300:]
 
 
-def test_the_unit_keeps_the_processor_visible():
+def test_the_unit_says_what_a_station_may_rely_on():
+    lines = [line for line in UNIT.read_text().splitlines() if "=" in line and not line.startswith("#")]
     # ProcSubset=pid hides /proc/cpuinfo and makes inference 70 times slower.
-    assert "ProcSubset" not in [line.split("=")[0] for line in UNIT.read_text().splitlines()]
+    assert "ProcSubset" not in [line.split("=")[0] for line in lines]
+    assert {
+        *("Type=notify", "NotifyAccess=main", "WatchdogSec=30", "Restart=on-failure"),
+        *("StartLimitIntervalSec=300", "StartLimitBurst=5", "OnFailure=nanotox-alarm.service"),
+        *("RestartPreventExitStatus=2", "LimitCORE=0", "DevicePolicy=closed", "DynamicUser=yes"),
+        *("LoadCredential=nanotox.key", "LoadCredential=nanotox.password"),
+    } <= set(lines)

@@ -134,8 +134,8 @@ def test_birth_comes_first_and_the_end_last(lab):
     lab.run()
     lines = [json.loads(line) for line in (lab.folder / "messages.jsonl").read_text().splitlines()]
     leaves = [line["topic"].removeprefix("nanotox/v1/lab/bench-1/") for line in lines]
-    assert leaves[:4] == ["info", "state", "head", "availability"]
-    assert leaves[-3:] == ["state", "head", "availability"]
+    assert leaves[:5] == ["info", "state", "health", "head", "availability"]
+    assert leaves[-4:] == ["state", "health", "head", "availability"]
     assert lab.sent("availability") == ["online", "stopped"]
     assert (lab.sent("state")[-1]["mode"], lab.sent("head")[-1]["seq"]) == ("idle", 1)
     assert {line["retain"] for line in lines if line["topic"].endswith("reading")} == {False}
@@ -346,7 +346,7 @@ def test_the_first_reading_is_stored_before_its_verdict_is_thought_of(lab, monke
 def test_a_second_station_on_one_journal_is_refused(lab):
     lab.draw(1)
     journal = lab.journal()
-    with pytest.raises(JournalError, match="in use by another station"):
+    with pytest.raises(JournalError, match="in use by another process"):
         lab.station()
     journal.close()
 
@@ -373,8 +373,11 @@ def test_an_unknown_rule_and_a_bad_plate_are_told_together(lab):
 def test_a_full_buffer_waits_or_lets_the_newest_win():
     buffer = Buffer(2)
     assert all(buffer.put_newest(i) for i in range(5))
-    assert buffer.n_dropped == 3
+    assert buffer.flow == (5, 0, 3, 2)
     assert [buffer.get(), buffer.get()] == [3, 4]
+    buffer.done()
+    buffer.done(dropped=True)
+    assert buffer.flow == (5, 1, 4, 0)
     buffer.put(5)
     buffer.put(6)
     put = []
@@ -433,16 +436,18 @@ def test_a_lost_live_camera_is_opened_again_and_tells_its_loss_once(monkeypatch,
         return camera
 
     frames, losses = Buffer(100), []
-    capture = Capture("cam", open_next, frames, losses.append, lambda: Aim(0))
+    capture = Capture(
+        "cam", open_next, frames, lambda *fault: losses.append(fault), lambda: Aim(0), live=True
+    )
     capture.run()
     got = []
     while (shot := frames.get()) is not None:
         got.append(shot.frame.reason if isinstance(shot.frame, LostFrame) else "frame")
     lost = Reason.CAMERA_LOST
     assert got == ["frame", "frame", lost, "frame", lost, "frame", lost]
-    assert losses == [True, False, True, False, True]
+    assert losses == [(lost, is_there) for is_there in (True, False, True, False, True)]
     assert all(camera.closed for camera in opened)
-    assert caplog.text.count("is lost") == 3
+    assert caplog.text.count("CAMERA_LOST") == 3
 
 
 def test_a_live_view_without_a_plate_gives_provisional_verdicts_that_roll(lab, monkeypatch):
@@ -461,12 +466,75 @@ def test_a_live_view_without_a_plate_gives_provisional_verdicts_that_roll(lab, m
             waiting.set()
 
     waiting = threading.Event()
-    monkeypatch.setattr(station_module, "open_camera", lambda *_: Rolling(12, None))
+    monkeypatch.setattr(station_module, "is_live", lambda _: True)
+    monkeypatch.setattr(station_module, "ProcessCamera", lambda *_, **__: Rolling(12, None))
     lab.run(stop=stop)
     verdicts = lab.sent("verdict")
     assert len(verdicts) == len(lab.sent("reading")) > 0
     assert {(verdict["stage"], verdict["well"]) for verdict in verdicts} == {("provisional", "live")}
     assert "non_toxic" not in {verdict["outcome"] for verdict in verdicts}
+
+
+def test_captured_is_analyzed_and_dropped_and_waiting_at_every_moment_of_an_overload(lab, monkeypatch):
+    stop, closed, told = threading.Event(), threading.Event(), []
+    batch, turn = threading.Semaphore(0), threading.Semaphore(0)
+
+    class Fast(LiveCamera):
+        n_given = 0
+
+        def frames(self):  # twenty while one is analyzed
+            for i in range(600):
+                self.n_given += 1
+                yield Frame(np.full((2, 2), i % 90, np.uint8), NOW, "cam", i)
+                if i % 20 == 19:
+                    batch.release()
+                    turn.acquire(timeout=20)
+            stop.set()
+            batch.release(5)
+            closed.wait(20)
+
+        def close(self):
+            closed.set()
+
+    def read_slowly(frame, *arguments, **options):
+        batch.acquire(timeout=20)
+        told.append((made._watch.health(0), camera.n_given, frame.sequence))
+        turn.release()
+        return read(frame, *arguments, **options)
+
+    camera = Fast(0, None)
+    monkeypatch.setattr(analysis_module, "assess", read_slowly)
+    monkeypatch.setattr(station_module, "is_live", lambda _: True)
+    monkeypatch.setattr(station_module, "ProcessCamera", lambda *_, **__: camera)
+    lab.draw(1)
+    made = lab.station()
+    made.run(stop)
+    assert len(told) >= 10
+    for health, n_given, sequence in told:
+        assert health.n_captured == health.n_analyzed + health.n_dropped + health.n_waiting
+        assert health.n_waiting <= 3, "two in the queue and one in work"
+        assert 0 <= n_given - health.n_captured <= 1
+        assert n_given - 20 - 3 <= sequence or sequence == 0, "the newest wins"
+    assert told[-1][0].n_dropped > 500
+    end = lab.sent("health")[-1]
+    assert end["n_captured"] == camera.n_given == 600
+    assert end["n_analyzed"] == len(lab.sent("reading")) == len(told)
+    assert (end["n_captured"], end["n_waiting"]) == (end["n_analyzed"] + end["n_dropped"], 0)
+
+
+def test_frames_given_up_at_a_stop_are_counted_too(lab, monkeypatch):
+    lab.draw(*range(50))
+    stop = threading.Event()
+
+    def read_and_stop(frame, *arguments, **options):
+        stop.set()
+        return read(frame, *arguments, **options)
+
+    monkeypatch.setattr(analysis_module, "assess", read_and_stop)
+    lab.run(CONFIG.replace('path = "images"', 'path = "images"\nloop = true'), stop=stop)
+    end = lab.sent("health")[-1]
+    assert (end["n_captured"], end["n_waiting"]) == (end["n_analyzed"] + end["n_dropped"], 0)
+    assert end["n_analyzed"] == len(lab.sent("reading"))
 
 
 def test_the_records_of_a_station_are_those_that_have_a_form():

@@ -106,13 +106,12 @@ class Lab:
         monkeypatch.setattr("device.station.sender._QUIET_S", 0.0)
         monkeypatch.setattr(analysis_module, "assess", read)
         monkeypatch.setattr(station_module, "open_publisher", lambda *args: self.connect(args[-1]))
-        opened = station_module.open_camera
-        monkeypatch.setattr(
-            station_module, "open_camera", lambda *args: self.mount() if self.is_live else opened(*args)
-        )
+        monkeypatch.setattr(station_module, "ProcessCamera", lambda *_, **__: self.mount())
 
     def mount(self):
-        self.camera = Microscope()
+        with self._news:
+            self.camera = Microscope()
+            self._news.notify_all()
         return self.camera
 
     # The publisher's protocol
@@ -145,8 +144,11 @@ class Lab:
         tools = Instruments(AnalysisSettings("adherent", "phase"), Model(), None, self.rule, plate)
         self.station = Station(load_config(self.folder / "station.toml"), version="0.1.0", instruments=tools)
         self.stop.clear()
+        self.camera = None
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
+        if self.is_live:
+            self.wait(lambda: self.camera is not None)
         return self
 
     def _run(self):

@@ -90,7 +90,7 @@ class Subscriber:
         return [m.payload.decode() for m in list(self.messages) if m.topic.endswith("/availability")]
 
     def seqs(self):
-        return [p["seq"] for leaf in ("reading", "verdict", "plate") for p in self.payloads(leaf)]
+        return [p["seq"] for leaf in ("reading", "verdict", "plate", "alert") for p in self.payloads(leaf)]
 
     def close(self):
         self._client.disconnect()

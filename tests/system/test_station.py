@@ -1,3 +1,5 @@
+import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -11,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import cv2
+import jsonschema
 import numpy as np
 import pytest
 
@@ -19,6 +22,7 @@ from device.analysis.assess import assess
 from device.cli import main
 from device.journal import Journal
 from device.messages import State, Topics, payload
+from device.messages.schema import asyncapi
 from device.publishers import Connected, Lost, Message, Received, Settled, Setup, mqtt, open_publisher
 from device.records import Frame, Outcome, PlateReport, SampleVerdict, Scale
 from device.station import load_config, open_instruments
@@ -120,7 +124,13 @@ def test_every_image_reaches_the_subscriber_once_and_the_station_ends_by_itself(
     assert all(len(m.payload) <= 16 * 1024 for m in subscriber.messages)
     late = subscribe(broker)
     assert late.wait_for(lambda s: s.words() == ["stopped"])
-    assert {m.topic.rsplit("/", 1)[1] for m in late.messages} == {"availability", "info", "state", "head"}
+    assert {m.topic.rsplit("/", 1)[1] for m in late.messages} == {
+        "availability",
+        "info",
+        "state",
+        "health",
+        "head",
+    }
     assert late.payloads("head")[0]["seq"] == 6
     assert (
         0
@@ -380,6 +390,24 @@ def test_a_live_plate_outlives_a_killed_station(bench, broker, subscribe, capsys
     assert [count["field"] for count in final["fields"]] == accepted == list(range(len(accepted)))
 
 
+def test_records_come_again_when_they_are_asked_for(bench, broker, subscribe, capsys, monkeypatch):
+    monkeypatch.setattr("device.cli.plate._ANSWER_S", 60.0)  # a busy machine
+    bench.configure(broker.port, camera='kind = "folder"\npath = "images"')
+    code, said = bench.start().end()
+    assert code == 0, said
+    bench.configure(broker.port, camera='kind = "folder"\npath = "images"', more="[plate]\nwait = true\n")
+    bench.start()
+    subscriber = subscribe(broker)
+    asked = ["replay", "--config", str(bench.folder / "station.toml"), "--from"]
+    assert main([*asked, "2", "--to", "1001"]) == 0
+    assert capsys.readouterr().out == "records 2 to 1001 come again\n"
+    assert subscriber.wait_for(lambda s: s.seqs() == [2, 3, 4, 5, 6])
+    assert main([*asked, "7", "--to", "9"]) == 1
+    assert "from_seq is 7; expected at most 6, the newest record" in capsys.readouterr().err
+    code, said = bench.end(number=signal.SIGTERM)
+    assert code == 0, said
+
+
 def test_nobody_at_the_other_end_is_told_in_one_line(bench, make_broker, capsys, monkeypatch):
     bench.configure(9)
     assert plate(bench, "status") == 1
@@ -389,6 +417,151 @@ def test_nobody_at_the_other_end_is_told_in_one_line(bench, make_broker, capsys,
     monkeypatch.setattr("device.cli.plate._ANSWER_S", 0.5)
     assert plate(bench, "status") == 1
     assert "station lab/bench-1 does not answer within 0.5 s; expected it to run" in capsys.readouterr().err
+
+
+# What is on the wire
+
+
+def test_all_that_a_station_publishes_is_in_the_contract_and_obeys_it(bench, broker, subscribe, capsys):
+    subscriber, document = subscribe(broker), asyncapi("0.1.0")
+    (bench.folder / "plate.csv").write_text(PLATE)
+    (bench.folder / "occupied").write_text("frames cannot be kept here")
+    more = '[plate]\nfile = "plate.csv"\n[frames]\nkeep = true\npath = "occupied"\n'
+    bench.configure(broker.port, camera='kind = "phantom"\nlive = true\nperiod_s = 0.2', more=more)
+    config = bench.folder / "station.toml"
+    config.write_text(config.read_text().replace("[scale]", "health_s = 1\noverlay = true\n[scale]"))
+    bench.start()
+    assert subscriber.wait_for(lambda s: s.payloads("alert") and len(s.payloads("health")) > 2, 90)
+    assert plate(bench, "well", "A1") == 0
+    assert subscriber.wait_for(lambda s: any(m.topic.endswith("/image/overlay") for m in s.messages), 90)
+    assert subscriber.wait_for(lambda s: s.payloads("latest"), 90)
+    assert plate(bench, "finish", "--force") == 0
+    assert subscriber.wait_for(lambda s: s.payloads("plate"))
+    late = subscribe(broker)
+    assert late.wait_for(lambda s: s.payloads("latest"))
+    code, said = bench.end(number=signal.SIGTERM)
+    assert code == 0, said
+    assert subscriber.wait_for(lambda s: s.words()[-1] == "stopped")
+    channels, seen = document["channels"], {}
+    for message in subscriber.messages:
+        leaf = message.topic.removeprefix("nanotox/v1/lab/bench-1/").replace("/", "_")
+        leaf = "reply" if leaf.startswith("reply_") else leaf
+        seen.setdefault(leaf, []).append(message)
+    heard = {leaf for leaf in channels if not leaf.startswith("cmd_")}
+    assert {leaf for leaf in seen if not leaf.startswith("cmd_")} == heard, "every leaf, and none besides"
+    for leaf, messages in seen.items():
+        form = document["components"]["messages"][leaf]
+        # a $ref counts from the document
+        validator = jsonschema.Draft202012Validator({**form["payload"], "components": document["components"]})
+        binding = document["operations"][leaf]["bindings"]["mqtt"]
+        for message in messages:
+            assert message.properties.ContentType == form["contentType"] or leaf.startswith("cmd_")
+            assert message.qos == binding["qos"]
+            if form["contentType"] == "application/json":
+                assert len(message.payload) <= 16 * 1024
+                validator.validate(json.loads(message.payload))
+    kept = {
+        m.topic.removeprefix("nanotox/v1/lab/bench-1/").replace("/", "_") for m in late.messages if m.retain
+    }
+    assert kept == {leaf for leaf in heard if document["operations"][leaf]["bindings"]["mqtt"]["retain"]}
+    picture, by_seq = seen["image_overlay"][-1], {r["seq"]: r for r in subscriber.payloads("reading")}
+    assert len(picture.payload) <= 100_000
+    assert cv2.imdecode(np.frombuffer(picture.payload, np.uint8), cv2.IMREAD_COLOR) is not None
+    told = dict(picture.properties.UserProperty)
+    assert by_seq[int(told["seq"])]["ledger_id"] == told["ledger_id"]
+    assert {m.properties.MessageExpiryInterval for m in seen["image_overlay"]} == {120}
+    assert {m.properties.MessageExpiryInterval for m in seen["health"]} == {3}
+    assert all(
+        h["n_captured"] == h["n_analyzed"] + h["n_dropped"] + h["n_waiting"]
+        for h in subscriber.payloads("health")
+    )
+    published = {v["seq"]: v for v in subscriber.payloads("verdict")}
+    assert all(published[now["verdict"]["seq"]] == now["verdict"] for now in subscriber.payloads("latest"))
+    assert [(a["code"], a["raised"]) for a in subscriber.payloads("alert")] == [("FRAMES_NOT_KEPT", True)]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of its own, 16 MB; a file on it stands for whoever fills it."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("no disk can be mounted here; a limit of the file size is tested in test_journal.py")
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_a_full_disk_is_told_nothing_is_lost_and_it_goes_on_by_itself(bench, broker, subscribe, small_disk):
+    subscriber = subscribe(broker)
+    bench.configure(broker.port)
+    config = bench.folder / "station.toml"
+    config.write_text(config.read_text().replace("[journal]", f'[journal]\npath = "{small_disk}/journal.db"'))
+    bench.start()
+    assert subscriber.wait_for(lambda s: len(s.payloads("reading")) > 3)
+    for round_ in (1, 2):
+        with contextlib.suppress(OSError), (small_disk / "films").open("wb") as film:
+            while True:
+                film.write(bytes(4096))
+                film.flush()
+        assert subscriber.wait_for(lambda s: [a["code"] for a in s.payloads("alert")] == ["STORAGE_FULL"])
+        assert subscriber.wait_for(lambda s: s.payloads("state")[-1]["fault"] == "STORAGE_FULL")
+        assert bench.process.poll() is None
+        before = len(subscriber.payloads("reading"))
+        (small_disk / "films").unlink()
+        more = before + 5 * round_
+        assert subscriber.wait_for(lambda s, more=more: len(s.payloads("reading")) > more)
+        assert subscriber.wait_for(lambda s: s.payloads("state")[-1]["fault"] is None)
+        assert wait_until(lambda: (small_disk / "journal.db.ballast").exists())
+    code, said = bench.end(number=signal.SIGTERM)
+    assert (code, "Traceback" in said) == (0, False), said
+    journal = Journal(small_disk / "journal.db", site="lab", station="bench-1")
+    n_stored = journal.verify()
+    assert subscriber.wait_for(lambda s: set(s.seqs()) == set(range(1, n_stored + 1)))
+    assert journal._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    journal.close()
+    cleared = [(a["code"], a["raised"]) for a in subscriber.payloads("alert")]
+    assert cleared == [("STORAGE_FULL", True), ("STORAGE_FULL", False)]
+
+
+def test_a_clock_that_jumps_ten_years_changes_no_order_and_no_duration(bench, broker, subscribe, monkeypatch):
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None:
+        pytest.skip("libfaketime is not installed; clocks that jump are also injected in the tests of device")
+    subscriber, setting = subscribe(broker), bench.folder / "clock"
+    setting.write_text("+0d\n")
+    bench.configure(broker.port)
+    config = bench.folder / "station.toml"
+    # an unknown model is tried in a child, and waiting for one the library makes an error of
+    known = hashlib.sha256((bench.folder / "toy" / "SHA256SUMS").read_bytes()).hexdigest()
+    text = config.read_text().replace("[scale]", "health_s = 1\n[scale]")
+    config.write_text(text.replace("[model]", f'[model]\ntrusted = ["{known}"]'))
+    with monkeypatch.context() as patch:
+        patch.setenv("LD_PRELOAD", str(library))
+        patch.setenv("FAKETIME_TIMESTAMP_FILE", str(setting))
+        patch.setenv("FAKETIME_NO_CACHE", "1")
+        patch.setenv(
+            "FAKETIME_DONT_FAKE_MONOTONIC", "1"
+        )  # as a time server: it sets the clock, not the uptime
+        bench.start()
+    for jump in ("+0d", "+3650d", "-3650d", "+0d"):
+        setting.write_text(jump + "\n")
+        before, told = len(subscriber.payloads("reading")), len(subscriber.payloads("health"))
+        assert subscriber.wait_for(lambda s, least=before + 5: len(s.payloads("reading")) >= least, 60)
+        assert subscriber.wait_for(lambda s, least=told + 2: len(s.payloads("health")) >= least, 60)
+    code, said = bench.end(number=signal.SIGTERM)
+    assert (code, "Traceback" in said) == (0, False), said
+    journal = bench.journal()
+    n_stored = journal.verify()
+    rows = [json.loads(row.message) for row in journal.rows()]
+    journal.close()
+    assert subscriber.wait_for(lambda s: set(s.seqs()) == set(range(1, n_stored + 1)))
+    readings = [row for row in rows if row["schema"] == "reading/1"]
+    numbers = [reading["sequence"] for reading in readings]
+    assert numbers == sorted(numbers), "the order of seq is that of the frames"
+    years = {int(reading["ts"][:4]) for reading in readings}
+    assert max(years) - min(years) >= 19
+    assert all((health["oldest_unsent_s"] or 0) >= 0 for health in subscriber.payloads("health"))
 
 
 # The publisher against a real broker

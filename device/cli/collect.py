@@ -1,0 +1,64 @@
+"""`nanotox collect`: every record of every station in one file, none lost and none twice."""
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from device.cli.broker import add_broker_options, broker_settings
+from device.options import Commands
+
+_QUIET_S = 10.0
+"""Least time between two lines of progress where they are no terminal's."""
+
+
+def add_parser(commands: Commands) -> None:
+    """Add `nanotox collect` to the commands."""
+    parser = commands.add_parser(
+        "collect",
+        help="keep every record of all stations in one SQLite file",
+        description="Subscribe to all stations of a broker and keep each record once, in the table `record` "
+        "of a SQLite file, until Ctrl-C or SIGTERM. What the broker lost is asked for at the station. It may "
+        "be killed at any moment and goes on where it was. For research use only.",
+        epilog="Example: nanotox collect --broker mqtt://localhost --db lab.db",
+    )
+    add_broker_options(parser)
+    parser.add_argument(
+        "--db", type=Path, default=Path("collector.db"), metavar="F", help="file (default: collector.db)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Collect until a signal; 0 then."""
+    stop = threading.Event()
+    before = {n: signal.signal(n, lambda *_: stop.set()) for n in (signal.SIGTERM, signal.SIGINT)}
+    handler = logging.StreamHandler()
+    logging.basicConfig(level="INFO", format="%(levelname)s %(message)s", handlers=[handler], force=True)
+    try:
+        from device.collector import Collector
+
+        Collector(args.db, broker_settings(args), tell=_Progress()).run(stop)
+    finally:
+        logging.getLogger().removeHandler(handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)
+    return 0
+
+
+class _Progress:
+    """One line on stderr: rewritten in place on a terminal, elsewhere a new one now and then."""
+
+    def __init__(self) -> None:
+        self._next_at = 0.0
+
+    def __call__(self, line: str) -> None:
+        now = time.monotonic()
+        if sys.stderr.isatty():
+            print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
+        elif now >= self._next_at:
+            print(line, file=sys.stderr, flush=True)
+            self._next_at = now + _QUIET_S

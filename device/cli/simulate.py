@@ -1,0 +1,77 @@
+"""`nanotox simulate`: stations for a dashboard before there is hardware."""
+
+import argparse
+import signal
+import tempfile
+import threading
+from pathlib import Path
+
+from device.cli.broker import add_broker_options, broker_settings
+from device.options import Commands, positive_number, positive_whole
+
+_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
+
+
+def add_parser(commands: Commands) -> None:
+    """Add `nanotox simulate` to the commands."""
+    parser = commands.add_parser(
+        "simulate",
+        help="many simulated stations on a broker",
+        description="Run stations simulated/s0, s1, ... in this process until Ctrl-C: what they publish is "
+        "what stations publish, marked as simulated, from a few rendered fields. Their journals lie in "
+        "memory and go with them; replay is the one command that they carry out. For research use only.",
+        epilog="Example: nanotox simulate --stations 5 --rate 0.2 --broker mqtt://localhost",
+    )
+    parser.add_argument("--stations", type=positive_whole, required=True, metavar="N", help="how many")
+    parser.add_argument(
+        "--rate",
+        type=positive_number,
+        required=True,
+        metavar="HZ",
+        help="fields a second of each station; a field is a reading and a verdict",
+    )
+    parser.add_argument(
+        "--fields", type=positive_whole, metavar="N", help="end after so many fields of each station"
+    )
+    add_broker_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Simulate until a signal or the last field; 0 if all was sent."""
+    stop = threading.Event()
+    before = {n: signal.signal(n, lambda *_: stop.set()) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        from device.cli import DONE, installed_version
+        from device.errors import PublishError
+        from device.station.simulated import simulate
+
+        settings = broker_settings(args)
+        _allow_files(20 * args.stations)
+        with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
+            n_unsent = simulate(
+                Path(folder),
+                settings,
+                stop,
+                stations=args.stations,
+                rate_hz=args.rate,
+                fields=args.fields,
+                version=installed_version(),
+            )
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+    if n_unsent:
+        raise PublishError(f"{n_unsent} records unsent; expected a broker at {args.broker}")
+    return DONE
+
+
+def _allow_files(number: int) -> None:
+    """Let this process open so many files, as far as the system lets it."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(soft, number + 1000)
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+    )

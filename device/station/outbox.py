@@ -1,0 +1,85 @@
+"""The outbox: which rows of the journal go to the broker next.
+
+First, after an outage of more than `_BACKLOG` records, what is stored from then on, so that the present never
+waits for the past; then what waits, in its order; then what a `replay` asks for.
+"""
+
+import time
+from collections.abc import Callable
+
+from device.journal import Journal, Row
+from device.messages.commands import Refusal
+
+_BACKLOG = 1000
+_REFUSED_S = 30.0
+"""A topic that the broker refuses, such as by its access list, is tried again after this."""
+_REPLAY_S = 1.0
+"""Least time between two replays."""
+
+
+class Outbox:
+    """The places in a journal up to which its rows are sent. Used by the send loop's thread alone."""
+
+    def __init__(self, journal: Journal, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._journal, self._clock = journal, clock
+        self._backlog = self._cursor = self._newest = 0  # seq: end of the backlog; sent of it; sent beyond it
+        self._asked = self._again = range(0)  # of a replay: all of it; what is left
+        self._replay_at = self._held_until = 0.0
+        self._held: set[str] = set()  # leaves that the broker refuses
+
+    def begin(self) -> None:
+        """Begin with a new connection: what waits is sent from its start, and so is an unfinished replay."""
+        self._backlog = self._journal.head.seq if self._journal.count_unsent() > _BACKLOG else 0
+        # A session that the broker remembers brings commands before anybody hears that it is connected.
+        self._again = self._asked if self._again else range(0)
+        self._held.clear()
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Take up everything unsent from its beginning."""
+        self._cursor, self._newest = 0, self._backlog
+
+    def hold_back(self, seq: int) -> None:
+        """Hear that the broker refuses a row: its topic is tried again later, and no other waits for it."""
+        if not self._held:
+            self._held_until = self._clock() + _REFUSED_S
+        self._held |= {row.leaf for row in self._journal.rows(seq, seq)}
+
+    def due(self, room: int) -> list[Row]:
+        """Return the rows that are sent next, at most `room`."""
+        if self._held and self._clock() >= self._held_until:
+            self._held.clear()
+            self.start_over()
+        found: list[Row] = []
+        while len(found) < room and (rows := self._next(room - len(found))):
+            found += [row for row in rows if row.leaf not in self._held]
+        return found
+
+    def _next(self, room: int) -> list[Row]:
+        if rows := self._journal.unsent(room, after=self._newest):
+            self._newest = rows[-1].seq
+        if len(rows) < room and self._cursor < self._backlog:
+            old = self._journal.unsent(room - len(rows), after=self._cursor, last=self._backlog)
+            self._cursor = old[-1].seq if old else self._backlog
+            rows += old
+        if len(rows) < room and self._again:
+            again = self._journal.sent(self._again[0], self._again[-1], room - len(rows))
+            self._again = range(again[-1].seq + 1, self._again.stop) if again else range(0)
+            rows += again
+        return rows
+
+    def replay(self, first: int, last: int) -> Refusal | None:
+        """Take up acknowledged rows `first` to `last` once more, or return why not."""
+        now, seq = self._clock(), self._journal.head.seq
+        if self._again or now < self._replay_at:
+            found = "another replay is under way, or came a moment ago; expected one at a time"
+            return Refusal("BUSY", f"{found}; ask again in {_REPLAY_S:g} s")
+        if first > seq:
+            found = f"from_seq is {first}; expected at most {seq}, the newest record of this journal"
+            return Refusal("NOT_WRITTEN", found, "args.from_seq")
+        if not self._journal.rows(first, last, limit=1):
+            found = f"the journal keeps none of the records {first} to {last} any more; expected newer ones"
+            return Refusal("NOT_KEPT", found, "args.from_seq")
+        self._asked = self._again = range(first, last + 1)
+        self._replay_at = now + _REPLAY_S
+        return None
