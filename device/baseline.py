@@ -1,8 +1,7 @@
 """A station's own baseline and the history of its control runs: one small JSON file beside the journal."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +9,7 @@ from device.analysis.assess import AnalysisSettings
 from device.analysis.control import FIELDS_MIN, ControlRun, Learned, Seen, compare, learn, see_field
 from device.config import Config
 from device.errors import ConfigError
-from device.model_card.strict import parse_record
+from device.model_card.strict import read_record
 from device.records import Assay, Modality, ModelId, Reading
 
 
@@ -52,40 +51,15 @@ def read_qc(path: Path, assay: Assay, modality: Modality) -> QcState:
         If it is damaged, or of another assay or modality.
     """
     advice = "learn anew with `nanotox qc run --relearn`"
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return QcState("qc/1", assay, modality)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}); expected a baseline, {advice}") from error
-    state, faults = parse_record(QcState, document)
+    state = read_record(QcState, path, f"expected a baseline, {advice}")
     if state is None:
-        raise ConfigError([f"{path}: {fault}; {advice}" for fault in faults])
+        return QcState("qc/1", assay, modality)
     if (state.assay, state.modality) != (assay, modality):
         raise ConfigError(
             f"{path} was learned for {state.assay} cells in {state.modality}; "
             f"expected {assay} in {modality}, {advice}"
         )
     return state
-
-
-def write_qc(path: Path, state: QcState) -> None:
-    """Write the state; the file is there whole or not at all.
-
-    Raises
-    ------
-    ConfigError
-        If it cannot be written.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(asdict(state), allow_nan=False) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written ({error.strerror}); expected a folder with rights"
-        ) from error
 
 
 def note_run(state: QcState, readings: Sequence[Reading], at: str) -> QcState:

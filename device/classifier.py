@@ -82,12 +82,13 @@ class Int8Network:
             runner = self._interpreter.get_signature_runner()
             inputs, outputs = runner.get_input_details(), runner.get_output_details()
             del runner
-        except (ValueError, RuntimeError) as error:
+            entry = next(iter(inputs.values()))
+        except (ValueError, RuntimeError, StopIteration) as error:
+            why = (str(error) or "it has no input").splitlines()[0]
             raise ModelError(
-                f"{runtime_name()} cannot load the model ({str(error).splitlines()[0]}); "
+                f"{runtime_name()} cannot load the model ({why}); "
                 "expected a full-integer int8 TFLite model with one signature; export the bundle again"
             ) from error
-        entry = next(iter(inputs.values()))
         found = (len(inputs), entry["dtype"], tuple(entry["shape"]), sorted(outputs))
         self.input_px = int(found[2][-2]) if len(found[2]) == 4 else 0
         """Side of its square input, pixels."""
@@ -253,7 +254,10 @@ def open_network(bundle: Bundle, *, num_threads: int = 1) -> Int8Network:
 
 def golden_shift(bundle: Bundle, network: Int8Network) -> Shift:
     """Return how far the probabilities of the golden inputs are here from those of the stored outputs."""
-    logits, features = network.run(bundle.golden.inputs)
+    try:
+        logits, features = network.run(bundle.golden.inputs)
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"model {bundle.name} loads and cannot run ({error}); export it again") from error
     golden, card = bundle.golden, bundle.card
     if (logits.shape, features.shape) != (golden.logits.shape, golden.features.shape):
         raise ModelError(

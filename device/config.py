@@ -53,6 +53,8 @@ class ScaleSection:
     """Micrometers a pixel of the camera's frame; there is no default."""
     source: ScaleSource = "measured"
     """How it is known; `assumed` makes areas null and, on a live camera, rules out `non_toxic`."""
+    calibration_days: int = field(default=365, metadata={"range": (1, 3650)})
+    """A calibration older than this is told as CALIBRATION_OLD, days; results still refer to it."""
 
 
 @dataclass(frozen=True, slots=True)

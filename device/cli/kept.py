@@ -77,7 +77,7 @@ class KeptFrames:
             datetime.fromisoformat(values["taken_at"]),
             values["source"],
             values["sequence"],
-            None if um_per_px is None or source is None else Scale(um_per_px, source),
+            None if um_per_px is None or source is None else Scale(um_per_px, source, quality.calibration),
             values["well"],
             values["field"],
             values["simulated"],

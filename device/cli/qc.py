@@ -49,19 +49,22 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make one control run; return 0 in control or while the baseline is learned, 3 otherwise."""
     from device.analysis.control import draw_control_chart
-    from device.baseline import QcState, note_run, qc_file, read_qc, write_qc
+    from device.baseline import QcState, note_run, qc_file, read_qc
     from device.cli import DONE, REFUSED
     from device.images import write_png
     from device.messages import rfc3339
+    from device.model_card.strict import write_record
     from device.station.instruments import load_config
 
     config = load_config(args.config)
     path, kind = qc_file(config), (config.station.assay, config.station.modality)
     state = QcState("qc/1", *kind) if args.relearn else read_qc(path, *kind)
-    write_qc(path, state)  # a missing right shows before the fields, and the gate forgets what is relearned
+    write_record(
+        path, state
+    )  # a missing right shows before the fields, and the gate forgets what is relearned
     readings = list(_read_fields(config, args.fields))
     state = note_run(state, readings, rfc3339(datetime.now(UTC)))
-    write_qc(path, state)
+    write_record(path, state)
     chart = None
     if state.baseline is not None:
         chart = path.with_suffix(".png")
@@ -78,11 +81,11 @@ def _read_fields(config: "Config", n_fields: int) -> "Iterator[Reading]":
     """Yield the readings of the camera's next frames, each by the way of the station."""
     from device.analysis.assess import assess
     from device.analysis.repeats import refuse_repeat
+    from device.calibration import station_scale
     from device.cameras import LostFrame, Setup, open_camera
-    from device.records import Scale
     from device.station.instruments import open_instruments
 
-    tools, scale = open_instruments(config), Scale(config.scale.um_per_px, config.scale.source)
+    tools, scale = open_instruments(config), station_scale(config)
     setup = Setup(scale, config.station.assay, config.station.modality)
     camera = open_camera(config.camera.kind, config.camera.settings, setup)
     before = None

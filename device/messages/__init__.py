@@ -61,6 +61,21 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A calibration that a station uses."""
+
+    id: str
+    kind: str
+    """`pixel_size` or `flat_field`."""
+    at: str
+    """When it was made, RFC 3339."""
+    value: float
+    """Micrometers a pixel, or flatness of the light."""
+    uncertainty: float
+    """Standard uncertainty of the value."""
+
+
+@dataclass(frozen=True, slots=True)
 class Info:
     """Birth of a station: what runs here, with what."""
 
@@ -86,6 +101,8 @@ class Info:
     """SHA-256 of station.toml as read."""
     capabilities: tuple[str, ...]
     """Schemas that this station publishes."""
+    calibrations: tuple[Calibrated, ...] = ()
+    """Those in use, one of a kind; empty where nobody calibrated."""
     research_use_only: bool = True
 
 

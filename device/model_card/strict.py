@@ -1,10 +1,18 @@
-"""Reads plain JSON values into frozen records: unknown keys are faults, and all faults come at once."""
+"""Reads plain JSON values into frozen records: unknown keys are faults, and all faults come at once.
 
+Also the small files in which a station keeps such a record beside its journal.
+"""
+
+import json
 import math
+import os
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from device.errors import ConfigError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -18,6 +26,50 @@ _WORDS: dict[object, str] = {
     tuple: "a list",
     Mapping: "an object",
 }
+
+
+def read_record(kind: type[_Record], path: Path, advice: str) -> _Record | None:
+    """Return the record in a JSON file, None where there is no file.
+
+    ConfigError with every fault if it is damaged; `advice` says what was expected and what to do.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}); {advice}") from error
+    record, faults = parse_record(kind, document)
+    if record is None:
+        raise ConfigError([f"{path}: {fault}; {advice}" for fault in faults])
+    return record
+
+
+def write_record(path: Path, record: "DataclassInstance") -> None:
+    """Write a record as JSON; the file is on the disk whole, or is as it was before.
+
+    ConfigError if it cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(asdict(record), allow_nan=False) + "\n", encoding="utf-8")
+        sync_to_disk(partial)
+        partial.replace(path)
+        sync_to_disk(path.parent)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written ({error.strerror}); expected a folder with rights"
+        ) from error
+
+
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file or folder is on the disk; OSError if it cannot be."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def parse_record(kind: type[_Record], document: object) -> tuple[_Record | None, list[str]]:

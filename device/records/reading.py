@@ -20,6 +20,8 @@ class Scale:
     """Micrometers a pixel of the frame, > 0."""
     source: ScaleSource
     """`assumed` makes areas null and sets SCALE_ASSUMED."""
+    calibration: str | None = None
+    """Id of the calibration that measured it; None where nobody kept one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,6 +109,8 @@ class Quality:
     odd_cells: float | None = None
     """Share of counted cells that are like nothing the cell model was validated on, 0 to 1; null without
     cells, or where the model cannot tell."""
+    calibration: str | None = None
+    """Id of the calibration that `um_per_px` comes from; null where none was kept."""
 
 
 @dataclass(frozen=True, slots=True)

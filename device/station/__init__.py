@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeAlias
 
+from device.calibration import outdated, station_scale
 from device.cameras import Camera, LostFrame, is_live, open_camera
 from device.cameras import Setup as CameraSetup
 from device.cameras._process import ProcessCamera
@@ -24,7 +25,7 @@ from device.journal import Journal, StorageFullError
 from device.messages import State, Topics
 from device.plates import file_sha256
 from device.publishers import Received, open_publisher
-from device.records import Frame, PlateWell, Reading, Reason, Scale
+from device.records import Frame, PlateWell, Reading, Reason
 from device.service import Watchdog, clock_state, notify_systemd
 from device.station.analysis import Analysis
 from device.station.buffer import Buffer
@@ -67,6 +68,7 @@ class Station:
     def __init__(self, config: Config, *, version: str, instruments: Instruments | None = None) -> None:
         self._config = config
         tools = instruments or open_instruments(config)
+        self._scale = station_scale(config)
         self._analysis = Analysis(tools)
         self._watchdog = Watchdog(("capture", "analyse", "store", "send"))
         beat = self._watchdog.beat
@@ -157,6 +159,9 @@ class Station:
                 ("upkeep", self._keep_up),
             )
         ]
+        if old := outdated(self._config, datetime.now(UTC)):
+            log.warning("%s; calibrate again", "; ".join(old))
+            self._note_fault("CALIBRATION_OLD", True)
         with suppress(StorageFullError):  # the store loop tells it, and waits
             self._journal.hold_room()
         self._say_plate()
@@ -277,9 +282,8 @@ class Station:
         self._say_plate()
 
     def _open_camera(self, wells: tuple[PlateWell, ...]) -> Camera:
-        section, scale, camera = self._config.station, self._config.scale, self._config.camera
-        known = Scale(scale.um_per_px, scale.source)
-        setup = CameraSetup(known, section.assay, section.modality, wells)
+        section, camera = self._config.station, self._config.camera
+        setup = CameraSetup(self._scale, section.assay, section.modality, wells)
         if is_live(camera.settings):
             return ProcessCamera(camera.kind, camera.settings, setup, beat=self._watchdog.beat)
         return open_camera(camera.kind, camera.settings, setup)

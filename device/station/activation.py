@@ -7,7 +7,6 @@ it is replaced at once, after all that it names is on the disk: whenever power f
 
 import functools
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -20,7 +19,7 @@ from typing import Literal
 from device.config import Config
 from device.errors import ConfigError, ModelError
 from device.model_card import BUNDLE_FILES, SUMS_FILE, Bundle, fit_faults
-from device.model_card.strict import parse_record
+from device.model_card.strict import read_record, sync_to_disk, write_record
 from device.models import find_bundle
 
 _MEMORY_BYTES, _CPU_S, _WALL_S = 2 << 30, 30, 120
@@ -62,19 +61,9 @@ def switch_file(config: Config) -> Path:
 
 
 def read_switch(config: Config) -> Switch:
-    """Return what was activated, an empty switch where nothing was; ModelError if the file is damaged."""
-    path = switch_file(config)
-    expected = "expected what nanotox model activate wrote; remove it to use the shipped models again"
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return Switch("models/1")
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read ({error}); {expected}") from error
-    switch, faults = parse_record(Switch, document)
-    if switch is None:
-        raise ModelError(f"{path}: {'; '.join(faults)}; {expected}")
-    return switch
+    """Return what was activated, an empty switch where nothing was; ConfigError if the file is damaged."""
+    advice = "expected what nanotox model activate wrote; remove it to use the shipped models again"
+    return read_record(Switch, switch_file(config), advice) or Switch("models/1")
 
 
 def active_bundle(config: Config, kind: Literal["cell", "field"]) -> Bundle | None:
@@ -115,7 +104,7 @@ def activate(
     try:
         try_bundle(_keep_copy(config, found), item.sha256)
         note("model_activate", activation=asdict(item))
-        _write_switch(config, replace(switch, activations=(*switch.activations, item)))
+        write_record(switch_file(config), replace(switch, activations=(*switch.activations, item)))
     except OSError as error:
         raise ConfigError(
             f"{bundle} cannot be kept ({error}); expected room and rights beside the journal"
@@ -136,12 +125,7 @@ def roll_back(config: Config, *, operator: str, note: Callable[..., None]) -> Ac
     if before is not None:
         try_bundle(_copy(config, before).folder, before.sha256)
     note("model_rollback", activation=asdict(last), operator=operator)
-    try:
-        _write_switch(config, replace(switch, activations=tuple(kept)))
-    except OSError as error:
-        raise ConfigError(
-            f"{switch_file(config)} cannot be written ({error}); expected room and rights"
-        ) from error
+    write_record(switch_file(config), replace(switch, activations=tuple(kept)))
     return before
 
 
@@ -208,26 +192,8 @@ def _keep_copy(config: Config, bundle: Bundle) -> Path:
     partial.mkdir(parents=True)
     for name in (*BUNDLE_FILES, SUMS_FILE):
         shutil.copyfile(bundle.folder / name, partial / name)
-        _sync(partial / name)
-    _sync(partial)
+        sync_to_disk(partial / name)
+    sync_to_disk(partial)
     partial.rename(kept)
-    _sync(kept.parent)
+    sync_to_disk(kept.parent)
     return kept
-
-
-def _write_switch(config: Config, switch: Switch) -> None:
-    path = switch_file(config)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(switch), allow_nan=False) + "\n", encoding="utf-8")
-    _sync(partial)
-    partial.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

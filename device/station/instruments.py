@@ -10,12 +10,13 @@ from device.analysis.assess import AnalysisSettings, CellClassifier, FieldClassi
 from device.analysis.grading import RULES, Rule, default_rule
 from device.analysis.plate_state import PlateState
 from device.baseline import qc_file, read_qc, with_baseline
+from device.calibration import KINDS, read_calibrations, station_scale
 from device.cameras import camera_settings
 from device.classifier import open_cell_classifier, second_opinion
 from device.config import Config, read_config
 from device.errors import ConfigError
 from device.journal import Journal
-from device.messages import LEAVES, Info
+from device.messages import LEAVES, Calibrated, Info
 from device.model_card import settings_from_card
 from device.models import default_bundle, field_bundle, find_bundle
 from device.plates import Plate, file_sha256, read_plate
@@ -98,6 +99,8 @@ def open_plate(
 def make_info(config: Config, tools: Instruments, journal: Journal, version: str) -> Info:
     """Return the birth message of a station of `version`."""
     section, second = config.station, tools.classify_field
+    scale, known = station_scale(config), read_calibrations(config)
+    used = [record for kind in KINDS if (record := known.newest(kind)) is not None]
     return Info(
         schema="info/1",
         site=section.site,
@@ -113,10 +116,11 @@ def make_info(config: Config, tools: Instruments, journal: Journal, version: str
         field_model=second.id if second is not None else None,
         rule=tools.rule.id,
         camera=config.camera.kind,
-        um_per_px=config.scale.um_per_px,
-        um_per_px_source=config.scale.source,
+        um_per_px=scale.um_per_px,
+        um_per_px_source=scale.source,
         config_sha256=file_sha256(config.path),
         capabilities=tuple(LEAVES.values()),
+        calibrations=tuple(Calibrated(r.id, r.kind, r.at, r.value, r.uncertainty) for r in used),
     )
 
 

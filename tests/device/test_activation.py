@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from device import cli
-from device.errors import ModelError
+from device.errors import ConfigError, ModelError
 from device.journal import Journal
 from device.model_card import BUNDLE_FILES
 from device.models import find_bundle
@@ -142,7 +142,7 @@ def test_a_model_of_another_assay_is_refused(lab, capsys):
 @pytest.mark.parametrize("text", ["", "[1]", '{"schema": "models/2"}', '{"schema": "models/1", "x": 1}'])
 def test_a_damaged_switch_is_said_with_advice(lab, text):
     (lab / "journal.models.json").write_text(text)
-    with pytest.raises(ModelError, match="remove it to use the shipped models again"):
+    with pytest.raises(ConfigError, match="remove it to use the shipped models again"):
         in_use()
 
 
@@ -253,7 +253,7 @@ from pathlib import Path
 import numpy as np
 sys.path.insert(0, sys.argv[1])
 from device.classifier import open_network
-from device.errors import ModelError
+from device.errors import ConfigError, ModelError
 from device.models import find_bundle
 from test_activation import TINY, bundle_with
 
@@ -288,6 +288,7 @@ print(json.dumps(seen))
 """
 
 
+@pytest.mark.timeout(3600 if IS_LONG else 300)
 def test_mutated_models_harm_no_more_than_their_own_trial(tmp_path):
     """Checksums are made right here; without that all of them are refused before the runtime sees them."""
     n = 2000 if IS_LONG else 40

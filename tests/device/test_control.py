@@ -17,8 +17,9 @@ from device.analysis.control import (
     see_field,
     stability_index,
 )
-from device.baseline import QcState, note_run, read_qc, with_baseline, write_qc
+from device.baseline import QcState, note_run, read_qc, with_baseline
 from device.errors import ConfigError
+from device.model_card.strict import write_record
 from device.records import Cell, CellClass, ModelId, Reason
 
 USUAL = {
@@ -155,7 +156,7 @@ def test_a_baseline_is_learned_over_several_runs_then_compared(control_reading, 
     assert state.runs[-1].comparison.out == ("noise",)
     state = note_run(state, [refused], AT)
     assert state.runs[-1].comparison is None
-    write_qc(tmp_path / "state" / "qc.json", state)
+    write_record(tmp_path / "state" / "qc.json", state)
     assert read_qc(tmp_path / "state" / "qc.json", "adherent", "phase") == state
 
 
@@ -187,11 +188,11 @@ def test_a_damaged_or_foreign_baseline_is_refused_with_advice(tmp_path):
     path.write_text('{"schema": "qc/0", "assay": "adherent", "modality": "phase"}')
     with pytest.raises(ConfigError, match=r"schema is 'qc/0'; expected 'qc/1'"):
         read_qc(path, "adherent", "phase")
-    write_qc(path, QcState("qc/1", "suspension", "brightfield"))
+    write_record(path, QcState("qc/1", "suspension", "brightfield"))
     with pytest.raises(ConfigError, match=r"learned for suspension cells in brightfield; expected adherent"):
         read_qc(path, "adherent", "phase")
     with pytest.raises(ConfigError, match="cannot be written"):
-        write_qc(path / "below" / "qc.json", QcState("qc/1", "adherent", "phase"))
+        write_record(path / "below" / "qc.json", QcState("qc/1", "adherent", "phase"))
 
 
 def test_the_chart_marks_what_is_out_by_color_and_shape(learned):
