@@ -13,7 +13,7 @@ def add_parser(commands: Commands) -> None:
         help="the paper's recipe, with its figures beside ours",
         description="Count every image by the paper's chain, label by counting, generate, co-train "
         "(Algorithm 1), fit Table 2's network and export it to RUN/bundle; write RUN/report.md. With default "
-        "settings it takes most of an hour on two cores, with --smoke a minute.",
+        "settings it takes a quarter of an hour on two cores, with --smoke a minute.",
         epilog="Example: nanotox-train paper data/ldc --out runs/paper --smoke",
         allow_abbrev=False,
     )
