@@ -175,6 +175,17 @@ def test_exposure_gain_and_white_balance_are_locked_where_they_settled(use):
     assert len(picam2.requests) == 1 + raspberry._LOCK_FRAMES + 1
 
 
+def test_a_frame_says_how_it_was_taken(use):
+    use()
+    first, _ = take(open_camera("raspberry", options(), SETUP), 2)
+    assert first.metadata == {
+        "exposure_us": 12_000.0 + 1 + raspberry._LOCK_FRAMES,  # the fake counts its frames there
+        "gain": 2.0,
+        "red_gain": 1.5,
+        "blue_gain": 2.5,
+    }
+
+
 def test_automatic_exposure_gets_its_time_before_it_is_locked(use):
     use()
     take(open_camera("raspberry", options(settle_s=0.05), SETUP))

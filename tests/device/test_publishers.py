@@ -2,6 +2,7 @@ import gc
 import json
 import logging
 import os
+import queue
 import socket
 import ssl
 import subprocess
@@ -208,3 +209,22 @@ def test_a_password_is_nowhere_to_be_seen(tmp_path, heard):
     publisher = open_publisher("mqtt", settings, Setup("x", WILL, heard))
     assert publisher._password == "s3cret-word"  # noqa: S105 - made up
     assert "s3cret-word" not in repr(settings) + repr(publisher)
+
+
+def test_a_broker_that_hangs_up_again_and_again_costs_no_files(monkeypatch):
+    monkeypatch.setattr(mqtt, "_RETRY_S", (0.001, 0.001))
+    losses, n_files = queue.Queue(), []
+    with socket.create_server(("127.0.0.1", 0)) as broker:
+        settings = mqtt.Settings(host="127.0.0.1", port=broker.getsockname()[1])
+        publisher = open_publisher("mqtt", settings, Setup("nanotox-b", None, losses.put))
+        publisher.start()
+        gc.disable()
+        try:
+            for _ in range(12):
+                broker.accept()[0].close()
+                losses.get(timeout=30)
+                n_files.append(len(list(Path("/proc/self/fd").iterdir())))
+        finally:
+            gc.enable()
+            publisher.close()
+    assert max(n_files[2:]) - min(n_files[2:]) <= 4, n_files

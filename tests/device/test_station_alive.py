@@ -328,3 +328,62 @@ def test_a_thousand_unplugs_leave_no_thread_and_no_frame_uncounted(at_once):
     assert given == [None, None, Reason.CAMERA_LOST] * 1000
     assert len(faults) == 1999, "each loss is told, and each return but the last"
     assert threading.active_count() == n_threads
+
+
+# Overload, and how frames were taken
+
+
+def test_a_late_analysis_sees_the_present_and_every_frame_is_accounted_for(start, systemd, monkeypatch):
+    n_given, n_frames, ages = [0], 200, []
+
+    def images():
+        for i in range(n_frames):
+            n_given[0] = i + 1
+            yield np.full((8, 8), i % 9, np.uint8)
+
+    def read_late(frame, classify, settings, **_):
+        ages.append(n_given[0] - 1 - frame.sequence)
+        until = min(n_given[0] + 20, n_frames)
+        wait_until(lambda: n_given[0] >= until)  # twenty frames come meanwhile
+        return read(frame, classify, settings)
+
+    class Fast(Plugged):
+        def __init__(self, *_, **__):
+            super().__init__(images())
+
+        def frames(self):
+            for frame in super().frames():
+                yield frame
+                threading.Event().wait(0.002)
+            wait_until(lambda: running.stop.is_set())
+
+    monkeypatch.setattr(analysis_module, "assess", read_late)
+    monkeypatch.setattr(station_module, "is_live", lambda _: True)
+    monkeypatch.setattr(station_module, "ProcessCamera", Fast)
+    running = start()
+    frames = running.station._frames
+    wait_until(lambda: n_given[0] == n_frames and not frames._items)
+    wait_until(lambda: len(ages) + frames.n_dropped == n_frames)
+    assert frames.n_dropped > n_frames / 2
+    assert max(ages) <= 3, "two wait in the queue, one more may come while one is taken"
+
+
+def test_how_the_camera_takes_its_frames_is_stored_when_it_changes(start, systemd, monkeypatch):
+    class Told(Plugged):
+        def __init__(self, *_, **__):
+            super().__init__([])
+
+        def frames(self):
+            for i, exposure in enumerate((9.0, 9.0, 12.0, 12.0)):
+                metadata = {"exposure_us": exposure}
+                yield Frame(np.full((8, 8), i, np.uint8), NOW, "cam", i, metadata=metadata)
+                wait_until(lambda i=i: running.station._records.n_fields > i)
+            wait_until(lambda: running.stop.is_set())
+
+    monkeypatch.setattr(station_module, "is_live", lambda _: True)
+    monkeypatch.setattr(station_module, "ProcessCamera", Told)
+    running = start()
+    wait_until(lambda: len(running.sent("reading")) == 4)
+    told = running.station._journal.notes("camera", limit=9)
+    assert [body["exposure_us"] for _, body in reversed(told)] == [9.0, 12.0]
+    assert told[0][1]["source"] == "cam"
