@@ -30,14 +30,14 @@ def rendered(modality: Modality, n: int, seed: int, *, chamber: bool) -> list[La
     for index in range(n):
         rng = np.random.default_rng((seed, index))
         n_cells, share = int(rng.integers(10, 110)), float(rng.uniform())
-        counts = {"n_live": 0, "n_rounded": n_cells, "n_lysed": round(n_cells * share / 3)}
-        spread = {"n_cells": n_cells, "dead_fraction": share}
         phantom = render_field(
             modality=modality,
             rng=rng,
             optics=vary(rng, modality),
             culture=vary_culture(rng),
-            **(counts if chamber else spread),
+            n_cells=n_cells,
+            dead_fraction=share,
+            numbers=(0, n_cells, round(n_cells * share / 3)) if chamber else None,
         )
         cells = true_cells(phantom)
         if chamber:
