@@ -38,8 +38,7 @@ def add_parser(commands: Commands) -> None:
         "each other, its checkpoints and heads that were kept elsewhere. Names the first record that is "
         "missing or altered and exits with 1. May run beside the station. A tail that was cut off, or a "
         "chain that was written anew as a whole, shows only against a checkpoint or a head from outside.",
-        epilog="Example: mosquitto_sub -V 5 -C 1 -t nanotox/v1/lab/bench-1/head > head.json; nanotox audit "
-        "verify journal.db --head head.json",
+        epilog="Example: nanotox audit verify journal.db --head head.json",
     )
     chain.add_argument("journal", type=Path, metavar="JOURNAL", help="journal.db of a station")
     chain.add_argument(

@@ -70,7 +70,10 @@ def verify_journal(
     """
     if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'ledger'").fetchone():
         raise JournalError(f"{path} is a database but no journal; expected that of a station")
-    (ledger_id,) = database.execute("SELECT ledger_id FROM ledger").fetchone()
+    (ledger_id,) = database.execute("SELECT ledger_id FROM ledger").fetchone() or (None,)
+    named = database.execute("SELECT message FROM record ORDER BY seq LIMIT 1").fetchone()
+    if not isinstance(ledger_id, str) or (named and b'"ledger_id":"%s"' % ledger_id.encode() not in named[0]):
+        raise JournalError(f"the ledger id of {path} is missing or altered; {_EVIDENCE}")
     n_events, checkpoints = _verify_events(database, path)
     outside = [
         Anchor(h["seq"], h["hash"], "a head from outside") for h in heads if h["ledger_id"] == ledger_id

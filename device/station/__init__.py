@@ -242,7 +242,10 @@ class Station:
     # Store
 
     def _store(self) -> None:
-        self._records.note("start", config_sha256=file_sha256(self._config.path))
+        before, sha256 = self._journal.notes("start", limit=1), file_sha256(self._config.path)
+        if before and before[0][1].get("config_sha256") != sha256:
+            log.warning("%s is not what it was at the last start", self._config.path)
+        self._records.note("start", config_sha256=sha256)
         while not self._finished.is_set() and (item := self._readings.get()) is not None:
             if isinstance(item, Order):
                 self._desk.carry_out(item)

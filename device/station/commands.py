@@ -33,6 +33,10 @@ log = logging.getLogger(__name__)
 
 REMEMBERED = 1000
 """So many transactions are refused a second time, the newest."""
+LARGEST_BYTES = 4 * 1024
+"""Largest command; `plate_start` carries a plate.csv and may be as large as any message."""
+_DEEPEST = 8
+"""Most lists and objects within one another; commands need three."""
 _TOLD = 3000
 """Most characters of an error, so that its reply stays below 16 KiB."""
 
@@ -74,8 +78,11 @@ def read_order(received: Received, values: dict[str, Any], name: str, now: datet
     return Order(name, command, args, received)
 
 
-def read_json(text: bytes) -> dict[str, Any]:
-    """Return a JSON object; RefusedError for anything else, NaN, a key twice, or what UTF-8 cannot tell."""
+def read_json(text: bytes, largest_bytes: int = LARGEST_BYTES) -> dict[str, Any]:
+    """Return a JSON object; RefusedError for anything else.
+
+    That is what is too large or too deep, NaN, a key twice, or what UTF-8 cannot tell.
+    """
 
     def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         values = dict(pairs)
@@ -83,8 +90,8 @@ def read_json(text: bytes) -> dict[str, Any]:
             raise ValueError("a key stands twice")
         return values
 
-    if len(text) > MAX_MESSAGE_BYTES:
-        found = f"the command has {len(text)} bytes; expected at most {MAX_MESSAGE_BYTES}"
+    if len(text) > largest_bytes:
+        found = f"the command has {len(text)} bytes; expected at most {largest_bytes}"
         raise RefusedError("TOO_LARGE", f"{found}: name files by patterns such as B03/*.png in plate.csv")
     try:
         values = json.loads(text.decode(), object_pairs_hook=once)
@@ -93,7 +100,17 @@ def read_json(text: bytes) -> dict[str, Any]:
         raise RefusedError("MALFORMED", f"the command is no JSON ({error}); expected an object") from error
     if not isinstance(values, dict):
         raise RefusedError("MALFORMED", f"the command is {shorten(values)}; expected an object")
+    if _is_deeper(values, _DEEPEST):
+        raise RefusedError(
+            "MALFORMED", f"the command is nested more than {_DEEPEST} deep; expected at most that"
+        )
     return values
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Return whether lists and objects lie within one another more than `levels` deep."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return inner is not None and (levels == 0 or any(_is_deeper(item, levels - 1) for item in inner))
 
 
 class Desk:
@@ -131,8 +148,9 @@ class Desk:
             return None
         values: dict[str, Any] = {}
         try:
-            values = read_json(received.payload)
             name = received.topic.removeprefix(self._topics.of("cmd/"))
+            largest_bytes = MAX_MESSAGE_BYTES if name == "plate_start" else LARGEST_BYTES
+            values = read_json(received.payload, largest_bytes)
             order = read_order(received, values, name, self._clock())
             self._remember(order.command.transaction)
         except RefusedError as error:

@@ -1,6 +1,7 @@
 """Whatever stands on `cmd/`, it is carried out once, or refused with what was found and expected."""
 
 import json
+import os
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -138,15 +139,29 @@ def test_a_consumer_may_close_its_gaps_though_the_clock_is_wrong(answers):
         (b'{"args": NaN}', "no JSON"),
         (b'{"args": 1e999}', "no JSON"),
         (b'{"args": "\\ud800"}', "no JSON"),
-        (b"[" * 10_000, "no JSON"),
-        (b"9" * 10_000, "no JSON"),
-        (b" " * (MAX_MESSAGE_BYTES + 1), "has 16385 bytes; expected at most 16384"),
+        (b"[" * 4_000, "no JSON"),
+        (b"9" * 4_000, "expected an object"),
+        (b" " * 4097, "has 4097 bytes; expected at most 4096"),
+        (b'{"a": ' + b"[" * 8 + b"]" * 8 + b"}", "nested more than 8 deep"),
     ],
 )
 def test_what_is_no_json_object_is_refused(answers, text, expected):
     assert answers.hear(text, response_topic=TOPICS.of("reply/me"), correlation=b"7") is None
     assert expected in answers.error()["message"]
     assert (answers[0].topic, answers[0].correlation) == (TOPICS.of("reply/me"), b"7")
+
+
+def test_only_a_plate_csv_may_take_a_whole_message(answers):
+    args = {"plate": "p7", "csv": "x" * 10_000}
+    assert answers.hear(command(args=args), name="plate_start")
+    larger = command(transaction="t2", args=args | {"csv": "x" * 16_384})
+    assert answers.hear(larger, name="plate_start", response_topic=TOPICS.of("reply/me")) is None
+    assert "expected at most 16384" in answers.error()["message"]
+
+
+def test_eight_levels_are_not_too_deep(answers):
+    answers.hear(b'{"transaction": "t1", "a": ' + b"[" * 7 + b"]" * 7 + b"}")
+    assert "a is unknown" in answers.error()["message"]
 
 
 def test_a_transaction_is_taken_once_and_those_of_before_a_restart_never(answers):
@@ -186,7 +201,7 @@ near_misses = st.builds(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=2000 if os.environ.get("NANOTOX_LONG") else 300)
 @given(
     name=st.sampled_from(sorted(COMMANDS)) | st.text(max_size=40),
     text=st.binary(max_size=200) | near_misses | json_values.map(lambda v: json.dumps(v).encode()),

@@ -1,10 +1,11 @@
+import os
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device.analysis.grading import EXTRACT, RULES
@@ -146,6 +147,7 @@ def test_a_file_that_cannot_be_read_is_one_error(tmp_path, content, expected):
         read_config(path)
 
 
+@settings(max_examples=2000 if os.environ.get("NANOTOX_LONG") else 100)
 @given(text=st.text(max_size=200), value=st.one_of(st.text('0123456789.-naif"[]{}tru', max_size=10)))
 def test_nothing_but_a_config_error_comes_of_any_text(tmp_path_factory, text, value):
     path = tmp_path_factory.mktemp("config") / "station.toml"

@@ -211,6 +211,7 @@ def test_what_is_no_certificate_is_said(tmp_path, text):
     (tmp_path / "ca.pem").write_text(text)
 
     class Files:
-        ca_file, cert_file, host, port = tmp_path / "ca.pem", tmp_path / "none.pem", "127.0.0.1", 1
+        ca_file, cert_file, key_file = tmp_path / "ca.pem", tmp_path / "none.pem", None
+        host, port = "127.0.0.1", 1
 
     assert {f.state for f in broker_module._certificates(Files)} == {"fail"}
