@@ -25,7 +25,8 @@ class Outbox:
         self._backlog = self._cursor = self._newest = 0  # seq: end of the backlog; sent of it; sent beyond it
         self._asked = self._again = range(0)  # of a replay: all of it; what is left
         self._replay_at = self._held_until = 0.0
-        self._held: set[str] = set()  # leaves that the broker refuses
+        self._held: set[str] = set()  # leaves that wait because the broker refused them
+        self._refused: set[str] = set()  # leaves of which it has taken no row since it refused one
 
     def begin(self) -> None:
         """Begin with a new connection: what waits is sent from its start, and so is an unfinished replay."""
@@ -43,7 +44,15 @@ class Outbox:
         """Hear that the broker refuses a row: its topic is tried again later, and no other waits for it."""
         if not self._held:
             self._held_until = self._clock() + _REFUSED_S
-        self._held |= {row.leaf for row in self._journal.rows(seq, seq)}
+        leaves = {row.leaf for row in self._journal.rows(seq, seq)}
+        self._held |= leaves
+        self._refused |= leaves
+
+    def note_taken(self, seq: int) -> bool:
+        """Hear that the broker took a row; return whether it still refuses others."""
+        if self._refused:
+            self._refused -= {row.leaf for row in self._journal.rows(seq, seq)}
+        return bool(self._refused)
 
     def due(self, room: int) -> list[Row]:
         """Return the rows that are sent next, at most `room`."""

@@ -199,14 +199,14 @@ class Sender:
         elif seq is not None:
             self._n_fruitless = 0
             self._acknowledged.append(seq)
-            self._tell_refused(is_there=False)
+            self._tell_refused(is_there=self.outbox.note_taken(seq))
             if self._verdict is not None and self._verdict.seq == seq:
                 latest = latest_message(self._verdict, self._topics, self._valid_s, self._clock())
                 if latest is not None:
                     self._retained["latest"] = latest
 
     def _tell_refused(self, *, is_there: bool) -> None:
-        if is_there or self._is_refused:
+        if is_there != self._is_refused:
             self._is_refused = is_there
             self._note_refused(is_there)
 

@@ -94,6 +94,18 @@ def test_a_refused_topic_is_tried_again_later_and_no_other_waits_for_it(journal)
     assert drain(outbox, 20) == [list(range(1, 41, 2))]
 
 
+def test_a_topic_counts_as_refused_until_the_broker_takes_a_row_of_it(journal):
+    journal.append(*[REPORT, READING] * 2)
+    outbox = Outbox(journal)
+    outbox.begin()
+    assert not outbox.note_taken(2)
+    outbox.hold_back(1)
+    assert outbox.note_taken(4)  # of another topic
+    outbox.begin()
+    assert outbox.note_taken(2)
+    assert not outbox.note_taken(3)
+
+
 def test_one_replay_a_second_and_one_at_a_time(journal):
     journal.append(*[REPORT] * 3)
     journal.mark_sent([1, 2, 3])
