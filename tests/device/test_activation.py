@@ -149,7 +149,7 @@ def test_a_damaged_switch_is_said_with_advice(lab, text):
 def test_a_station_that_runs_is_not_switched_behind_its_back(lab, capsys):
     journal = Journal(lab / "journal.db", site="lab", station="bench-1")
     assert model("activate", TINY, "--operator", "Ada") == 1
-    assert "is in use by another station; stop it" in capsys.readouterr().err
+    assert "is in use by another process; stop it" in capsys.readouterr().err
     journal.close()
 
 
