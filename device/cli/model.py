@@ -44,8 +44,8 @@ def add_parser(commands: Commands) -> None:
         help="let a station use a bundle, and trust it",
         description="Try a bundle in a process of its own, copy it beside the station's journal and let the "
         "station use it from its next start on. The operator vouches for it: the journal notes the name, and "
-        "the bundle counts as trusted. The station must not run meanwhile; a running one takes the MQTT "
-        "command model_activate. A crash at any moment leaves the model in use that was.",
+        "the bundle counts as trusted. The station must not run meanwhile. A crash at any moment leaves the "
+        "model in use that was.",
         epilog="Example: nanotox model activate our-model/ --operator 'A. Curie'",
     )
     use.add_argument("model", metavar="NAME|DIR", help="shipped name, or folder of a bundle")

@@ -23,6 +23,7 @@ CONDITIONS = {
     "FRAMES_NOT_KEPT": "frames cannot be kept; make room in frames.path, or let it be written",
     "BROKER_REFUSED": "the broker refuses this station or its records; check password and access list",
     "CLOCK_UNSYNCED": "no time server has set the clock; times may be wrong, order by seq",
+    "CALIBRATION_OLD": "the scale or the flat field was measured long ago; run nanotox calibrate",
     "UNDER_VOLTAGE": "the processor gets too little voltage; use a stronger supply",
     "THROTTLED": "the processor is slowed down, it is too warm or gets too little voltage; cool it",
 }
