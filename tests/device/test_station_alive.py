@@ -363,8 +363,8 @@ def test_a_late_analysis_sees_the_present_and_every_frame_is_accounted_for(start
     running = start()
     frames = running.station._frames
     wait_until(lambda: n_given[0] == n_frames and not frames._items)
-    wait_until(lambda: len(ages) + frames.n_dropped == n_frames)
-    assert frames.n_dropped > n_frames / 2
+    wait_until(lambda: len(ages) + frames.flow.n_dropped == n_frames)
+    assert frames.flow.n_dropped > n_frames / 2
     assert max(ages) <= 3, "two wait in the queue, one more may come while one is taken"
 
 
