@@ -53,12 +53,15 @@ class _Progress:
     """One line on stderr: rewritten in place on a terminal, elsewhere a new one now and then."""
 
     def __init__(self) -> None:
-        self._next_at = 0.0
+        self._next_at, self._told = 0.0, ""
 
     def __call__(self, line: str) -> None:
         now = time.monotonic()
+        if line == self._told:
+            return
         if sys.stderr.isatty():
+            self._told = line
             print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
         elif now >= self._next_at:
             print(line, file=sys.stderr, flush=True)
-            self._next_at = now + _QUIET_S
+            self._told, self._next_at = line, now + _QUIET_S

@@ -88,14 +88,14 @@ class _Station:
 
 
 class Collector:
-    """A collection in the file `path` from the broker of `settings`; `tell` gets a line when numbers change.
+    """A collection in the file `path` from the broker of `settings`; `tell` gets a line of numbers now and then.
 
     JournalError or PublishError if the file, or a file of `settings`, cannot be used.
     """
 
     def __init__(self, path: Path, settings: mqtt.Settings, *, tell: Callable[[str], None]) -> None:
         self._store = Store(path)
-        self._prefix, self._tell, self._told = settings.prefix, tell, ""
+        self._prefix, self._tell = settings.prefix, tell
         self._gaps = self._store.gaps()
         self._n_records, self._n_aside = self._store.count()
         self._stations: dict[str, _Station] = {}
@@ -255,6 +255,4 @@ class Collector:
             f"{self._n_records} records of {len(self._gaps)} journals, {n_missing} missing, "
             f"{self._store.n_doubled} doubled and dropped, {self._n_aside} kept aside"
         )
-        if line != self._told:
-            self._told = line
-            self._tell(line)
+        self._tell(line)

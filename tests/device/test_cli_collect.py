@@ -7,7 +7,7 @@ import threading
 import pytest
 
 import device.collector
-from device.cli import main
+from device.cli import collect, main
 from device.cli.broker import add_broker_options, broker_settings
 
 
@@ -73,3 +73,16 @@ def test_a_signal_ends_the_collector_in_order(number, tmp_path, monkeypatch, cap
 def test_a_replay_backward_is_refused(capsys):
     assert main(["replay", "--from", "7", "--to", "6"]) == 2
     assert "--to is 6; expected at least --from, 7" in capsys.readouterr().err
+
+
+def test_the_last_numbers_are_told_though_nothing_comes_after_them(capsys, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(collect.time, "monotonic", lambda: now)
+    tell = collect._Progress()
+    tell("1 records")
+    tell("2 records")
+    assert capsys.readouterr().err == "1 records\n"
+    now = 120.0
+    tell("2 records")
+    tell("2 records")
+    assert capsys.readouterr().err == "2 records\n"
