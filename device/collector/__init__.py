@@ -88,7 +88,7 @@ class _Station:
 
 
 class Collector:
-    """A collection in the file `path` from the broker of `settings`; `tell` gets a line of numbers now and then.
+    """A collection in the file `path` from the broker of `settings`; `tell` gets a line of numbers.
 
     JournalError or PublishError if the file, or a file of `settings`, cannot be used.
     """
