@@ -192,6 +192,7 @@ class MqttPublisher:
             client.loop_stop()
             # Else it and the link hold each other, and its sockets stay open until the next collection.
             client.on_connect = client.on_disconnect = client.on_publish = client.on_subscribe = None
+            client.on_log = None
             link.lived_s = time.monotonic() - began if link.is_up else 0.0
 
     def _new_client(self) -> Client:
