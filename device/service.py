@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from device.records import ClockState
 
+_NOTIFY_S = 0.2
+"""A systemd that does not read for so long is passed over: no loop may hang on it."""
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronized
 _TIMESYNC = Path("/run/systemd/timesync/synchronized")
 
@@ -29,6 +31,7 @@ def notify_systemd(*assignments: str) -> bool:
         address = "\0" + address[1:]  # abstract socket
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
+            notify.settimeout(_NOTIFY_S)
             notify.sendto("\n".join(assignments).encode(), address)
     except OSError:
         return False

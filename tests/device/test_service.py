@@ -132,3 +132,12 @@ def test_the_unit_says_what_a_station_may_rely_on():
         *("RestartPreventExitStatus=2", "LimitCORE=0", "DevicePolicy=closed", "DynamicUser=yes"),
         *("LoadCredential=nanotox.key", "LoadCredential=nanotox.password"),
     } <= set(lines)
+
+
+def test_a_systemd_that_reads_nothing_hangs_no_loop(tmp_path, monkeypatch):
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setattr("device.service._NOTIFY_S", 0.01)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(str(tmp_path / "notify"))
+        assert notify_systemd("READY=1")
+        assert not all(notify_systemd("STATUS=x" * 1000) for _ in range(2000))

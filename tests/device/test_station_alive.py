@@ -160,10 +160,11 @@ def test_a_loop_that_hangs_withholds_the_watchdog_within_one_period(
     is_frozen.set()
     if loop == "send":
         running.station._say(mode="paused")
-    assert hangs.wait(30)
+    wait_until(lambda: systemd.left() is not None and hangs.is_set())  # read, or its queue fills up
     n_before = len(looks)
     while len(looks) < n_before + 20:  # 1 s: ten periods
         assert running.thread.is_alive()
+        systemd.left()
         goes_on.wait(0.01)
     assert sum(looks[n_before:]) <= 1, "what had turned before may be told once more"
     systemd.left()
