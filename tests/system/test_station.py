@@ -272,23 +272,27 @@ def test_a_station_that_cannot_be_right_does_not_start(bench, capsys, change, co
     assert bench.n_stored() == 0
 
 
-def test_the_first_reading_is_there_in_a_second_and_a_half(bench):
+def test_the_first_reading_costs_little_more_than_its_libraries(bench):
     bench.configure(9)
-    walls, cpus = [], []
-    while len(walls) < 3 and not (walls and min(*walls, *cpus) <= 1.5):
-        before = bench.n_stored()
-        children = os.times()
-        began = time.monotonic()
-        bench.start()
-        assert wait_until(lambda least=before + 1: bench.n_stored() >= least)
-        walls.append(time.monotonic() - began)
-        bench.kill()
+
+    def processor_s(work):
+        before = os.times()
+        work()
         after = os.times()
-        cpus.append(
-            after.children_user + after.children_system - children.children_user - children.children_system
-        )
-    # A busy machine lends only part of a processor: the work itself must then be that short.
-    assert min(walls) <= 1.5 or min(cpus) <= 1.5, (walls, cpus)
+        return sum(after[2:4]) - sum(before[2:4])
+
+    def measure():
+        least = bench.n_stored() + 1
+        bench.start()
+        assert wait_until(lambda: bench.n_stored() >= least)
+        bench.kill()
+
+    def load():
+        subprocess.run([sys.executable, "-c", "import numpy, cv2, ai_edge_litert.interpreter"], check=True)
+
+    # Side by side, so that a busy machine slows both; the camera's process loads numpy and OpenCV once more.
+    ratios = [processor_s(measure) / processor_s(load) for _ in range(3)]
+    assert min(ratios) <= 8, ratios
 
 
 # Plates by commands
