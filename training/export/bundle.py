@@ -60,11 +60,8 @@ def export_run(
     int8 = Int8Network(model)
     x, y = _check_samples(samples)
     raw_logits, raw_features = int8.run(x)
-    whole = samples.val_whole
-    before, (logits, y) = (
-        whole_fields(predict_logits(network, x), y, whole)[0],
-        whole_fields(dequantize(raw_logits, int8.logits), y, whole),
-    )
+    before, _ = whole_fields(predict_logits(network, x), y, samples.val_whole)
+    logits, y = whole_fields(dequantize(raw_logits, int8.logits), y, samples.val_whole)
     temperature = fit_temperature(logits, y) if len(y) >= CALIBRATION_MIN else run.temperature
     gap = float_gap(network, x[:N_GAP])
     parity = measure_parity(before, logits, y, temperature, gap)
