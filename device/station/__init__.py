@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeAlias
 
-from device.calibration import outdated, station_scale
+from device.calibration import in_use, outdated, station_scale
 from device.cameras import Camera, LostFrame, is_live, open_camera
 from device.cameras import Setup as CameraSetup
 from device.cameras._process import ProcessCamera
@@ -127,6 +127,7 @@ class Station:
                     config, tools.rule, plate, operator, live=self._capture.live
                 ),
                 frames=config.frames.path if config.frames.keep else None,
+                calibrations=tuple(record.id for record in in_use(config)),
                 note_stored=self._sender.stored,
                 note_fault=self._note_fault,
                 stopping=self._stopping,

@@ -10,7 +10,7 @@ from device.analysis.assess import AnalysisSettings, CellClassifier, FieldClassi
 from device.analysis.grading import RULES, Rule, default_rule
 from device.analysis.plate_state import PlateState
 from device.baseline import qc_file, read_qc, with_baseline
-from device.calibration import KINDS, read_calibrations, station_scale
+from device.calibration import in_use, station_scale
 from device.cameras import camera_settings
 from device.classifier import open_cell_classifier, second_opinion
 from device.config import Config, read_config
@@ -99,8 +99,7 @@ def open_plate(
 def make_info(config: Config, tools: Instruments, journal: Journal, version: str) -> Info:
     """Return the birth message of a station of `version`."""
     section, second = config.station, tools.classify_field
-    scale, known = station_scale(config), read_calibrations(config)
-    used = [record for kind in KINDS if (record := known.newest(kind)) is not None]
+    scale = station_scale(config)
     return Info(
         schema="info/1",
         site=section.site,
@@ -120,7 +119,7 @@ def make_info(config: Config, tools: Instruments, journal: Journal, version: str
         um_per_px_source=scale.source,
         config_sha256=file_sha256(config.path),
         capabilities=tuple(LEAVES.values()),
-        calibrations=tuple(Calibrated(r.id, r.kind, r.at, r.value, r.uncertainty) for r in used),
+        calibrations=tuple(Calibrated(r.id, r.kind, r.at, r.value, r.uncertainty) for r in in_use(config)),
     )
 
 
