@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -66,12 +66,15 @@ def read_switch(config: Config) -> Switch:
     return read_record(Switch, switch_file(config), advice) or Switch("models/1")
 
 
-def active_bundle(config: Config, kind: Literal["cell", "field"]) -> Bundle | None:
+def active_bundle(
+    config: Config, kind: Literal["cell", "field"], activations: Sequence[Activation] | None = None
+) -> Bundle | None:
     """Return the model of a kind that was activated last, None where station.toml or the default decides.
 
-    ModelError if it is missing or is not what was activated.
+    `activations` stand in place of those that are kept. ModelError if it is not what was activated, or gone.
     """
-    of_kind = [item for item in read_switch(config).activations if item.kind == kind]
+    known = read_switch(config).activations if activations is None else activations
+    of_kind = [item for item in known if item.kind == kind]
     return _copy(config, of_kind[-1]) if of_kind else None
 
 
@@ -161,6 +164,11 @@ def check_fit(config: Config, bundle: Bundle) -> Bundle:
     if faults:
         raise ModelError("\n".join(f"{fault} ({config.path.name})" for fault in faults))
     return bundle
+
+
+def is_kept(config: Config, item: Activation) -> bool:
+    """Return whether there is still a copy of what was activated."""
+    return (_folder(config) / item.sha256).is_dir()
 
 
 def _folder(config: Config) -> Path:

@@ -24,6 +24,7 @@ CONDITIONS = {
     "BROKER_REFUSED": "the broker refuses this station or its records; check password and access list",
     "CLOCK_UNSYNCED": "no time server has set the clock; times may be wrong, order by seq",
     "CALIBRATION_OLD": "the scale or the flat field was measured long ago; run nanotox calibrate",
+    "SAFE_MODE": "it crashed again and again and runs with what last ran well; see nanotox doctor",
     "UNDER_VOLTAGE": "the processor gets too little voltage; use a stronger supply",
     "THROTTLED": "the processor is slowed down, it is too warm or gets too little voltage; cool it",
 }

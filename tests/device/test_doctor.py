@@ -19,6 +19,8 @@ from device.analysis.phantom import render_field
 from device.cli.broker_check import validity, validity_of_file
 from device.errors import CameraError
 from device.journal import Journal
+from device.model_card.strict import write_record
+from device.station.safe_mode import Starts
 
 CONFIG = """
 [station]
@@ -65,7 +67,7 @@ def test_a_station_that_is_fit_is_green(lab, capsys):
     states = {check: line["state"] for check, line in found.items()}
     assert states.pop("systemd") in ("ok", "skip")
     assert states == {
-        **dict.fromkeys(("camera", "focus", "clock", "disk", "model", "journal"), "ok"),
+        **dict.fromkeys(("camera", "focus", "clock", "disk", "model", "journal", "starts"), "ok"),
         **dict.fromkeys(("broker", "calibration"), "skip"),
     }
     assert "640 x 480 px" in found["camera"]["found"]
@@ -215,3 +217,10 @@ def test_what_is_no_certificate_is_said(tmp_path, text):
         host, port = "127.0.0.1", 1
 
     assert {f.state for f in broker_module._certificates(Files)} == {"fail"}
+
+
+def test_safe_mode_is_red_and_says_what_runs_instead(lab, capsys):
+    told = "3 crashes within 10 min; it runs with model old"
+    write_record(lab / "journal.starts.json", Starts(safe_mode=told))
+    found = doctor(capsys)["starts"]
+    assert (found["state"], found["found"]) == ("fail", f"SAFE_MODE: {told}")
