@@ -68,6 +68,8 @@ class Journal:
 
     Raises
     ------
+    StorageFullError
+        If the disk is full and its ballast, which is given up for this, is not room enough.
     JournalError
         If another station uses it, it belongs to another one, or it is no journal.
     """
@@ -88,17 +90,24 @@ class Journal:
         self._mutex = threading.Lock()
         self._lock_file = lock(path)
         try:
-            with guarded(path, "opened"):
-                self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=FULL")
-                self.ledger_id = self._open_ledger()
-                self._seq, self._hash = newest_record(self._db, self.path)
-                self._event_hash = newest_event(self._db)
-                self._anchored, self._anchored_at = newest_checkpoint(self._db), time.monotonic()
+            try:
+                self._open()
+            except StorageFullError:
+                self.give_room()
+                self._open()
         except JournalError:
             self.close()
             raise
+
+    def _open(self) -> None:
+        with guarded(self.path, "opened"):
+            self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5.0)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self.ledger_id = self._open_ledger()
+            self._seq, self._hash = newest_record(self._db, self.path)
+            self._event_hash = newest_event(self._db)
+            self._anchored, self._anchored_at = newest_checkpoint(self._db), time.monotonic()
 
     @property
     def head(self) -> Head:

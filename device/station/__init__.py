@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeAlias
@@ -152,6 +152,7 @@ class Station:
                 note_plate=self._say_plate,
                 finish=self._finish_plate,
             )
+            self._records.waits = False
             self._records.resume(tools.plate)
             opened.pop_all()
 
@@ -174,8 +175,11 @@ class Station:
         if old := outdated(self._config, datetime.now(UTC)):
             log.warning("%s; calibrate again", "; ".join(old))
             self._note_fault("CALIBRATION_OLD", True)
-        with suppress(StorageFullError):  # the store loop tells it, and waits
+        try:
             self._journal.hold_room()
+        except StorageFullError:
+            self._records.lacks_room = True  # the store loop tells it, and waits
+        self._records.waits = True
         self._say_plate()
         self._sender.start()
         for loop in loops:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from device.config import Config
 from device.errors import ConfigError, StationError
-from device.journal.file import lock
+from device.journal.file import StorageFullError, lock
 from device.model_card.strict import read_record, write_record
 from device.station.activation import Activation, is_kept, read_switch
 from device.station.instruments import load_config
@@ -86,7 +86,8 @@ def begun(
     In order are an end without an error and a StationError that says what to mend. JournalError if another
     station runs on the journal.
     """
-    lock(config.journal.path).close()
+    with contextlib.suppress(StorageFullError):
+        lock(config.journal.path).close()
     known, machine, now = read_starts(config), _machine(), clock()
     crashes = () if known.machine != machine else known.crashes_s + (now,) * known.is_running
     crashes = tuple(at for at in crashes if now - at < HEALTHY_S)

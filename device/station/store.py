@@ -60,6 +60,10 @@ class Records:
         self._stopping, self._beat = stopping, beat
         self._state = open_plate(None, None)
         self._verdicts: dict[str, Verdict] = {}
+        self.waits = True
+        """Whether a full disk is waited for; to a station that does not run yet it is an error."""
+        self.lacks_room = False
+        """Whether the ballast is gone: then it is made anew before the next write."""
         self._before: Reading | None = None  # the last accepted field
         self._is_kept = True
         self._metadata: Mapping[str, float] | None = None
@@ -262,10 +266,13 @@ class Records:
         while True:
             self._beat()
             try:
-                if is_full:
+                if is_full or self.lacks_room:
                     self._journal.hold_room()
+                    self.lacks_room = False
                 written = write()
             except StorageFullError as error:
+                if not self.waits:
+                    raise
                 # what it gives up is for the alert and for the marks of what the broker took
                 self._journal.give_room()
                 if not is_full:
