@@ -127,7 +127,7 @@ class Station:
                 health=self._watch.health,
                 health_s=section.health_s,
                 valid_s=2 * section.period_s,
-                note_refused=lambda is_there: self._note_fault("BROKER_REFUSED", is_there),
+                note_fault=self._note_fault,
                 beat=beat,
             )
             self._records = Records(
