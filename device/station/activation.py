@@ -24,6 +24,8 @@ from device.models import find_bundle
 
 _MEMORY_BYTES, _CPU_S, _WALL_S = 2 << 30, 30, 120
 """Limits of a trial; one of `phase-cell` takes 0.5 GB of addresses and 0.6 s of an x86 core."""
+_COPIES = 3
+"""Copies that are kept besides those that `model rollback` may need next."""
 _TRIAL = f"""
 import resource, sys
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -107,7 +109,9 @@ def activate(
     try:
         try_bundle(_keep_copy(config, found), item.sha256)
         note("model_activate", activation=asdict(item))
-        write_record(switch_file(config), replace(switch, activations=(*switch.activations, item)))
+        now = replace(switch, activations=(*switch.activations, item))
+        write_record(switch_file(config), now)
+        _prune(config, now)
     except OSError as error:
         raise ConfigError(
             f"{bundle} cannot be kept ({error}); expected room and rights beside the journal"
@@ -185,12 +189,25 @@ def _copy(config: Config, item: Activation) -> Bundle:
     return bundle
 
 
+def _prune(config: Config, switch: Switch) -> None:
+    """Delete copies but those in use, those before them, and the newest `_COPIES`."""
+    needed: set[str] = set()
+    for kind in ("cell", "field"):
+        of_kind = [item.sha256 for item in switch.activations if item.kind == kind]
+        needed |= {*of_kind[-1:], *[sha256 for sha256 in of_kind if sha256 != of_kind[-1]][-1:]}
+    copies = sorted(_folder(config).iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    for path in copies[:-_COPIES]:
+        if path.name not in needed:
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def _keep_copy(config: Config, bundle: Bundle) -> Path:
     """Return the folder of a copy that is whole and on the disk."""
     kept = _folder(config) / bundle.id.sha256
     if kept.is_dir():
         try:
             if find_bundle(kept).id == bundle.id:
+                kept.touch()
                 return kept
         except ModelError:
             pass  # damaged since: copied again
