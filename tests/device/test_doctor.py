@@ -20,6 +20,7 @@ from device.cli.broker_check import validity, validity_of_file
 from device.errors import CameraError
 from device.journal import Journal
 from device.model_card.strict import write_record
+from device.publishers import Lost
 from device.station.safe_mode import Starts
 
 CONFIG = """
@@ -178,6 +179,19 @@ def test_a_broker_that_is_away_is_a_fault_in_words(lab, capsys):
     found = doctor(capsys)["broker"]
     assert found["state"] == "fail"
     assert "127.0.0.1:1 without TLS: " in found["found"]
+
+
+def test_a_broker_that_fails_at_tls_is_told_by_its_code(lab, capsys, monkeypatch):
+    class Failing:
+        def __init__(self, _kind, _settings, setup):
+            self.start = lambda: setup.notify(Lost("the certificate has expired", "TLS_ERROR"))
+
+        def close(self):
+            pass
+
+    Path("station.toml").write_text(CONFIG.replace('kind = "jsonl"', 'kind = "mqtt"'))
+    monkeypatch.setattr("device.publishers.open_publisher", Failing)
+    assert "TLS_ERROR: the certificate has expired" in doctor(capsys)["broker"]["found"]
 
 
 def certificate(first, last):
