@@ -248,6 +248,26 @@ def test_a_kill_at_every_step_leaves_a_model_that_works(lab, tmp_path, action):
     assert active_bundle(load_config(lab / "station.toml"), "cell").id.sha256 == new
 
 
+def test_old_copies_go_but_not_those_that_a_rollback_needs(lab, tmp_path, monkeypatch):
+    monkeypatch.setattr("device.station.activation.try_bundle", lambda *_: None)
+    bundles = [bundle_with(tmp_path / f"b{i}", lambda model, i=i: model + b" " * i) for i in range(6)]
+    names = [find_bundle(bundle).id.sha256 for bundle in bundles]
+    for number in (0, 1, 2, 3, 4, 5, 0, 5):
+        assert model("activate", bundles[number], "--operator", "Ada") == 0
+    assert {path.name for path in (lab / "journal.models").iterdir()} == {names[i] for i in (4, 0, 5)}
+    for number in (1, 2, 3, 3):
+        assert model("activate", bundles[number], "--operator", "Ada") == 0
+    assert {path.name for path in (lab / "journal.models").iterdir()} == {names[i] for i in (1, 2, 3)}
+    assert model("rollback", "--operator", "Ada") == 0
+    assert model("rollback", "--operator", "Ada") == 0
+    assert in_use().sha256 == names[2]
+    assert model("activate", bundles[2], "--operator", "Ada") == 0
+    assert model("activate", bundles[4], "--operator", "Ada") == 0
+    assert model("activate", bundles[5], "--operator", "Ada") == 0
+    kept = {path.name for path in (lab / "journal.models").iterdir()}
+    assert kept == {names[i] for i in (2, 4, 5)}
+
+
 MUTANTS = """
 import hashlib, json, os, resource, sys
 from collections import Counter
