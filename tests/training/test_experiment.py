@@ -421,7 +421,7 @@ def test_generated_images_and_copies_are_as_many(monkeypatch):
     sizes = []
     monkeypatch.setattr("training.experiment.arms.GAN_STEPS", 2)
 
-    def spy(samples, settings, weights=None):
+    def spy(samples, settings):
         sizes.append(len(samples))
         return lambda x: np.zeros((len(x), 2), np.float32)
 

@@ -111,14 +111,6 @@ def test_the_stations_network_takes_at_most_a_tenth_of_table_2s_work():
     assert station <= table2 / 10
 
 
-def test_a_sample_without_weight_trains_nothing():
-    samples = disks(8)
-    fitted = fit_network(
-        samples, None, FitSettings(epochs=1, steps_per_epoch=1, batch=8), weights=np.zeros(len(samples))
-    )
-    assert fitted.history[0]["loss"] == 0
-
-
 def test_learners_are_found_by_file_and_an_unknown_one_lists_them():
     assert list_learners() == ["features", "field", "station", "table2"]
     with pytest.raises(ConfigError, match="expected one of features, field, station, table2"):

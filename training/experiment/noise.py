@@ -41,7 +41,7 @@ def report_noise(out: Path, samples: Samples, n_judged: int, *, seed: int = 0) -
     for k in range(N_FOLDS):
         known = samples.take(fold != k)
         for fit in LEARNERS.values():
-            logits = fit(known, np.ones(len(known)), seed)
+            logits = fit(known, seed)
             p[fold == k] += softmax(logits(samples.x[fold == k]), 1.0) / len(LEARNERS)
     found = estimate_noise(p, samples.y)
     ceiling, interval = f1_ceiling(found.joint, n_judged)
