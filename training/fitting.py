@@ -15,7 +15,7 @@ from scipy.optimize import minimize_scalar
 from device.analysis.crops import OUTSIDE
 from device.errors import ConfigError
 from device.model_card import network_input
-from training.dataset import Samples
+from training.dataset.samples import Samples
 from training.dataset.symmetry import symmetries
 from training.learners import open_learner
 

@@ -7,8 +7,8 @@ import pytest
 
 from training.cotraining import contrast
 from training.cotraining.contrast import ContrastSettings, fit_linear, learn_embedding
-from training.dataset import Samples
 from training.dataset.remember import remember
+from training.dataset.samples import Samples
 
 TINY = ContrastSettings(steps=2, batch=8)
 

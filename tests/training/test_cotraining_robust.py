@@ -9,7 +9,7 @@ from device.classifier import softmax
 from device.errors import ConfigError
 from training.cotraining.robust import RobustSettings, co_train_robust
 from training.cotraining.trust import cohen_kappa, jaccard, precision_threshold, select_trusted
-from training.dataset import Samples
+from training.dataset.samples import Samples
 
 CLASSES = ("live", "dead")
 ALL = RobustSettings(believed=1.0)

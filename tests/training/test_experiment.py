@@ -18,8 +18,9 @@ from device.records import Scale
 from training.cli import main
 from training.cotraining.contrast import ContrastSettings
 from training.cotraining.transfer import pretrain
-from training.dataset import Entry, Samples, TrueCell, join_samples, write_dataset
+from training.dataset import Entry, TrueCell, write_dataset
 from training.dataset.folds import group_folds
+from training.dataset.samples import Samples, join_samples
 from training.evaluation.noise import estimate_noise, f1_ceiling
 from training.evaluation.resampling import holm_adjusted, paired_difference
 from training.experiment import ExperimentOptions, run_experiment

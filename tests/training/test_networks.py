@@ -18,7 +18,8 @@ from device.plates import DatasetInfo
 from device.records import Scale
 from training.cli import main
 from training.cotraining.contrast import ContrastSettings
-from training.dataset import Entry, Samples, TrueCell, write_dataset
+from training.dataset import Entry, TrueCell, write_dataset
+from training.dataset.samples import Samples
 from training.export import convert, familiar
 from training.export.parity import LIMITS, Parity, measure_parity, parity_table
 from training.fitting import FitSettings, augment, fit_network, fit_temperature, mean_nll, predict

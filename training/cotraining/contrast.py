@@ -18,8 +18,8 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from training.cotraining.robust import Fit
-from training.dataset import Samples
 from training.dataset.remember import remember
+from training.dataset.samples import Samples
 from training.fitting import FitSettings, augment, predict_symmetric
 from training.learners.features import class_distances, fit_features
 

@@ -17,8 +17,8 @@ from device.errors import ConfigError
 from training.cotraining import require_labels, take_pseudo_labeled
 from training.cotraining.shares import estimate_shares, shift_to_shares, temperature_of_error
 from training.cotraining.trust import cohen_kappa, jaccard, lead_of_first, precision_threshold, select_trusted
-from training.dataset import Samples, join_samples
 from training.dataset.folds import group_folds
+from training.dataset.samples import Samples, join_samples
 from training.fitting import fit_temperature
 
 NDFloat = NDArray[np.float64]

@@ -20,7 +20,7 @@ from training.cotraining.robust import RobustSettings, co_train_robust
 from training.cotraining.shares import shift_to_shares
 from training.cotraining.transfer import PretrainSettings, pretrain
 from training.cotraining.trust import lead_of_first, select_trusted
-from training.dataset import Samples, join_samples
+from training.dataset.samples import Samples, join_samples
 from training.experiment.fits import (
     CALIBRATION_SHARE,
     Draw,

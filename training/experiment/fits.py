@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
 from training.cotraining.shares import estimate_shares, shift_to_shares
-from training.dataset import Samples, join_samples
 from training.dataset.folds import group_folds
+from training.dataset.samples import Samples, join_samples
 from training.fitting import FitSettings, fit_network, fit_temperature, predict_logits
 from training.learners.features import fit_features, measure_features
 

@@ -9,8 +9,8 @@ import numpy as np
 from device.classifier import softmax
 from device.images import write_png
 from device.plates import write_table, write_whole
-from training.dataset import Samples
 from training.dataset.folds import group_folds
+from training.dataset.samples import Samples
 from training.evaluation.noise import estimate_noise, f1_ceiling
 from training.experiment.fits import fit_forest
 from training.gan import tile_images

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from device.analysis.assess import AnalysisSettings, CellClassifier, assess
 from device.records import DEAD_CLASSES, NO_LABELS, CellClass, Frame, Interval, Reading, Scale
-from training.dataset import FIELD_LABELS, Samples, TrueCell
+from training.dataset import FIELD_LABELS, TrueCell
+from training.dataset.samples import Samples
 from training.evaluation import (
     BinaryScores,
     CountErrors,

@@ -16,8 +16,8 @@ from threadpoolctl import threadpool_limits
 
 from device.analysis.crops import CROP_PX, OUTSIDE
 from device.errors import ConfigError
-from training.dataset import Samples
 from training.dataset.remember import remember
+from training.dataset.samples import Samples
 from training.dataset.symmetry import symmetries
 
 NDFloat = NDArray[np.float64]

@@ -22,8 +22,8 @@ from training.cotraining.robust import (
     check_start,
     co_train_robust,
 )
-from training.dataset import Samples, join_samples
 from training.dataset.apart import require_apart
+from training.dataset.samples import Samples, join_samples
 from training.evaluation import BinaryScores
 from training.export.acceptance import score_crops
 from training.fitting import FitSettings, fit_network, predict_symmetric

@@ -12,7 +12,8 @@ from device.classifier import open_cell_classifier
 from device.model_card import Bundle, settings_from_card
 from device.records import Assay, Reading
 from training.cotraining.robust import Fit, Logits
-from training.dataset import Dataset, Samples
+from training.dataset import Dataset
+from training.dataset.samples import Samples
 from training.export.acceptance import read_fields
 from training.labeling import TOXIC_ABOVE, dataset_fields, field_input
 
