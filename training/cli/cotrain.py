@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from training.dataset import Dataset
     from training.dataset.samples import Samples
-    from training.evaluation import BinaryScores
+    from training.evaluation.binary import BinaryScores
     from training.recipes import Recipe
 
 

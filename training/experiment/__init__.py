@@ -17,7 +17,7 @@ from device.classifier import softmax
 from device.plates import file_sha256, write_whole
 from training.dataset import CELLS, MANIFEST
 from training.dataset.samples import join_samples
-from training.evaluation import binary_scores
+from training.evaluation.binary import binary_scores
 from training.experiment.arms import ARMS, PRIOR, STATED, check_arms, plain_arm
 from training.experiment.draws import Ratio, draw_labels, read_material
 from training.experiment.figures import draw_figures

@@ -24,7 +24,7 @@ from training.cotraining.robust import (
 )
 from training.dataset.apart import require_apart
 from training.dataset.samples import Samples, join_samples
-from training.evaluation import BinaryScores
+from training.evaluation.binary import BinaryScores
 from training.export.acceptance import score_crops
 from training.fitting import FitSettings, fit_network, predict_symmetric
 from training.recipes import Recipe
