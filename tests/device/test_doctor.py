@@ -20,20 +20,7 @@ from device.cli.broker_check import validity, validity_of_file
 from device.errors import CameraError
 from device.journal import Journal
 
-CONFIG = """
-[station]
-site = "lab"
-name = "bench-1"
-assay = "adherent"
-modality = "phase"
-[scale]
-um_per_px = 0.65
-[camera]
-kind = "folder"
-path = "images"
-[publisher]
-kind = "jsonl"
-"""
+CONFIG = (Path(__file__).parent / "data" / "bench.toml").read_text()
 
 
 @pytest.fixture(scope="module")
