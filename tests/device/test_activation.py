@@ -24,20 +24,8 @@ from device.station.instruments import load_config, open_instruments
 
 IS_LONG = bool(os.environ.get("NANOTOX_LONG"))
 TINY = Path(__file__).parent / "data" / "tiny-cell"
-CONFIG = """
-[station]
-site = "lab"
-name = "bench-1"
-assay = "suspension"
-modality = "brightfield"
-[scale]
-um_per_px = 0.65
-[camera]
-kind = "folder"
-path = "."
-[publisher]
-kind = "jsonl"
-"""
+BENCH = (Path(__file__).parent / "data" / "bench.toml").read_text()
+CONFIG = BENCH.replace("adherent", "suspension").replace("phase", "brightfield").replace("images", ".")
 
 
 @pytest.fixture
