@@ -11,6 +11,7 @@ With `on_change` it also holds in memory what stations say now (`device.collecto
 
 import json
 import logging
+import math
 import queue
 import random
 import threading
@@ -108,6 +109,7 @@ class Collector:
                     self._live.expire()
                 self._report()
         finally:
+            self._orders.give_up(math.inf)
             self._publisher.close()
             self._store.close()
 
@@ -265,7 +267,11 @@ class Collector:
     def _let_go(self, now: float) -> None:
         """Let some old records go, if it is time; there may be more."""
         if now >= self._let_go_at:
-            n_records = self._store.let_go(self._gaps, self._keep_only)
+            try:
+                n_records = self._store.let_go(self._gaps, self._keep_only)
+            except StorageFullError as error:
+                n_records = 0
+                self._suspect("disk", str(error))
             self._n_records -= n_records
             self._let_go_at = now + (0.0 if n_records else _LET_GO_S)
 

@@ -3,7 +3,6 @@
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -42,7 +41,7 @@ class History:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._open() as database:
+        with open_read_only(self.path) as database:
             try:
                 (form,) = database.execute("SELECT form FROM collector").fetchone()
             except sqlite3.OperationalError as error:
@@ -58,7 +57,7 @@ class History:
         sites = f"SELECT min(site) {table} kind IS NOT NULL AND site > ?"
         names = f"SELECT min(station) {table} kind IS NOT NULL AND site = ? AND station > ?"
         newest = f"SELECT max(ts) {table} site = ? AND station = ? AND kind = ?"
-        with self._open() as database:
+        with open_read_only(self.path) as database:
 
             def ask(query: str, *values: str | None) -> str | None:
                 answer: str | None = database.execute(query, values).fetchone()[0]
@@ -98,7 +97,7 @@ class History:
                 f"SELECT message FROM {_PLATE} AND ts >= ? AND ts < ?{' AND well = ?' * (well is not None)} "  # noqa: S608 - literals
                 "ORDER BY ts DESC, seq DESC LIMIT ?"
             )
-        with self._open() as database:
+        with open_read_only(self.path) as database:
             rows = database.execute(query, (*values, limit)).fetchall()
         return [json.loads(message) for (message,) in reversed(rows)]
 
@@ -119,7 +118,7 @@ class History:
         """
         first, last = _times(since, until)
         where, values = f"{_STATION} AND ts >= ? AND ts < ?", (site, station, kind)
-        with self._open() as database:
+        with open_read_only(self.path) as database:
             few = f"SELECT rowid FROM {where} ORDER BY ts LIMIT ?"  # noqa: S608 - literals
             rows = [row[0] for row in database.execute(few, (*values, first, last, points + 1))]
             if len(rows) > points:
@@ -138,7 +137,7 @@ class History:
             "SELECT plate, site, station, ts FROM record INDEXED BY record_finished WHERE kind = 'plate' "
             "ORDER BY ts DESC LIMIT ?"
         )
-        with self._open() as database:
+        with open_read_only(self.path) as database:
             return [Finished(*row) for row in database.execute(query, (limit,))]
 
     def plate(self, plate: str) -> PlateRun | None:
@@ -151,7 +150,7 @@ class History:
             "SELECT message FROM record INDEXED BY record_plate WHERE plate = ? AND kind IS NOT NULL "
             "AND ledger_id = ? ORDER BY seq"
         )
-        with self._open() as database:
+        with open_read_only(self.path) as database:
             ledger = database.execute(newest, (plate,)).fetchone()
             if ledger is None:
                 return None
@@ -162,7 +161,7 @@ class History:
     def records(self, after_rowid: int = 0, limit: int = 1000) -> list[tuple[int, Kept]]:
         """Return records in the order in which they came, each with its row id, behind `after_rowid`."""
         query = f"SELECT rowid, {_KEPT} FROM record WHERE rowid > ? ORDER BY rowid LIMIT ?"  # noqa: S608 - names
-        with self._open() as database:
+        with open_read_only(self.path) as database:
             return [(row[0], Kept(*row[1:])) for row in database.execute(query, (after_rowid, limit))]
 
     def export(
@@ -188,7 +187,7 @@ class History:
             "SELECT ledger_id, 1, last_seq FROM let_go "
             "UNION ALL SELECT ledger_id, first_seq, last_seq FROM given_up"
         )
-        with self._open() as database:
+        with open_read_only(self.path) as database:
             known: dict[str, Gaps] = {}
             for ledger_id, first, last in database.execute(gone):
                 known.setdefault(ledger_id, Gaps()).fill(first, last)
@@ -207,17 +206,12 @@ class History:
         query = f"SELECT {_KEPT} FROM {_STATION} ORDER BY ts DESC, seq DESC LIMIT ?"  # noqa: S608 - names
         found: list[Kept] = []
         stations = self.stations()
-        with self._open() as database:
+        with open_read_only(self.path) as database:
             for where in stations:
                 for kind, limit in (("reading", 1), ("verdict", 1), ("alert", 50)):
                     rows = database.execute(query, (*where, kind, limit)).fetchall()
                     found += [Kept(*row) for row in reversed(rows)]
         return found
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        with open_read_only(self.path) as database:
-            yield database
 
 
 def _times(since: datetime | None, until: datetime | None) -> tuple[str, str]:

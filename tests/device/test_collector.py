@@ -329,3 +329,18 @@ def test_a_started_collector_tells_its_numbers_and_ends_when_asked(tmp_path, wir
     again._report()
     assert lines[-1] == lines[-2]
     again._store.close()
+
+
+def test_a_full_disk_does_not_end_a_collector_that_lets_records_go(collector, monkeypatch, caplog):
+    def full(*_):
+        raise StorageFullError("the disk is full")
+
+    monkeypatch.setattr(collector._store, "let_go", full)
+    collector._let_go(100.0)
+    collector._let_go(100.1)
+    assert caplog.text.count("the disk is full") == 1
+    monkeypatch.setattr(collector._store, "let_go", lambda *_: 5)
+    n_before = collector._n_records
+    for now in (159.0, 160.0, 160.1):
+        collector._let_go(now)
+    assert collector._n_records == n_before - 10, "more at once while there is more"
