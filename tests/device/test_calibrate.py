@@ -15,20 +15,7 @@ from device.calibration import add_calibration, outdated, read_calibrations, sta
 from device.errors import ConfigError
 from device.station import Station, load_config
 
-CONFIG = """
-[station]
-site = "lab"
-name = "bench-1"
-assay = "adherent"
-modality = "phase"
-[scale]
-um_per_px = 0.65
-[camera]
-kind = "folder"
-path = "images"
-[publisher]
-kind = "jsonl"
-"""
+CONFIG = (Path(__file__).parent / "data" / "bench.toml").read_text()
 
 
 def ruling(period, angle=0.0, *, size=(480, 640), pattern="lines", width=0.25, noise=3.0, seed=0):

@@ -23,20 +23,7 @@ from device.model_card.strict import write_record
 from device.publishers import Lost
 from device.station.safe_mode import Starts
 
-CONFIG = """
-[station]
-site = "lab"
-name = "bench-1"
-assay = "adherent"
-modality = "phase"
-[scale]
-um_per_px = 0.65
-[camera]
-kind = "folder"
-path = "images"
-[publisher]
-kind = "jsonl"
-"""
+CONFIG = (Path(__file__).parent / "data" / "bench.toml").read_text()
 
 
 @pytest.fixture(scope="module")
