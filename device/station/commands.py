@@ -12,16 +12,8 @@ from device.analysis.plate_state import PlateState
 from device.cameras import Camera
 from device.errors import CameraError, ConfigError
 from device.messages import MAX_MESSAGE_BYTES, Topics, canonical, payload, rfc3339
-from device.messages.commands import (
-    COMMANDS,
-    MAX_AGE_S,
-    REPLY_EXPIRY_S,
-    TRANSACTION,
-    Command,
-    PlateStatus,
-    Refusal,
-    Reply,
-)
+from device.messages.commands import COMMANDS, MAX_AGE_S, TRANSACTION, Command
+from device.messages.replies import REPLY_EXPIRY_S, PlateStatus, Refusal, Reply
 from device.plates import parse_plate
 from device.publishers import Message, Received
 from device.records import PlateWell
@@ -268,7 +260,9 @@ class Desk:
                 return  # nobody could hear it
             topic = below + named
         reply = Reply(refusal is None, named, refusal, result)
-        while len(body := canonical(payload(reply))) > MAX_MESSAGE_BYTES and reply.result is not None:
+        while len(body := canonical(payload(reply))) > MAX_MESSAGE_BYTES and isinstance(
+            reply.result, PlateStatus
+        ):
             reply = replace(reply, result=_shorter(reply.result))
         self._answer(Message(topic, body, expiry_s=REPLY_EXPIRY_S, correlation=received.correlation))
 

@@ -22,7 +22,7 @@ from device.cameras import LostFrame
 from device.config import Config
 from device.journal import Journal
 from device.messages import State, Topics
-from device.messages.commands import Refusal
+from device.messages.replies import Refusal
 from device.publishers import Received, mqtt, open_publisher
 from device.records import Frame, Reading, Reason, Scale
 from device.service import clock_state
