@@ -42,9 +42,10 @@ def run(args: argparse.Namespace) -> int:
         from device.cli import installed_version
         from device.station import Station, load_config
 
-        config = load_config(args.config)
-        if not stop.is_set():
-            Station(config, version=installed_version()).run(stop)
+        while not stop.is_set():
+            config = load_config(args.config)
+            if stop.is_set() or not Station(config, version=installed_version()).run(stop):
+                break
     finally:
         logging.getLogger().removeHandler(handler)
         for number, previous in before.items():

@@ -147,8 +147,7 @@ class SimulatedStation:
             note_fault=lambda *_: None,
             stopping=stop,
         )
-        nothing = dict.fromkeys(("open_camera", "note_plate", "finish"))
-        self._desk = Desk(self._records, None, topics, known=(), answer=self._sender.reply, **nothing)  # type: ignore[arg-type]  # it carries nothing out
+        self._desk = Desk(topics, known=(), answer=self._sender.reply)  # it carries nothing out
         self._sender.start()
 
     def take(self) -> None:
