@@ -48,9 +48,9 @@ class PlateCommands:
             raise RefusedError("PLATE_RUNS", f"{found}; finish it first, with plate_finish")
         try:
             plate = parse_plate(order.args.csv, name=order.args.plate)
+            camera = None if self._capture.live else self._open_camera(plate.wells)
         except ConfigError as error:
             raise RefusedError("PLATE_CSV", str(error), "args.csv") from error
-        camera = None if self._capture.live else self._open_camera(plate.wells)
         self._records.start(plate, order.command.operator)
         if camera is not None:
             self._capture.show(camera, self._records.aim.run)
