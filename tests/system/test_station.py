@@ -432,13 +432,20 @@ def test_nobody_at_the_other_end_is_told_in_one_line(bench, make_broker, capsys,
 
 
 def ask(bench, name, /, **args):
-    """What the station answers to a command: its result, or the code of its refusal."""
+    """What the station answers to a command: its result, or the code of its refusal.
+
+    On a machine that is very busy the rendering camera misses its deadline, and is asked again when it is back.
+    """
     asker = argparse.Namespace(config=bench.folder / "station.toml", operator="Ada")
-    with RunningStation(asker) as station:
-        try:
-            return station.ask(name, args)
-        except RefusedError as error:
-            return error.code
+    for _ in range(20):
+        with RunningStation(asker) as station:
+            try:
+                return station.ask(name, args)
+            except RefusedError as error:
+                if error.code != "CAMERA":
+                    return error.code
+                print(error)
+    raise AssertionError("the camera does not come back")
 
 
 def test_a_calibration_by_command_is_used_by_the_station_that_starts_anew(
