@@ -169,7 +169,7 @@ def station_scale(config: Config) -> Scale:
     if record is None:
         return Scale(stated.um_per_px, stated.source)
     check_scale(config, record.value, f"calibration {record.id}")
-    return Scale(record.value, "measured", record.id)
+    return Scale(record.value, "measured")
 
 
 def check_scale(config: Config, value: float, what: str) -> None:
@@ -186,10 +186,15 @@ def check_scale(config: Config, value: float, what: str) -> None:
         )
 
 
+def in_use(config: Config) -> tuple[Calibration, ...]:
+    """Return the calibrations that a station's results refer to, the newest of each kind."""
+    known = read_calibrations(config)
+    return tuple(record for kind in KINDS if (record := known.newest(kind)) is not None)
+
+
 def outdated(config: Config, now: datetime) -> list[str]:
     """Return a sentence for each calibration in use that is older at `now` than station.toml allows."""
-    known, limit = read_calibrations(config), config.scale.calibration_days
-    newest = [record for kind in KINDS if (record := known.newest(kind)) is not None]
+    limit, newest = config.scale.calibration_days, in_use(config)
     ages = {
         record.id: (now - datetime.fromisoformat(record.at)).total_seconds() / 86_400 for record in newest
     }

@@ -71,8 +71,7 @@ class _Wanted:
 class BenchCommands:
     """A method for each command, called by the store loop alone.
 
-    `config_sha256` is that of station.toml as read; `deliver` puts an order before the store loop and is
-    called by other threads; `clock` gives the time, UTC.
+    `deliver` puts an order before the store loop and is called by other threads; `clock` gives the time, UTC.
     """
 
     def __init__(
@@ -82,12 +81,10 @@ class BenchCommands:
         capture: Capture,
         journal: Journal,
         *,
-        config_sha256: str,
         deliver: Callable[[Order], bool],
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._config, self._config_sha256 = config, config_sha256
-        self._records, self._capture, self._journal = records, capture, journal
+        self._config, self._records, self._capture, self._journal = config, records, capture, journal
         self._deliver, self._clock = deliver, clock
         self._wanted: _Wanted | None = None
         self.under_way: Order | None = None
@@ -200,7 +197,7 @@ class BenchCommands:
 
     def config_get(self, _order: Order) -> ConfigText:
         """Give the configuration in effect, without secrets."""
-        return ConfigText(to_toml(self._config), self._config_sha256)
+        return ConfigText(to_toml(self._config), self._config.sha256)
 
     def model_activate(self, order: Order) -> None:
         """Try a bundle and put it into use."""

@@ -131,7 +131,7 @@ def review(station):
         config, answers = load_config(station / "station.toml"), []
         topics, now = Topics("lab", "bench-1"), datetime.now(UTC)
         journal = Journal(config.journal.path, site="lab", station="bench-1")
-        bench = BenchCommands(config, None, None, journal, config_sha256="", deliver=None)
+        bench = BenchCommands(config, None, None, journal, deliver=None)
         noting = SimpleNamespace(note=journal.note)
         desk = Desk(topics, known=(), answer=answers.append, records=noting, bench=bench)
         command = {"transaction": "t", "issued_at": rfc3339(now), "operator": "Ada", "args": args}

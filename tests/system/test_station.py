@@ -434,7 +434,7 @@ def test_nobody_at_the_other_end_is_told_in_one_line(bench, make_broker, capsys,
 def ask(bench, name, /, **args):
     """What the station answers to a command: its result, or the code of its refusal.
 
-    On a machine that is very busy the rendering camera misses its deadline, and is asked again when it is back.
+    On a very busy machine the rendering camera misses its deadline: it is asked again when it is back.
     """
     asker = argparse.Namespace(config=bench.folder / "station.toml", operator="Ada")
     for _ in range(20):
@@ -444,7 +444,6 @@ def ask(bench, name, /, **args):
             except RefusedError as error:
                 if error.code != "CAMERA":
                     return error.code
-                print(error)
     raise AssertionError("the camera does not come back")
 
 
@@ -554,6 +553,47 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", disk], check=True)
 
 
+def fill(disk):
+    with contextlib.suppress(OSError), (disk / "films").open("wb") as film:
+        while True:
+            film.write(bytes(4096))
+            film.flush()
+
+
+@pytest.mark.parametrize("has_journal", [False, True])
+def test_a_disk_that_is_full_at_the_start_is_told_and_waited_for(
+    bench, broker, subscribe, small_disk, has_journal
+):
+    subscriber = subscribe(broker)
+    bench.configure(broker.port)
+    bench.trust_model()
+    config = bench.folder / "station.toml"
+    config.write_text(config.read_text().replace("[journal]", f'[journal]\npath = "{small_disk}/journal.db"'))
+    if has_journal:
+        bench.start()
+        assert subscriber.wait_for(lambda s: len(s.payloads("reading")) > 3)
+        assert bench.end(number=signal.SIGTERM)[0] == 0
+    fill(small_disk)
+    before = len(subscriber.payloads("reading"))
+    bench.start()
+    if has_journal:  # the room held beside it is enough to say so to all
+        assert subscriber.wait_for(lambda s: s.payloads("state")[-1]["fault"] == "STORAGE_FULL")
+        assert [a["code"] for a in subscriber.payloads("alert")] == ["STORAGE_FULL"]
+    else:
+        assert "STORAGE_FULL: " in next(line for line in bench.process.stderr if "ERROR" in line)
+        assert not subscriber.words()
+    assert len(subscriber.payloads("reading")) == before
+    (small_disk / "films").unlink()
+    assert subscriber.wait_for(lambda s: len(s.payloads("reading")) > before + 3)
+    assert subscriber.wait_for(lambda s: s.payloads("state")[-1]["fault"] is None)
+    code, said = bench.end(number=signal.SIGTERM)
+    assert (code, "Traceback" in said) == (0, False), said
+    journal = Journal(small_disk / "journal.db", site="lab", station="bench-1")
+    n_stored = journal.verify()
+    journal.close()
+    assert subscriber.wait_for(lambda s: set(s.seqs()) == set(range(1, n_stored + 1)))
+
+
 def test_a_full_disk_is_told_nothing_is_lost_and_it_goes_on_by_itself(bench, broker, subscribe, small_disk):
     subscriber = subscribe(broker)
     bench.configure(broker.port)
@@ -562,10 +602,7 @@ def test_a_full_disk_is_told_nothing_is_lost_and_it_goes_on_by_itself(bench, bro
     bench.start()
     assert subscriber.wait_for(lambda s: len(s.payloads("reading")) > 3)
     for round_ in (1, 2):
-        with contextlib.suppress(OSError), (small_disk / "films").open("wb") as film:
-            while True:
-                film.write(bytes(4096))
-                film.flush()
+        fill(small_disk)
         assert subscriber.wait_for(lambda s: [a["code"] for a in s.payloads("alert")] == ["STORAGE_FULL"])
         assert subscriber.wait_for(lambda s: s.payloads("state")[-1]["fault"] == "STORAGE_FULL")
         assert bench.process.poll() is None
