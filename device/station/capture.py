@@ -79,6 +79,11 @@ class Capture:
         self._last: NDArray[np.uint8] | None = None
         self._n_alike = 1
 
+    @property
+    def fault(self) -> Reason | None:
+        """Why a live camera gives no frames now; None while it does."""
+        return self._fault
+
     def run(self) -> None:
         """Read what is shown until `close`; CameraError only if a camera fails that is not live."""
         if self.live:
