@@ -39,6 +39,7 @@ from device.station.instruments import (
     open_instruments,
     open_plate,
 )
+from device.station.monitor import Monitor
 from device.station.newest import overlay_message
 from device.station.sender import Sender
 from device.station.store import Records
@@ -56,6 +57,8 @@ _FRAMES, _READINGS = 2, 8
 _STOP_DRAIN_S = 1.0
 """On a signal the broker gets this long for what is on its way; the rest is sent at the next start."""
 _JOIN_S = 5.0
+_LATE_S = 30.0
+"""A loop that has not turned for so long is told on `/healthz`; WatchdogSec of the shipped unit."""
 
 
 class Station:
@@ -142,6 +145,14 @@ class Station:
                 note_plate=self._say_plate,
                 finish=self._finish_plate,
             )
+            self._monitor = Monitor(
+                config.http,
+                site=section.site,
+                station=section.name,
+                health=lambda: self._watch.health(self._sender.n_reconnects),
+                late=lambda: self._watchdog.late(_LATE_S),
+                fault=lambda: self._watch.fault,
+            )
             self._records.resume(tools.plate)
             opened.pop_all()
 
@@ -166,6 +177,7 @@ class Station:
             self._journal.hold_room()
         self._say_plate()
         self._sender.start()
+        self._monitor.start()
         for loop in loops:
             loop.start()
         notify_systemd("READY=1", "STATUS=running")
@@ -213,6 +225,7 @@ class Station:
             self._records.n_fields,
             self._frames.flow.n_dropped,
         )
+        self._monitor.close()
         self._journal.close()
         return n_unsent
 
