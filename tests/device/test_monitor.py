@@ -2,12 +2,15 @@
 
 import contextlib
 import json
+import re
 import socket
 import threading
+import tomllib
 import urllib.error
 import urllib.request
 from dataclasses import fields, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -15,7 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 import device.station.monitor as module
 from device.config import HttpSection
 from device.errors import JournalError
-from device.records import Health
+from device.messages.schema import json_schema
+from device.records import Health, Outcome
 from device.service import Watchdog
 from device.station.health import CONDITIONS
 from device.station.monitor import _METRICS, Monitor, to_prometheus
@@ -293,3 +297,80 @@ def test_a_loop_is_late_when_it_has_not_beaten_for_so_long():
     beat("a")
     beat("b")
     assert watchdog.late(30) == ()
+
+
+# The files for lab IT; tools/check-monitoring starts the programs themselves
+
+LAB = Path(__file__).parents[2] / "systemd/lab"
+
+
+def flat(schema, root):
+    """Names of the numbers, texts and truths of a payload, as Telegraf joins them; those of lists are not."""
+    if "$ref" in schema:
+        schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
+    for arm in schema.get("anyOf", ()):
+        yield from flat(arm, root)
+    for name, inner in schema.get("properties", {}).items():
+        yield from (f"{name}_{path}" if path else name for path in flat(inner, root))
+    if "properties" not in schema and "anyOf" not in schema and schema.get("type") != "array":
+        yield ""
+
+
+@pytest.fixture(scope="module")
+def telegraf():
+    """What Telegraf makes of the shipped file: names of metrics, each with its labels."""
+    said = tomllib.loads((LAB / "telegraf.conf").read_text())
+    told = {"nanotox_availability": {"site", "station"}}
+    for source in said["inputs"]["mqtt_consumer"]:
+        topic = source["topics"][0]
+        leaf = topic.rpartition("/")[2]
+        assert topic == f"nanotox/v1/+/+/{leaf}"
+        parsed = source["topic_parsing"][0]
+        assert (parsed["topic"], parsed["tags"]) == (f"+/+/+/+/{leaf}", "_/_/site/station/_")
+        if leaf == "availability":
+            continue
+        schema = json_schema(f"{leaf}/1")
+        there = set(flat(schema, schema))
+        kept, tags = source.get("fieldinclude", there), source.get("tag_keys", [])
+        assert there >= {*kept, *tags, *source.get("json_string_fields", []), source["json_time_key"]}
+        for name in kept:
+            told[f"{source['name_override']}_{name}"] = {"site", "station", *tags}
+    availability, outcome = (mapping["mapping"][0] for mapping in said["processors"]["enum"])
+    assert set(availability["value_mappings"]) == {"online", "stopped", "offline"}
+    assert set(outcome["value_mappings"]) == set(Outcome)
+    assert outcome["default"] == outcome["value_mappings"]["invalid"]
+    return told | {"nanotox_verdict_outcome_code": told["nanotox_verdict_outcome"]}
+
+
+def test_dashboard_and_rules_ask_for_what_is_told_and_by_its_labels(telegraf):
+    told = {"up": {"job"}}
+    for family in text_string_to_metric_families(to_prometheus(HEALTH, site="lab", station="bench-1")):
+        for sample in family.samples:
+            told[sample.name] = set(sample.labels)
+    assert not set(told) & set(telegraf)
+    told |= telegraf
+    dashboard = json.loads((LAB / "grafana.json").read_text())
+    asked = [(t["expr"], t["legendFormat"]) for panel in dashboard["panels"] for t in panel["targets"]]
+    asked += [(e, "") for e in re.findall(r"^\s+expr: (.+)$", (LAB / "alerts.yml").read_text(), re.MULTILINE)]
+    asked += [(v["query"]["query"], "") for v in dashboard["templating"]["list"] if v["type"] == "query"]
+    assert len(asked) > 20
+    for expression, legend in asked:
+        names = re.findall(r"\b(?:nanotox_\w+|up\b)", re.sub(r'"[^"]*"', '""', expression))
+        assert names, expression
+        for name in names:
+            labels = re.findall(r"(\w+)=~?\"", expression) + re.findall(r"\{\{(\w+)\}\}", legend)
+            for by in re.findall(r"by \(([^)]*)\)", expression):
+                labels += by.split(", ")
+            assert set(labels) <= told[name], expression
+
+
+def test_the_panels_of_the_dashboard_stand_apart():
+    panels = json.loads((LAB / "grafana.json").read_text())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken = set()
+    for panel in panels:
+        x, y, w, h = (panel["gridPos"][side] for side in "xywh")
+        cells = {(column, row) for column in range(x, x + w) for row in range(y, y + h)}
+        assert x + w <= 24
+        assert not cells & taken
+        taken |= cells
