@@ -74,6 +74,10 @@ class Received:
     """True for one that was sent to be kept, as a command never is."""
     acknowledge: Callable[[], object] | None = None
     """For a durable listener: tells the other side that it is kept, else it comes again. From any thread."""
+    expiry_s: int | None = None
+    """It says nothing any more after this many seconds from now; None where nobody said so."""
+    user: tuple[tuple[str, str], ...] = ()
+    """User properties."""
 
 
 Event: TypeAlias = Connected | Lost | Settled | Received
@@ -94,6 +98,8 @@ class Setup:
     pass over it."""
     is_durable: bool = False
     """Hear also what was retained before, and hear again whatever was not acknowledged."""
+    glance: tuple[str, ...] = ()
+    """Topics to listen to while there is a connection; nobody keeps for later what they say meanwhile."""
 
 
 class Publisher(Protocol):

@@ -41,7 +41,7 @@ _ANSWER_S = 10.0
 _SHORT_S = 2.0
 """A connection that ends sooner was none; that again and again means two stations under one name."""
 _FLAPS = 3
-_LARGEST_BYTES = 64 * 1024
+_LARGEST_BYTES = 128 * 1024
 """The broker keeps larger messages to itself; nothing that a station hears or says comes near."""
 _UNKEPT = 200
 """Most messages that a durable listener has not acknowledged: they stay in its memory, and in one commit."""
@@ -233,9 +233,13 @@ class MqttPublisher:
         link.window = min(WINDOW, getattr(answer, "ReceiveMaximum", WINDOW))
         # Retain handling 2: an old message is no command; as published: so that one sent to be kept shows.
         handling = 0 if self._setup.is_durable else 2
-        options = SubscribeOptions(qos=1, retainAsPublished=True, retainHandling=handling)
-        if topics := self._setup.subscribe:
-            client.subscribe([(topic, options) for topic in topics])
+        asked = [
+            (topic, SubscribeOptions(qos=qos, retainAsPublished=True, retainHandling=handling))
+            for qos, topics in ((1, self._setup.subscribe), (0, self._setup.glance))
+            for topic in topics
+        ]
+        if asked:
+            client.subscribe(asked)
         else:
             self._on_subscribe(link)
 
@@ -254,11 +258,11 @@ class MqttPublisher:
         self._setup.notify(Connected(link.window, refused))
 
     def _on_message(self, client: Client, _data: object, message: MQTTMessage) -> None:
-        answer_to = getattr(message.properties, "ResponseTopic", None)
-        mark = getattr(message.properties, "CorrelationData", None)
         keep = partial(client.ack, message.mid, message.qos) if self._setup.is_durable else None
-        body = bytes(message.payload)
-        self._setup.notify(Received(message.topic, body, answer_to, mark, message.retain, keep))
+        names = ("ResponseTopic", "CorrelationData", "MessageExpiryInterval", "UserProperty")
+        answer_to, mark, expiry_s, user = (getattr(message.properties, name, None) for name in names)
+        told = (message.topic, bytes(message.payload), answer_to, mark, message.retain, keep)
+        self._setup.notify(Received(*told, expiry_s, tuple(user or ())))
 
     def _on_publish(
         self, link: "_Link", _client: Client, _data: object, mid: int, reason: ReasonCode, _answer: Properties
