@@ -18,7 +18,6 @@ from jinja2 import FunctionLoader
 from nicegui import app as pages
 from nicegui import ui
 
-from device.collector import Collector
 from device.dashboard.frame import Lab
 from device.dashboard.guard import Guard, Operator, is_loopback, read_token
 from device.dashboard.plate import plate_page, plates_page, report_response
@@ -55,14 +54,12 @@ def serve(
     operator = Operator(read_token(token_file))
     listener = _listen(host, port)
     stop, faults = threading.Event(), list[StationError]()
-    lab: Lab
-    collector = Collector(path, settings, tell=lambda _: None, on_change=lambda *what: lab.note(*what))
-    lab = Lab(collector, path, operator, version)
+    lab = Lab(path, settings, operator, version)
     server = uvicorn.Server(_config(lab, is_local=is_loopback(host)))
 
     def collect() -> None:
         try:
-            collector.run(stop)
+            lab.collector.run(stop)
         except StationError as error:
             faults.append(error)
             server.should_exit = True

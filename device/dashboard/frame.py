@@ -3,7 +3,6 @@
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -14,6 +13,7 @@ from device.collector import Collector
 from device.collector.live import StationNow
 from device.dashboard.guard import Operator
 from device.messages import OVERLAY
+from device.publishers import mqtt
 from device.report.figures import mark
 from device.report.markup import Html, join, tag
 from device.report.words import OUTCOME_WORDS, outcome_name
@@ -24,18 +24,15 @@ LOOK_S = 0.2
 """How often a page looks whether something changed, s."""
 
 
-@dataclass(slots=True)
 class Lab:
-    """What the pages look at."""
+    """What the pages look at: a collection in the file `path`, and who may send commands."""
 
-    collector: Collector
-    path: Path
-    """File of the collection."""
-    operator: Operator
-    version: str
-    _versions: dict[tuple[str, str], int] = field(default_factory=dict)
-    _overlays: dict[tuple[str, str, str, int], bytes] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self, path: Path, settings: mqtt.Settings, operator: Operator, version: str) -> None:
+        self.path, self.operator, self.version = path, operator, version
+        self._lock = threading.Lock()
+        self._versions: dict[tuple[str, str], int] = {}
+        self._overlays: dict[tuple[str, str, str, int], bytes] = {}
+        self.collector = Collector(path, settings, tell=lambda _: None, on_change=self.note)
 
     def note(self, site: str, station: str, leaf: str) -> None:
         """Note that a station said something; called in the collector's thread."""
