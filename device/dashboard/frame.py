@@ -98,6 +98,7 @@ def station_path(site: str, station: str) -> str:
 def page_frame(title: str, place: str = "") -> Iterator[None]:
     """Lay out a page around what is made in the `with` block; `place` stands beside the title."""
     ui.page_title(f"{title} - nanotox")
+    ui.colors(primary="#0b4f8a")
     ui.add_head_html('<link rel="stylesheet" href="/static/page.css">')
     with ui.element("header").classes("bar"):
         with ui.element("a").props('href="#content"').classes("skip"):
