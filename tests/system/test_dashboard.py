@@ -391,7 +391,8 @@ def publish_hostile(lab):
             say(station, leaf, canonical(values), retain=leaf in ("info", "state", "health"))
         say(station, "latest", canonical(told["latest"] | {"verdict": verdict}), retain=True)
         shown = Properties(PacketTypes.PUBLISH)
-        shown.UserProperty = [("ledger_id", text.replace("\0", "")), ("seq", "1")]  # MQTT knows no NUL
+        said = "".join(letter for letter in text if letter.isprintable())  # the broker takes no other
+        shown.UserProperty = [("ledger_id", said), ("seq", "1")]
         say(station, "image/overlay", told["image/overlay"], properties=shown)
         # words that are not free are hostile too: such a message is kept aside
         bad = told["verdict"] | {"station": station, "outcome": text, "stage": text, "seq": 9}
@@ -439,7 +440,8 @@ def walk(page, least):
         what = page.evaluate("""() => {
             const e = document.activeElement, look = getComputedStyle(e);
             if (e === document.body) return null;
-            const seen = e.matches("input, textarea") || [look.outlineStyle, look.boxShadow].some(l => l != "none");
+            const looks = [look.outlineStyle, look.boxShadow];
+            const seen = e.matches("input, textarea") || looks.some(l => l != "none");
             const name = (e.getAttribute("aria-label") || e.innerText || "").trim();
             return name + (seen ? "" : " (focus not seen)");
         }""")
