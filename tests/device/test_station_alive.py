@@ -143,6 +143,7 @@ def test_a_loop_that_hangs_withholds_the_watchdog_within_one_period(
     feeds = Watchdog.feed
     monkeypatch.setattr(Watchdog, "feed", feed)
     monkeypatch.setattr(owner, name, may_hang)
+    monkeypatch.setattr(station_module, "_LATE_S", 0.3)
     running = start()
     systemd("READY=1")
     systemd("WATCHDOG=1", n=3)
@@ -156,6 +157,8 @@ def test_a_loop_that_hangs_withholds_the_watchdog_within_one_period(
         systemd.left()
         goes_on.wait(0.01)
     assert sum(looks[n_before:]) <= 1, "what had turned before may be told once more"
+    status, _, told = running.station._monitor.answer("/healthz")
+    assert (status, loop in json.loads(told)["loops"]) == (503, True)
     systemd.left()
     goes_on.set()
     systemd("WATCHDOG=1", n=2)
