@@ -26,7 +26,9 @@ STATE = {"mode": "running", "plate": "p", "well": "B03", "field": 3, "fields_pla
 
 
 def said(**leaves):
-    return StationNow("lab", "a", NOW, "online", **({"state": STATE, "verdict": VERDICT, "latest": {}} | leaves))
+    return StationNow(
+        "lab", "a", NOW, "online", **({"state": STATE, "verdict": VERDICT, "latest": {}} | leaves)
+    )
 
 
 def test_a_tile_says_outcome_subject_age_and_what_the_station_does():
