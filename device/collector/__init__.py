@@ -16,10 +16,8 @@ import queue
 import random
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +30,9 @@ from device.collector.orders import Order, Orders, Reply, make_order
 from device.collector.retention import Keep
 from device.collector.store import Store
 from device.journal import StorageFullError
-from device.messages import Topics, canonical, rfc3339
+from device.messages import Topics
 from device.messages.commands import REPLAY_ROWS
-from device.publishers import Connected, Event, Lost, Message, Received, Setup, mqtt
+from device.publishers import Connected, Event, Lost, Received, Setup, mqtt
 
 __all__ = ["Collector", "History", "StationNow"]
 
@@ -253,16 +251,11 @@ class Collector:
         elif now >= station.ask_at:
             station.asked = asked = gaps.next_asked(station.asked.stop, REPLAY_ROWS)
             station.ask_at, station.wait_s = now + station.wait_s, min(2 * station.wait_s, ASK_S[1])
-            station.transaction = uuid.uuid4().hex
-            command = {
-                "transaction": station.transaction,
-                "issued_at": rfc3339(datetime.now(UTC)),
-                "operator": "nanotox collect",
-                "args": {"from_seq": asked[0], "to_seq": asked[-1]},
-            }
-            answer_to = station.topics.of(f"reply/{self._store.client_id}")
-            body, topic = canonical(command), station.topics.of("cmd/replay")
-            self._publisher.send(Message(topic, body, expiry_s=30, response_topic=answer_to))
+            numbers = {"from_seq": asked[0], "to_seq": asked[-1]}
+            client_id, who = self._store.client_id, "nanotox collect"
+            order = make_order(station.topics, client_id, "replay", numbers, operator=who, reason=None)
+            station.transaction = order.transaction
+            self._publisher.send(order.message)
 
     def _let_go(self, now: float) -> None:
         """Let some old records go, if it is time; there may be more."""

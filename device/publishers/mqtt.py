@@ -235,11 +235,9 @@ class MqttPublisher:
         link.window = min(WINDOW, getattr(answer, "ReceiveMaximum", WINDOW))
         # Retain handling 2: an old message is no command; as published: so that one sent to be kept shows.
         handling = 0 if self._setup.is_durable else 2
-        glanced, kept = (
-            SubscribeOptions(qos, retainAsPublished=True, retainHandling=handling) for qos in (0, 1)
-        )
-        asked = [(topic, kept) for topic in self._setup.subscribe]
-        if asked := asked + [(topic, glanced) for topic in self._setup.glance]:
+        options = [SubscribeOptions(q, retainAsPublished=True, retainHandling=handling) for q in (0, 1)]
+        asked = [(topic, options[1]) for topic in self._setup.subscribe]
+        if asked := asked + [(topic, options[0]) for topic in self._setup.glance]:
             client.subscribe(asked)
         else:
             self._on_subscribe(link)
