@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import math
 import os
 import re
 import shutil
@@ -49,22 +50,29 @@ class Watchdog:
 
     def __init__(self, loops: Iterable[str], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._loops, self._clock = frozenset(loops), clock
-        self._beaten: set[str] = set()
+        self._beaten_at = dict.fromkeys(self._loops, -math.inf)
         is_mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         # systemd asks for twice as often as it needs.
         self._period_s = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6 if is_mine else 0.0
-        self._fed_at = clock()
+        self._began = self._fed_at = clock()
 
     def beat(self) -> None:
         """Note that the thread that calls this turns."""
-        self._beaten.add(threading.current_thread().name)
+        self._beaten_at[threading.current_thread().name] = self._clock()
+
+    def late(self, limit_s: float) -> tuple[str, ...]:
+        """Return the loops that have not beaten for `limit_s` seconds, nor in the first so many."""
+        oldest = self._clock() - limit_s
+        if self._began > oldest:
+            return ()
+        return tuple(loop for loop in sorted(self._loops) if self._beaten_at[loop] < oldest)
 
     def feed(self) -> bool:
         """Tell `WATCHDOG=1` if it is due and each loop has beaten since the last time; return whether."""
         is_due = self._period_s > 0 and self._clock() - self._fed_at >= self._period_s
-        if not is_due or not self._loops <= self._beaten:
+        if not is_due or any(self._beaten_at[loop] < self._fed_at for loop in self._loops):
             return False
-        self._fed_at, self._beaten = self._clock(), set()
+        self._fed_at = self._clock()
         return notify_systemd("WATCHDOG=1")
 
 

@@ -40,6 +40,7 @@ from device.station.instruments import (
     open_instruments,
     open_plate,
 )
+from device.station.monitor import Monitor
 from device.station.newest import overlay_message
 from device.station.orders import Order
 from device.station.plate_commands import PlateCommands
@@ -60,6 +61,8 @@ _FRAMES, _READINGS = 2, 8
 _STOP_DRAIN_S = 1.0
 """On a signal the broker gets this long for what is on its way; the rest is sent at the next start."""
 _JOIN_S = 5.0
+_LATE_S = 30.0
+"""A loop that has not turned for so long is told on `/healthz`; WatchdogSec of the shipped unit."""
 
 
 class Station:
@@ -168,6 +171,14 @@ class Station:
                 bench=self._bench,
                 restart=self._start_anew,
             )
+            self._monitor = Monitor(
+                config.http,
+                site=section.site,
+                station=section.name,
+                health=lambda: self._watch.health(self._sender.n_reconnects),
+                late=lambda: self._watchdog.late(_LATE_S),
+                fault=lambda: self._watch.fault,
+            )
             self._records.waits = False
             self._records.resume(tools.plate)
             opened.pop_all()
@@ -199,6 +210,7 @@ class Station:
         self._records.waits = True
         self._say_plate()
         self._sender.start()
+        self._monitor.start()
         for loop in loops:
             loop.start()
         notify_systemd("READY=1", "STATUS=running")
@@ -248,6 +260,7 @@ class Station:
             self._records.n_fields,
             self._frames.flow.n_dropped,
         )
+        self._monitor.close()
         self._journal.close()
         return n_unsent
 

@@ -20,8 +20,8 @@ from device.station.buffer import Buffer
 
 log = logging.getLogger(__name__)
 
-_REOPEN_S = (0.5, 5.0)
-"""First and longest wait before a lost camera is opened again."""
+_REOPEN_S = (0.5, 2.5)
+"""First and longest wait before a lost camera is opened again: under 5 s with the 2 s of its process."""
 _TURN_S = 0.25
 """Longest wait before the loop says that it turns."""
 _FROZEN = 5

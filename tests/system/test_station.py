@@ -4,11 +4,13 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +19,7 @@ import cv2
 import jsonschema
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from device import models
 from device.analysis.assess import assess
@@ -35,6 +38,12 @@ pytestmark = pytest.mark.system
 NOW = datetime(2026, 3, 4, tzinfo=UTC)
 TINY = Path(__file__).parents[1] / "device" / "data" / "tiny-cell"
 WILL = Message("nanotox/v1/lab/b/availability", b"offline", retain=True, content_type="text/plain")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def wait_until(is_met, timeout_s=30):
@@ -678,7 +687,11 @@ def test_a_visitor_hears_what_it_asks_for_but_nothing_that_was_kept(broker):
     assert heard.wait(Connected).refused is None
     asked = Message("nanotox/v1/lab/b/cmd/ping", b"{}", response_topic="a/b", correlation=b"7", expiry_s=30)
     sender.send(asked)
-    assert heard.wait(Received) == Received("nanotox/v1/lab/b/cmd/ping", b"{}", "a/b", b"7", retained=False)
+    found = heard.wait(Received)
+    assert found.expiry_s in (29, 30)
+    assert replace(found, expiry_s=None) == Received(
+        "nanotox/v1/lab/b/cmd/ping", b"{}", "a/b", b"7", retained=False
+    )
     sender.send(Message("nanotox/v1/lab/b/cmd/ping", b"1", retain=True))
     assert heard.wait(Received, n=2).retained
     for publisher in (sender, visitor):
@@ -802,3 +815,42 @@ def a_plate(n_samples):
     )
     samples = (sample,) * n_samples
     return PlateReport("p", None, "r/1", "d" * 64, None, False, (), samples, (), None, n_samples, False)
+
+
+def test_monitoring_reads_what_health_says_until_the_station_ends(bench, broker, subscribe):
+    subscriber, port = subscribe(broker), free_port()
+    bench.configure(broker.port, more=f"[http]\nport = {port}\n")
+    bench.trust_model()
+
+    def ask(page):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=30) as answer:
+                return answer.read().decode()
+        except OSError:
+            return ""
+
+    def scrape():
+        families = list(text_string_to_metric_families(ask("metrics")))
+        whose = {(s.labels["site"], s.labels["station"]) for family in families for s in family.samples}
+        assert whose <= {("lab", "bench-1")}
+        return {s.name: s.value for family in families for s in family.samples if len(s.labels) == 2}
+
+    bench.start()
+    assert wait_until(lambda: scrape().get("nanotox_frames_analyzed_total", 0) >= 6)
+    assert json.loads(ask("healthz"))["status"] == "ok"
+    assert subscriber.wait_for(lambda s: s.payloads("health"))
+    told = scrape()
+    assert told["nanotox_disk_free_bytes"] > 0
+    assert told["nanotox_resident_memory_bytes"] > 1 << 20
+    counted = [told[f"nanotox_frames_{what}"] for what in ("analyzed_total", "dropped_total", "waiting")]
+    assert told["nanotox_frames_captured_total"] == sum(counted)
+    with contextlib.ExitStack() as crowd:
+        for _ in range(30):  # none of them says anything
+            crowd.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+        n_before = bench.n_stored()
+        assert wait_until(lambda: bench.n_stored() >= n_before + 6)
+    code, said = bench.end(number=signal.SIGTERM)
+    assert code == 0, said
+    last = subscriber.payloads("health")[-1]
+    assert last["n_captured"] >= told["nanotox_frames_captured_total"]
+    assert ask("metrics") == ""
