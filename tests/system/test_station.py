@@ -465,6 +465,8 @@ def test_a_calibration_by_command_is_used_by_the_station_that_starts_anew(
     bench.trust_model()
     bench.start()
     assert subscriber.wait_for(lambda s: s.payloads("reading"), 90)
+    assert ask(bench, "qc_run", fields=1)["state"] in ("learning", "no_field")
+    assert ask(bench, "calibrate", kind="pixel_size", period_um=10) == "IMAGE"
     made = ask(bench, "calibrate", kind="flat_field")
     assert subscriber.wait_for(lambda s: s.words() == ["online", "stopped", "online"], 90)
     n = len(subscriber.payloads("reading"))
@@ -488,25 +490,23 @@ def test_all_that_a_station_publishes_is_in_the_contract_and_obeys_it(
     bench.configure(broker.port, camera='kind = "phantom"\nlive = true\nperiod_s = 0.2', more=more)
     config = bench.folder / "station.toml"
     config.write_text(config.read_text().replace("[scale]", "health_s = 1\noverlay = true\n[scale]"))
+    monkeypatch.setattr("device.cli.plate._ANSWER_S", 60.0)
     bench.start()
     assert subscriber.wait_for(lambda s: s.payloads("alert") and len(s.payloads("health")) > 2, 90)
     assert plate(bench, "well", "A1") == 0
     assert subscriber.wait_for(lambda s: any(m.topic.endswith("/image/overlay") for m in s.messages), 90)
     assert subscriber.wait_for(lambda s: s.payloads("latest"), 90)
-    assert plate(bench, "finish", "--force") == 0
-    assert subscriber.wait_for(lambda s: s.payloads("plate"))
-    monkeypatch.setattr("device.cli.plate._ANSWER_S", 60.0)
     (captured,) = ask(bench, "capture")["seqs"]
     assert ask(bench, "annotate", seq=captured, decision="accept")["reviewed"] == "reading/1"
     assert 'kind = "phantom"' in ask(bench, "config_get")["toml"]
     assert ask(bench, "identify")["host"]
-    assert ask(bench, "qc_run", fields=1)["n_fields"] == 1
-    assert ask(bench, "ping") == ask(bench, "plate_status")
-    assert ask(bench, "calibrate", kind="pixel_size", period_um=10) == "IMAGE"
-    assert ask(bench, "model_activate", name="phase-cell") == "CONFIG", "station.toml names a model"
-    assert ask(bench, "model_rollback") == "MODEL"
-    assert ask(bench, "plate_start", plate="p", csv="well") == "PLATE_CSV"
-    assert ask(bench, "replay", from_seq=captured, to_seq=captured) is None
+    assert ask(bench, "ping")["plate"] == ask(bench, "plate_status")["plate"] == "plate"
+    waits = {"qc_run": {}, "calibrate": {"kind": "flat_field"}, "model_rollback": {}}
+    waits |= {"model_activate": {"name": "phase-cell"}, "plate_start": {"plate": "p", "csv": "well"}}
+    assert {ask(bench, name, **args) for name, args in waits.items()} == {"PLATE_RUNS"}
+    assert ask(bench, "replay", from_seq=1, to_seq=1) is None
+    assert plate(bench, "finish", "--force") == 0
+    assert subscriber.wait_for(lambda s: s.payloads("plate"))
     late = subscribe(broker)
     assert late.wait_for(lambda s: s.payloads("latest"))
     code, said = bench.end(number=signal.SIGTERM)
@@ -547,7 +547,9 @@ def test_all_that_a_station_publishes_is_in_the_contract_and_obeys_it(
     )
     published = {v["seq"]: v for v in subscriber.payloads("verdict")}
     assert all(published[now["verdict"]["seq"]] == now["verdict"] for now in subscriber.payloads("latest"))
-    assert [(a["code"], a["raised"]) for a in subscriber.payloads("alert")] == [("FRAMES_NOT_KEPT", True)]
+    alerts = [(a["code"], a["raised"]) for a in subscriber.payloads("alert")]
+    # A machine that is very busy renders too late at times.
+    assert [alert for alert in alerts if alert[0] != "CAMERA_LOST"] == [("FRAMES_NOT_KEPT", True)]
 
 
 @pytest.fixture
