@@ -13,9 +13,9 @@ import selectors
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,7 @@ class MqttPublisher:
             MessageExpiryInterval=message.expiry_s,
             ResponseTopic=message.response_topic,
             CorrelationData=message.correlation,
-            UserProperty=list(message.user) or None,
+            UserProperty=message.user or None,
         )
         sent = link.client.publish(
             message.topic, message.payload, qos=message.qos, retain=message.retain, properties=properties
@@ -285,6 +285,7 @@ class MqttPublisher:
             link.needs_a_person = reason.value in _NEEDS_A_PERSON
             return
         link.is_up = True
+        client.on_log = None  # paho writes a line for each packet, if anybody hears it
         link.window = min(WINDOW, getattr(answer, "ReceiveMaximum", WINDOW))
         # Retain handling 2: an old message is no command; as published: so that one sent to be kept shows.
         handling = 0 if self._setup.is_durable else 2
@@ -354,9 +355,11 @@ class _Link:
         self.detail = explain_alert(line) or self.detail
 
 
-def _properties(packet: int, **values: object) -> Properties:
+@lru_cache(maxsize=64)
+def _properties(packet: int, **values: Hashable) -> Properties:
+    """Return what paho only reads: making it takes as long as sending the message."""
     properties = Properties(packet)  # type: ignore[no-untyped-call]  # paho leaves it untyped
     for name, value in values.items():
         if value is not None:
-            setattr(properties, name, value)
+            setattr(properties, name, list(value) if isinstance(value, tuple) else value)
     return properties
