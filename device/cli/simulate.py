@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         settings = broker_settings(args)
         _allow_files(args.stations)
         with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
-            n_unsent = simulate(
+            n_stored, n_unsent = simulate(
                 Path(folder),
                 settings,
                 stop,
@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)
+    print(f"{n_stored} records of {args.stations} stations, {n_unsent} unsent")
     if n_unsent:
         raise PublishError(f"{n_unsent} records unsent; expected a broker at {args.broker}")
     return DONE

@@ -36,6 +36,21 @@ from device.station.store import Records
 
 log = logging.getLogger(__name__)
 
+
+class _Once(logging.Filter):
+    """Lets each line through once, because all stations lose the same broker."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the line is new."""
+        line, n_before = record.getMessage(), len(self._said)
+        self._said.add(line)
+        return len(self._said) > n_before
+
+
 _DEAD = (0.03, 0.3, 0.9)
 _FIELDS = 4
 _TURN_S = 1.0
@@ -68,8 +83,8 @@ def simulate(
     rate_hz: float,
     fields: int | None,
     version: str,
-) -> int:
-    """Run `stations` stations until `stop` is set; return how many records are unsent then.
+) -> tuple[int, int]:
+    """Run `stations` stations until `stop` is set; return how many records they stored and left unsent.
 
     Each gives `rate_hz` fields a second, `fields` of them in all if that is given. Journals lie in `folder`.
     """
@@ -79,6 +94,8 @@ def simulate(
     tools = open_instruments(config)
     readings, began = _draw(tools), time.monotonic()
     made: list[SimulatedStation] = []
+    once, senders = _Once(), logging.getLogger(Sender.__module__)
+    senders.addFilter(once)
     with selectors.DefaultSelector() as sockets:
         try:
             for number in range(stations):
@@ -95,8 +112,10 @@ def simulate(
                 station.part()
             while not all(station.is_over for station in made):
                 loop.turn(0.1)
-            return sum(station.n_unsent for station in made)
+            counts = [station.count() for station in made]
+            return sum(n for n, _ in counts), sum(n_unsent for _, n_unsent in counts)
         finally:
+            senders.removeFilter(once)
             for station in made:
                 station.close()
 
@@ -224,10 +243,9 @@ class SimulatedStation:
         self._sender.part(_DRAIN_S)
         self._step()
 
-    @property
-    def n_unsent(self) -> int:
-        """How many records the broker has not taken."""
-        return self._journal.count_unsent()
+    def count(self) -> tuple[int, int]:
+        """Return how many records it has stored, and how many of them the broker has not taken."""
+        return self._journal.head.seq, self._journal.count_unsent()
 
     def close(self) -> None:
         """Let go of all that it holds."""

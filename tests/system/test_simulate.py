@@ -28,7 +28,8 @@ def test_simulated_stations_say_what_stations_say(broker, subscribe):
     assert len({reading["ledger_id"] for reading in subscriber.payloads("reading")}) == 3
 
 
-def test_a_simulation_without_a_broker_says_so(capsys):
+def test_a_simulation_without_a_broker_says_so(capsys, monkeypatch):
+    monkeypatch.setattr("device.station.simulated._DRAIN_S", 0.5)
     assert (
         main(["simulate", "--stations", "1", "--rate", "20", "--fields", "1", "--broker", "mqtt://[::1]:9"])
         == 1
