@@ -98,13 +98,18 @@ def station_scale(config: Config) -> Scale:
             f"{found}, but calibration {record.id} measured {record.value:.4g}; expected one scale: write "
             f'um_per_px = {record.value:.4g} and source = "measured", or calibrate again ({config.path.name})'
         )
-    return Scale(record.value, "measured", record.id)
+    return Scale(record.value, "measured")
+
+
+def in_use(config: Config) -> tuple[Calibration, ...]:
+    """Return the calibrations that a station's results refer to, the newest of each kind."""
+    known = read_calibrations(config)
+    return tuple(record for kind in KINDS if (record := known.newest(kind)) is not None)
 
 
 def outdated(config: Config, now: datetime) -> list[str]:
     """Return a sentence for each calibration in use that is older at `now` than station.toml allows."""
-    known, limit = read_calibrations(config), config.scale.calibration_days
-    newest = [record for kind in KINDS if (record := known.newest(kind)) is not None]
+    limit, newest = config.scale.calibration_days, in_use(config)
     ages = {
         record.id: (now - datetime.fromisoformat(record.at)).total_seconds() / 86_400 for record in newest
     }

@@ -73,3 +73,11 @@ def positive_whole(text: str) -> int:
     """Return a whole number above 0, for argparse."""
     positive_number(text)
     return int(text)
+
+
+def port_number(text: str) -> int:
+    """Return a TCP port, 0 for any, for argparse."""
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is no port; expected 0 to 65535")
+    return value

@@ -15,10 +15,10 @@ from device.analysis.grading import RULES, Rule
 from device.errors import ConfigError
 
 
-def read_toml(path: Path, expected: str) -> dict[str, Any]:
-    """Return a TOML file as a table; ConfigError saying what was `expected` if it is none."""
+def read_toml(path: Path, expected: str, text: str | None = None) -> dict[str, Any]:
+    """Return a TOML file, or a `text` in its place, as a table; ConfigError says what was `expected`."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8") if text is None else text)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read ({error}); expected {expected}") from error
     except tomllib.TOMLDecodeError as error:

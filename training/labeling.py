@@ -26,7 +26,8 @@ from device.analysis.pyramid import Pyramid, build_pyramid, halve
 from device.analysis.segmentation import find_foreground
 from device.images import read_gray
 from device.records import DEAD_CLASSES, Assay, CellClass, Modality
-from training.dataset import FIELD_LABELS, Dataset, Entry, Samples, TrueCell, join_samples
+from training.dataset import FIELD_LABELS, Dataset, Entry, TrueCell
+from training.dataset.samples import Samples, join_samples
 
 TOXIC_ABOVE: dict[str | None, float] = {"adherent": 0.5, "suspension": 0.3, None: 0.5}
 """Dead fraction above which a field is labeled toxic: grade 3 of ISO 10993-5, or viability under 70 %."""

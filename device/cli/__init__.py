@@ -15,7 +15,7 @@ from device.errors import ConfigError, ModelError, StationError
 
 COMMANDS = (
     *("count", "grade", "report", "export", "audit", "run", "plate", "phantom", "config", "model", "schema"),
-    *("demo", "bench", "qc", "calibrate", "doctor", "dataset", "replay", "collect", "simulate"),
+    *("demo", "bench", "qc", "calibrate", "doctor", "dataset", "replay", "collect", "dashboard", "simulate"),
 )
 """Modules of this package that are commands, in the order of `--help`."""
 

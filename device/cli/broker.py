@@ -16,11 +16,10 @@ _FILES = {
 }
 
 
-def add_broker_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--broker` and what belongs to it."""
-    parser.add_argument(
-        "--broker", required=True, metavar="URL", help="mqtt://HOST[:PORT], or mqtts:// with TLS"
-    )
+def add_broker_options(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
+    """Add `--broker` and what belongs to it; without a `default` it is mandatory."""
+    said = "mqtt://HOST[:PORT], or mqtts:// with TLS" + (f" (default: {default})" if default else "")
+    parser.add_argument("--broker", required=default is None, default=default, metavar="URL", help=said)
     parser.add_argument(
         "--prefix", default="nanotox/v1", help="first part of every topic (default: nanotox/v1)"
     )

@@ -4,34 +4,41 @@ PUBACK is not delivery: a broker that is killed loses what it has acknowledged. 
 drops what it has by (ledger_id, seq), sees what is missing by the numbers and by the retained `head`, and
 asks the station for it with `replay`. It acknowledges a message to the broker only after the commit, and can
 therefore be killed at any moment.
+
+With `on_change` it also holds in memory what stations say now (`device.collector.live`), and sends commands.
+`device.collector.history` answers questions to the file.
 """
 
 import json
 import logging
 import queue
 import random
-import re
 import threading
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from device.collector.store import Aside, Gaps, Kept, Store
+from device.collector import live
+from device.collector.check import EVENTS, Aside, Kept, check
+from device.collector.gaps import Gaps
+from device.collector.history import History
+from device.collector.live import Live, StationNow
+from device.collector.orders import Order, Orders, Reply, make_order
+from device.collector.store import Store
 from device.journal import StorageFullError
-from device.messages import Topics, canonical, rfc3339, seal
+from device.messages import Topics, canonical, rfc3339
 from device.messages.commands import REPLAY_ROWS
 from device.publishers import Connected, Event, Lost, Message, Received, Setup, mqtt
 
-__all__ = ["Collector", "check"]
+__all__ = ["Collector", "History", "StationNow"]
 
 log = logging.getLogger(__name__)
 
-EVENTS = ("reading", "verdict", "plate", "alert")
-"""Leaves whose records are numbered."""
 _PATIENCE_S = 1.0
 """A gap must stay this long before it is asked for: most are messages that are still on their way."""
 _ASK_S = (1.1, 10.0)
@@ -40,31 +47,6 @@ _BATCH = 200
 """Most messages in one commit."""
 _FULL_S = 1.0
 """Wait before a full disk is tried again."""
-
-
-def check(received: Received, prefix: str) -> Kept:
-    """Return the record that a message holds, or say in a ValueError why it is none.
-
-    A higher number of a known form is taken, so that a station may be newer than its collector. A stub, which
-    stands for a record that the broker never took, cannot be checked against its hash.
-    """
-    values = dict(json.loads(received.payload))
-    sealed = seal(values)  # refuses what UTF-8 and SQLite cannot tell
-    where = received.topic.removeprefix(f"{prefix}/").split("/")
-    told = [values.get(name) for name in ("site", "station", "schema", "ledger_id", "hash", "ts")]
-    seq = values.get("seq")
-    if not all(isinstance(text, str) for text in told) or type(seq) is not int or not 0 < seq < 1 << 62:
-        raise ValueError(
-            "the message has no identity; expected site, station, schema, ledger_id, seq, hash, ts"
-        )
-    site, station, schema, ledger_id, sha256, ts = map(str, told)
-    if where[:2] != [site, station]:
-        raise ValueError(f"it says {site}/{station}; expected the station of its topic")
-    if not re.fullmatch(rf"{where[-1]}/[1-9][0-9]*", schema):
-        raise ValueError(f"schema is {schema}; expected {where[-1]}/ and a number")
-    if values.get("left_out") != ["*"] and sealed != sha256:
-        raise ValueError(f"the hash of record {seq} is wrong; expected that of what it says")
-    return Kept(ledger_id, seq, site, station, schema, ts, sha256, received.payload)
 
 
 @dataclass(slots=True)
@@ -90,10 +72,20 @@ class _Station:
 class Collector:
     """A collection in the file `path` from the broker of `settings`; `tell` gets a line of numbers.
 
+    With `on_change` it knows what stations say now (`now`); that is called with site, station and leaf in the
+    thread of `run`, and must not wait.
+
     JournalError or PublishError if the file, or a file of `settings`, cannot be used.
     """
 
-    def __init__(self, path: Path, settings: mqtt.Settings, *, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: mqtt.Settings,
+        *,
+        tell: Callable[[str], None],
+        on_change: Callable[[str, str, str], None] | None = None,
+    ) -> None:
         self._store = Store(path)
         self._prefix, self._tell = settings.prefix, tell
         self._gaps = self._store.gaps()
@@ -101,11 +93,18 @@ class Collector:
         self._stations: dict[str, _Station] = {}
         self._suspects: set[str] = set()
         self._losses: set[str] = set()
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Event | Order] = queue.SimpleQueue()
+        self._orders = Orders(lambda message: self._publisher.send(message))
+        self._live = None if on_change is None else Live(settings.prefix, on_change)
         client_id = self._store.client_id
-        asked = tuple(f"{settings.prefix}/+/+/{leaf}" for leaf in (*EVENTS, "head", f"reply/{client_id}"))
-        setup = Setup(client_id, None, self._events.put, asked, is_durable=True)
+        leaves: tuple[str, ...] = (*EVENTS, "head", f"reply/{client_id}")
+        leaves += () if self._live is None else live.LEAVES
+        asked = tuple(f"{settings.prefix}/+/+/{leaf}" for leaf in leaves)
+        glance = tuple(f"{settings.prefix}/+/+/{leaf}" for leaf in live.GLANCED if self._live)
+        setup = Setup(client_id, None, self._events.put, asked, is_durable=True, glance=glance)
         try:
+            if self._live is not None:
+                self._live.keep(History(path).newest(), is_heard=False)
             self._publisher = mqtt.open_publisher(settings, setup)
         except BaseException:
             self._store.close()
@@ -117,15 +116,44 @@ class Collector:
         try:
             while not stop.is_set():
                 self._take(self._next_events(), stop)
+                now = time.monotonic()
                 for station in self._stations.values():
-                    self._close_gaps(station, time.monotonic())
+                    self._close_gaps(station, now)
+                self._orders.give_up(now)
+                if self._live is not None:
+                    self._live.expire()
                 self._report()
         finally:
             self._publisher.close()
             self._store.close()
 
-    def _next_events(self) -> list[Event]:
-        events: list[Event] = []
+    def now(self) -> dict[tuple[str, str], StationNow]:
+        """Return what each station says now, by site and station; from any thread, {} without `on_change`."""
+        return {} if self._live is None else self._live.now()
+
+    def command(
+        self,
+        site: str,
+        station: str,
+        name: str,
+        args: dict[str, Any],
+        *,
+        operator: str,
+        reason: str | None = None,
+    ) -> Future[Reply]:
+        """Send `cmd/<name>` and return what becomes the station's reply; from any thread.
+
+        A refusal is a reply with `ok` false. The future raises PublishError without a broker, or where no
+        answer comes within 60 s; the command may have been carried out then. ValueError for one that is too
+        large.
+        """
+        topics = Topics(site, station, self._prefix)
+        order = make_order(topics, self._store.client_id, name, args, operator=operator, reason=reason)
+        self._events.put(order)
+        return order.reply
+
+    def _next_events(self) -> list[Event | Order]:
+        events: list[Event | Order] = []
         try:
             events.append(self._events.get(timeout=0.2))
             while len(events) < _BATCH:
@@ -134,12 +162,15 @@ class Collector:
             pass
         return events
 
-    def _take(self, events: list[Event], stop: threading.Event) -> None:
+    def _take(self, events: list[Event | Order], stop: threading.Event) -> None:
         """Store what came, then hear what it means, then tell the broker that it is kept."""
         records: list[Kept] = []
         aside: list[Aside] = []
         told: list[tuple[str, _Station, dict[str, Any]]] = []
         for event in events:
+            if isinstance(event, Order):
+                self._orders.send(event)
+                continue
             if not isinstance(event, Received):
                 self._note_connection(event)
                 continue
@@ -147,6 +178,8 @@ class Collector:
                 leaf = event.topic.removeprefix(f"{self._prefix}/").split("/")[2]
                 if leaf in EVENTS:
                     records.append(check(event, self._prefix))
+                elif self._live is not None and leaf not in ("head", "reply"):
+                    self._look(event)
                 else:
                     told.append((leaf, self._station(event.topic), json.loads(event.payload)))
             except (ValueError, TypeError, RecursionError) as error:
@@ -158,6 +191,14 @@ class Collector:
         for event in events:
             if isinstance(event, Received) and event.acknowledge is not None:
                 event.acknowledge()
+
+    def _look(self, received: Received) -> None:
+        """Hear what holds now; what is not understood is told once and else passed over."""
+        try:
+            if self._live is not None:
+                self._live.hear(received)
+        except (ValueError, KeyError, RecursionError) as error:
+            self._suspect(received.topic, f"{received.topic} is not understood ({error})")
 
     def _keep(self, records: list[Kept], aside: list[Aside], stop: threading.Event) -> bool:
         """Commit, waiting for room on a full disk; False if the collector ends meanwhile."""
@@ -178,6 +219,8 @@ class Collector:
             topic = f"{self._prefix}/{record.site}/{record.station}/{record.schema}"
             if self._gaps.setdefault(record.ledger_id, Gaps()).fill(record.seq, record.seq):
                 self._station(topic).hurry()
+        if self._live is not None:
+            self._live.keep(records)
         return True
 
     def _station(self, topic: str) -> _Station:
@@ -193,7 +236,11 @@ class Collector:
                 if seq < 1 << 62:
                     station.ledger_id = ledger_id
                     self._gaps.setdefault(ledger_id, Gaps()).reach(seq)
-            elif values["transaction"] == station.transaction and values["error"] is not None:
+            elif (
+                not self._orders.answer(values)
+                and values["transaction"] == station.transaction
+                and values["error"] is not None
+            ):
                 self._hear_refusal(station, values["error"]["code"], values["error"]["message"])
         except (TypeError, KeyError, ValueError) as error:
             self._suspect(station.topics.of(leaf), f"{station.topics.of(leaf)} is not understood ({error})")

@@ -1,102 +1,55 @@
 """What a collector keeps: one SQLite file of records, each once, and of what did not fit."""
 
+import logging
 import sqlite3
 import uuid
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from device.collector.check import Aside, Kept
+from device.collector.gaps import Gaps
 from device.errors import JournalError
 from device.journal.file import guarded, lock
 from device.messages import rfc3339
 
-_FORM = 1
+log = logging.getLogger(__name__)
+
+FORM = 2
 _ASIDE = 10_000
 """Most messages kept aside, the newest: nobody may fill the disk with them."""
 _TABLES = """
 CREATE TABLE collector (form INTEGER NOT NULL, client_id TEXT NOT NULL, n_doubled INTEGER NOT NULL);
 CREATE TABLE record (ledger_id TEXT NOT NULL, seq INTEGER NOT NULL, site TEXT NOT NULL, station TEXT NOT NULL,
     schema TEXT NOT NULL, ts TEXT NOT NULL, hash TEXT NOT NULL, message BLOB NOT NULL,
-    received_at TEXT NOT NULL, PRIMARY KEY (ledger_id, seq));
+    received_at TEXT NOT NULL, kind TEXT, plate TEXT, well TEXT, PRIMARY KEY (ledger_id, seq));
 CREATE TABLE given_up (ledger_id TEXT NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL,
     why TEXT NOT NULL, ts TEXT NOT NULL);
 CREATE TABLE set_aside (id INTEGER PRIMARY KEY, received_at TEXT NOT NULL, topic TEXT NOT NULL,
     why TEXT NOT NULL, message BLOB NOT NULL);
 """
+_INDEXES = """
+CREATE INDEX record_station ON record (site, station, kind, ts) WHERE kind IS NOT NULL;
+CREATE INDEX record_plate ON record (plate, kind, well) WHERE plate IS NOT NULL AND kind IS NOT NULL;
+CREATE INDEX record_finished ON record (ts) WHERE kind = 'plate';
+"""
+"""What questions of the history stand on. Records without a kind are kept for their place in the chain."""
+_FROM_1 = """
+ALTER TABLE record ADD COLUMN kind TEXT;
+ALTER TABLE record ADD COLUMN plate TEXT;
+ALTER TABLE record ADD COLUMN well TEXT;
+UPDATE record SET kind = substr(schema, 1, instr(schema, '/') - 1),
+    plate = json_extract(CAST(message AS TEXT), '$.plate'),
+    well = json_extract(CAST(message AS TEXT), '$.well')
+    WHERE json_extract(CAST(message AS TEXT), '$.left_out[0]') IS NOT '*';
+"""
 
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A record that was checked."""
-
-    ledger_id: str
-    seq: int
-    site: str
-    station: str
-    schema: str
-    ts: str
-    hash: str
-    message: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Aside:
-    """A message that does not fit, and why."""
-
-    topic: str
-    why: str
-    message: bytes
-
-
-@dataclass(slots=True)
-class Gaps:
-    """Which of the numbers 1 to `newest` of one ledger are missing, as ranges in their order."""
-
-    newest: int = 0
-    missing: list[range] = field(default_factory=list)
-
-    def reach(self, seq: int) -> None:
-        """Hear that the ledger goes up to `seq`."""
-        if seq > self.newest:
-            self.missing.append(range(self.newest + 1, seq + 1))
-            self.newest = seq
-
-    def fill(self, first: int, last: int) -> bool:
-        """Hear that `first` to `last` are no longer missing; return whether one of them was known to be."""
-        self.reach(first - 1)
-        is_new, self.newest = last > self.newest, max(last, self.newest)
-        at = max(bisect_right(self.missing, first, key=lambda gap: gap.start) - 1, 0)
-        end = at
-        left: list[range] = []
-        while end < len(self.missing) and self.missing[end].start <= last:
-            gap = self.missing[end]
-            left += [range(gap.start, min(gap.stop, first)), range(max(gap.start, last + 1), gap.stop)]
-            end += 1
-        before = sum(map(len, self.missing[at:end]))
-        self.missing[at:end] = [gap for gap in left if gap]
-        return not is_new and sum(map(len, left)) < before
-
-    def next_asked(self, start: int, limit: int) -> range:
-        """Return the span to ask for next, from the first missing number at or after `start`, else from 1.
-
-        It has at most `limit` numbers, begins and ends with a missing one, and is empty where none is.
-        """
-        if not self.missing:
-            return range(0)
-        gap = next((gap for gap in self.missing if gap.stop > start), self.missing[0])
-        first = max(gap.start, start) if gap.stop > start else gap.start
-        stop = max(
-            min(gap.stop, first + limit)
-            for gap in self.missing
-            if first < gap.stop and gap.start < first + limit
-        )
-        return range(first, stop)
-
-    def __len__(self) -> int:
-        return sum(map(len, self.missing))
+_COLUMNS = tuple(name for name in Kept.__dataclass_fields__ if name != "fault")
+_INSERT = (
+    f"INSERT OR IGNORE INTO record ({', '.join(_COLUMNS)}, received_at) "  # noqa: S608 - names
+    f"VALUES ({'?, ' * len(_COLUMNS)}?)"
+)
 
 
 class Store:
@@ -120,7 +73,7 @@ class Store:
             raise
 
     def keep(self, records: Iterable[Kept], aside: Sequence[Aside] = ()) -> list[Aside]:
-        """Store in one transaction what is new, drop what is there; return what contradicts it, kept aside.
+        """Store in one transaction what is new, drop what is there; return what is wrong with it, kept aside.
 
         StorageFullError if the disk is full; nothing is stored then.
         """
@@ -128,11 +81,12 @@ class Store:
         found: list[Aside] = []
         with self._transaction():
             for record in records:
-                values = (*(getattr(record, name) for name in Kept.__dataclass_fields__), now)
-                done = self._db.execute(f"INSERT OR IGNORE INTO record VALUES ({_marks(values)})", values)  # noqa: S608 - marks
-                if done.rowcount == 0:
+                values = (*(getattr(record, name) for name in _COLUMNS), now)
+                if self._db.execute(_INSERT, values).rowcount == 0:
                     n_doubled += 1
                     found += self._contradiction(record)
+                elif record.fault is not None:
+                    found.append(_aside(record, record.fault))
             for item in (*aside, *found):
                 values = (now, item.topic, item.why, item.message)
                 self._db.execute("INSERT INTO set_aside VALUES (NULL, ?, ?, ?, ?)", values)
@@ -180,22 +134,30 @@ class Store:
         if self._db.execute(query, (record.ledger_id, record.seq)).fetchone()[0] == record.hash:
             return []
         why = f"record {record.seq} of this ledger is stored with another hash; expected the same"
-        return [Aside(f"{record.site}/{record.station}/{record.schema.split('/')[0]}", why, record.message)]
+        return [_aside(record, why)]
 
     def _open(self) -> tuple[str, int]:
         tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not tables:
             made = f"nanotox-collect-{uuid.uuid4().hex[:12]}"
             with self._transaction():
-                for statement in filter(str.strip, _TABLES.split(";")):
-                    self._db.execute(statement)
-                self._db.execute("INSERT INTO collector VALUES (?, ?, 0)", (_FORM, made))
+                self._script(_TABLES + _INDEXES)
+                self._db.execute("INSERT INTO collector VALUES (?, ?, 0)", (FORM, made))
         elif "collector" not in tables:
             raise JournalError(f"{self.path} is a database of something else; name another file with --db")
         form, client_id, n_doubled = self._db.execute("SELECT * FROM collector").fetchone()
-        if form != _FORM:
-            raise JournalError(f"{self.path} has form {form}; this nanotox writes {_FORM}; name another file")
+        if form == 1:
+            log.info("%s gets form %d; a million records take a minute", self.path, FORM)
+            with self._transaction():
+                self._script(_FROM_1 + _INDEXES)
+                self._db.execute("UPDATE collector SET form = ?", (FORM,))
+        elif form != FORM:
+            raise JournalError(f"{self.path} has form {form}; this nanotox writes {FORM}; name another file")
         return str(client_id), int(n_doubled)
+
+    def _script(self, statements: str) -> None:
+        for statement in filter(str.strip, statements.split(";")):
+            self._db.execute(statement)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -204,5 +166,5 @@ class Store:
             yield
 
 
-def _marks(values: Sequence[object]) -> str:
-    return ", ".join("?" * len(values))
+def _aside(record: Kept, why: str) -> Aside:
+    return Aside(f"{record.site}/{record.station}/{record.schema.split('/')[0]}", why, record.message)

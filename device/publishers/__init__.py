@@ -6,7 +6,7 @@ stand in `device.cameras`) and `open_publisher(settings: Settings, setup: Setup)
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from device.config import import_kind, list_kinds
 
@@ -47,8 +47,8 @@ class Lost:
 
     detail: str
     """What was found, for the log; the same fault gives the same words."""
-    refused: bool = False
-    """True where only a person can mend it, such as a wrong password."""
+    fault: Literal["BROKER_REFUSED", "TLS_ERROR"] | None = None
+    """Code of what only a person can mend, such as a wrong password or certificate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,10 @@ class Received:
     """True for one that was sent to be kept, as a command never is."""
     acknowledge: Callable[[], object] | None = None
     """For a durable listener: tells the other side that it is kept, else it comes again. From any thread."""
+    expiry_s: int | None = None
+    """It says nothing any more after this many seconds from now; None where nobody said so."""
+    user: tuple[tuple[str, str], ...] = ()
+    """User properties."""
 
 
 Event: TypeAlias = Connected | Lost | Settled | Received
@@ -94,6 +98,8 @@ class Setup:
     pass over it."""
     is_durable: bool = False
     """Hear also what was retained before, and hear again whatever was not acknowledged."""
+    glance: tuple[str, ...] = ()
+    """Topics to listen to while there is a connection; nobody keeps for later what they say meanwhile."""
 
 
 class Publisher(Protocol):

@@ -17,7 +17,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -28,7 +28,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from device.errors import PublishError
 from device.publishers import Connected, Lost, Message, Received, Settled, Setup
-from device.tls import client_context, explain, explain_alert, read_secret
+from device.tls import client_context, explain, explain_alert, is_tls_fault, read_secret
 
 WINDOW = 16
 """Most messages under way, below the 20 that Mosquitto receives at once."""
@@ -43,7 +43,7 @@ _ANSWER_S = 10.0
 _SHORT_S = 2.0
 """A connection that ends sooner was none; that again and again means two stations under one name."""
 _FLAPS = 3
-_LARGEST_BYTES = 64 * 1024
+_LARGEST_BYTES = 128 * 1024
 """The broker keeps larger messages to itself; nothing that a station hears or says comes near."""
 _UNKEPT = 200
 """Most messages that a durable listener has not acknowledged: they stay in its memory, and in one commit."""
@@ -220,6 +220,7 @@ class MqttPublisher:
         except (OSError, ValueError) as error:
             # ValueError comes for a host name that no name server would take.
             link.detail = explain(error, settings.host, settings.port)
+            link.fault = "TLS_ERROR" if is_tls_fault(error) else None
             link.over.set()
         return link
 
@@ -244,10 +245,10 @@ class MqttPublisher:
         lived_s = time.monotonic() - link.began if link.is_up else 0.0
         self._n_short = self._n_short + 1 if link.is_up and lived_s < _SHORT_S else 0
         hint = "; is another station running under this name?" if self._n_short >= _FLAPS else ""
-        self._setup.notify(Lost(link.detail + hint, link.needs_a_person))
+        self._setup.notify(Lost(link.detail + hint, link.fault))
         low, high = _RETRY_S
         self._wait_s = low if lived_s >= _SHORT_S else min(2 * self._wait_s, high)
-        pause = _REFUSED_S if link.needs_a_person else self._wait_s
+        pause = _REFUSED_S if link.fault == "BROKER_REFUSED" else self._wait_s
         return pause * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - jitter, no secret
 
     def _new_client(self) -> Client:
@@ -282,16 +283,20 @@ class MqttPublisher:
     ) -> None:
         if reason.is_failure:
             link.detail = f"the broker refuses: {reason} (code {reason.value})"
-            link.needs_a_person = reason.value in _NEEDS_A_PERSON
+            link.fault = "BROKER_REFUSED" if reason.value in _NEEDS_A_PERSON else None
             return
         link.is_up = True
         client.on_log = None  # paho writes a line for each packet, if anybody hears it
         link.window = min(WINDOW, getattr(answer, "ReceiveMaximum", WINDOW))
         # Retain handling 2: an old message is no command; as published: so that one sent to be kept shows.
         handling = 0 if self._setup.is_durable else 2
-        options = SubscribeOptions(qos=1, retainAsPublished=True, retainHandling=handling)
-        if topics := self._setup.subscribe:
-            client.subscribe([(topic, options) for topic in topics])
+        asked = [
+            (topic, SubscribeOptions(qos=qos, retainAsPublished=True, retainHandling=handling))
+            for qos, topics in ((1, self._setup.subscribe), (0, self._setup.glance))
+            for topic in topics
+        ]
+        if asked:
+            client.subscribe(asked)
         else:
             self._on_subscribe(link)
 
@@ -310,11 +315,11 @@ class MqttPublisher:
         self._setup.notify(Connected(link.window, refused))
 
     def _on_message(self, client: Client, _data: object, message: MQTTMessage) -> None:
-        answer_to = getattr(message.properties, "ResponseTopic", None)
-        mark = getattr(message.properties, "CorrelationData", None)
         keep = partial(client.ack, message.mid, message.qos) if self._setup.is_durable else None
-        body = bytes(message.payload)
-        self._setup.notify(Received(message.topic, body, answer_to, mark, message.retain, keep))
+        names = ("ResponseTopic", "CorrelationData", "MessageExpiryInterval", "UserProperty")
+        answer_to, mark, expiry_s, user = (getattr(message.properties, name, None) for name in names)
+        told = (message.topic, bytes(message.payload), answer_to, mark, message.retain, keep)
+        self._setup.notify(Received(*told, expiry_s, tuple(user or ())))
 
     def _on_publish(
         self, link: "_Link", _client: Client, _data: object, mid: int, reason: ReasonCode, _answer: Properties
@@ -333,7 +338,7 @@ class _Link:
     is_up: bool = False
     window: int = 0
     detail: str = "connection lost"
-    needs_a_person: bool = False
+    fault: Literal["BROKER_REFUSED", "TLS_ERROR"] | None = None
     began: float = field(default_factory=time.monotonic)
 
     def is_over(self, now: float) -> bool:
@@ -352,7 +357,8 @@ class _Link:
 
     def on_log(self, _client: Client, _data: object, _level: int, line: str) -> None:
         """Keep why the broker ended the handshake, which paho tells to its log alone."""
-        self.detail = explain_alert(line) or self.detail
+        if told := explain_alert(line):
+            self.detail, self.fault = told, "TLS_ERROR"
 
 
 @lru_cache(maxsize=64)

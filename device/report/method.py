@@ -13,7 +13,7 @@ from device.report.markup import Html, fact_table, join, section, table, tag
 from device.report.words import NOT_KNOWN, RULE_WORDS, Payload, explain, explain_all, in_percent, rule_number
 
 _SCALES = {"measured": "measured", "published": "as published", "assumed": "assumed, not measured"}
-_RANGES = {
+RANGES = {
     "focus_laplacian": "focus (Laplacian)",
     "focus_tenengrad": "focus (Tenengrad)",
     "focus_slope": "focus (spectral slope)",
@@ -79,7 +79,7 @@ def quality_section(verdicts: Sequence[Payload], readings: Sequence[Payload]) ->
     accepted = [reading["quality"] for reading in readings if reading["quality"]["passed"]]
     ranges = [
         ((words, *(f"{value:.3g}" for value in (min(known), median(known), max(known)))), "")
-        for name, words in _RANGES.items()
+        for name, words in RANGES.items()
         if (known := [quality[name] for quality in accepted if quality.get(name) is not None])
     ]
     titles = (f"of {len(accepted)} accepted fields", "lowest", "median", "highest")
@@ -126,6 +126,8 @@ def method_section(plate: Payload, verdicts: Sequence[Payload]) -> Html:
         f"{value:g} um a pixel, {_SCALES.get(source, source)}" if value else NOT_KNOWN
         for value, source in scales
     )
+    used = _distinct(name for verdict in verdicts for name in verdict["calibrations"])
+    facts["calibrations"] = ", ".join(used) or "none was kept"
     for name in ("assay", "modality", "method"):
         facts[name] = ", ".join(map(str, _distinct(verdict[name] for verdict in verdicts)))
     rho = [verdict["rho"] for verdict in verdicts if verdict.get("rho") is not None]

@@ -9,13 +9,14 @@ everything stored.
 
 import logging
 import threading
+import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeAlias
 
-from device.calibration import outdated, station_scale
+from device.calibration import in_use, outdated, station_scale
 from device.cameras import Camera, LostFrame, is_live, open_camera
 from device.cameras import Setup as CameraSetup
 from device.cameras._process import ProcessCamera
@@ -23,7 +24,6 @@ from device.config import Config
 from device.errors import JournalError, StationError
 from device.journal import Journal, StorageFullError
 from device.messages import State, Topics
-from device.plates import file_sha256
 from device.publishers import Received, open_publisher
 from device.records import Frame, PlateWell, Reading, Reason
 from device.service import Watchdog, clock_state, notify_systemd
@@ -40,11 +40,12 @@ from device.station.instruments import (
     open_plate,
 )
 from device.station.newest import overlay_message
+from device.station.safe_mode import HEALTHY_S, Start, begun
 from device.station.sender import Sender
 from device.station.store import Records
 from device.station.upkeep import UPKEEP_S, keep_up
 
-__all__ = ["Instruments", "Station", "load_config", "open_instruments"]
+__all__ = ["Instruments", "Station", "begun", "load_config", "open_instruments"]
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +64,18 @@ class Station:
 
     Opening it checks everything: models (unless `instruments` come opened), journal, camera, publisher, in
     this order; StationError if any of it cannot be used. A live camera is opened later, as often as it takes.
+    `start` tells whether it runs in safe mode, and hears that it runs well.
     """
 
-    def __init__(self, config: Config, *, version: str, instruments: Instruments | None = None) -> None:
-        self._config = config
+    def __init__(
+        self,
+        config: Config,
+        *,
+        version: str,
+        instruments: Instruments | None = None,
+        start: Start | None = None,
+    ) -> None:
+        self._config, self._start, self._began = config, start, time.monotonic()
         tools = instruments or open_instruments(config)
         self._scale = station_scale(config)
         self._analysis = Analysis(tools)
@@ -118,7 +127,7 @@ class Station:
                 health=self._watch.health,
                 health_s=section.health_s,
                 valid_s=2 * section.period_s,
-                note_refused=lambda is_there: self._note_fault("BROKER_REFUSED", is_there),
+                note_fault=self._note_fault,
                 beat=beat,
             )
             self._records = Records(
@@ -127,6 +136,7 @@ class Station:
                     config, tools.rule, plate, operator, live=self._capture.live
                 ),
                 frames=config.frames.path if config.frames.keep else None,
+                calibrations=tuple(record.id for record in in_use(config)),
                 note_stored=self._sender.stored,
                 note_fault=self._note_fault,
                 stopping=self._stopping,
@@ -142,6 +152,7 @@ class Station:
                 note_plate=self._say_plate,
                 finish=self._finish_plate,
             )
+            self._records.waits = False
             self._records.resume(tools.plate)
             opened.pop_all()
 
@@ -159,11 +170,16 @@ class Station:
                 ("upkeep", self._keep_up),
             )
         ]
+        if self._start and self._start.safe_mode:
+            self._note_fault("SAFE_MODE", True)
         if old := outdated(self._config, datetime.now(UTC)):
             log.warning("%s; calibrate again", "; ".join(old))
             self._note_fault("CALIBRATION_OLD", True)
-        with suppress(StorageFullError):  # the store loop tells it, and waits
+        try:
             self._journal.hold_room()
+        except StorageFullError:
+            self._records.lacks_room = True  # the store loop tells it, and waits
+        self._records.waits = True
         self._say_plate()
         self._sender.start()
         for loop in loops:
@@ -242,10 +258,10 @@ class Station:
     # Store
 
     def _store(self) -> None:
-        before, sha256 = self._journal.notes("start", limit=1), file_sha256(self._config.path)
+        before, sha256 = self._journal.notes("start", limit=1), self._config.sha256
         if before and before[0][1].get("config_sha256") != sha256:
             log.warning("%s is not what it was at the last start", self._config.path)
-        self._records.note("start", config_sha256=sha256)
+        self._records.note("start", config_sha256=sha256, safe_mode=self._start and self._start.safe_mode)
         while not self._finished.is_set() and (item := self._readings.get()) is not None:
             if isinstance(item, Order):
                 self._desk.carry_out(item)
@@ -274,6 +290,8 @@ class Station:
     def _keep_up(self) -> None:
         while not self._stopping.wait(UPKEEP_S):
             keep_up(self._config, self._journal, clock_state())
+            if self._start and time.monotonic() - self._began >= HEALTHY_S and self._start.prove():
+                self._note_fault("SAFE_MODE", False)
 
     def _finish_plate(self) -> None:
         """Finish the plate, if one runs; without a live camera the station then waits for one, or ends."""

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import device.collector as collector_module
-from device.collector import Collector, check
-from device.collector.store import Aside, Gaps, Kept, Store
+from device.collector import Collector
+from device.collector.check import Aside, Kept, check
+from device.collector.gaps import Gaps
+from device.collector.store import Store
 from device.errors import JournalError
 from device.journal import Journal, StorageFullError
 from device.messages import canonical, seal, stub

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -25,21 +26,8 @@ from device.station.buffer import Buffer
 from device.station.capture import Aim, Capture
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
-CONFIG = """
-[station]
-site = "lab"
-name = "bench-1"
-assay = "adherent"
-modality = "phase"
-[scale]
-um_per_px = 0.65
-[camera]
-kind = "folder"
-path = "images"
-loop = true
-[publisher]
-kind = "jsonl"
-"""
+BENCH = (Path(__file__).parent / "data" / "bench.toml").read_text()
+CONFIG = BENCH.replace("[publisher]", "loop = true\n[publisher]")
 
 
 class Model:

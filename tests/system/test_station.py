@@ -499,6 +499,47 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", disk], check=True)
 
 
+def fill(disk):
+    with contextlib.suppress(OSError), (disk / "films").open("wb") as film:
+        while True:
+            film.write(bytes(4096))
+            film.flush()
+
+
+@pytest.mark.parametrize("has_journal", [False, True])
+def test_a_disk_that_is_full_at_the_start_is_told_and_waited_for(
+    bench, broker, subscribe, small_disk, has_journal
+):
+    subscriber = subscribe(broker)
+    bench.configure(broker.port)
+    bench.trust_model()
+    config = bench.folder / "station.toml"
+    config.write_text(config.read_text().replace("[journal]", f'[journal]\npath = "{small_disk}/journal.db"'))
+    if has_journal:
+        bench.start()
+        assert subscriber.wait_for(lambda s: len(s.payloads("reading")) > 3)
+        assert bench.end(number=signal.SIGTERM)[0] == 0
+    fill(small_disk)
+    before = len(subscriber.payloads("reading"))
+    bench.start()
+    if has_journal:  # the room held beside it is enough to say so to all
+        assert subscriber.wait_for(lambda s: s.payloads("state")[-1]["fault"] == "STORAGE_FULL")
+        assert [a["code"] for a in subscriber.payloads("alert")] == ["STORAGE_FULL"]
+    else:
+        assert "STORAGE_FULL: " in next(line for line in bench.process.stderr if "ERROR" in line)
+        assert not subscriber.words()
+    assert len(subscriber.payloads("reading")) == before
+    (small_disk / "films").unlink()
+    assert subscriber.wait_for(lambda s: len(s.payloads("reading")) > before + 3)
+    assert subscriber.wait_for(lambda s: s.payloads("state")[-1]["fault"] is None)
+    code, said = bench.end(number=signal.SIGTERM)
+    assert (code, "Traceback" in said) == (0, False), said
+    journal = Journal(small_disk / "journal.db", site="lab", station="bench-1")
+    n_stored = journal.verify()
+    journal.close()
+    assert subscriber.wait_for(lambda s: set(s.seqs()) == set(range(1, n_stored + 1)))
+
+
 def test_a_full_disk_is_told_nothing_is_lost_and_it_goes_on_by_itself(bench, broker, subscribe, small_disk):
     subscriber = subscribe(broker)
     bench.configure(broker.port)
@@ -507,10 +548,7 @@ def test_a_full_disk_is_told_nothing_is_lost_and_it_goes_on_by_itself(bench, bro
     bench.start()
     assert subscriber.wait_for(lambda s: len(s.payloads("reading")) > 3)
     for round_ in (1, 2):
-        with contextlib.suppress(OSError), (small_disk / "films").open("wb") as film:
-            while True:
-                film.write(bytes(4096))
-                film.flush()
+        fill(small_disk)
         assert subscriber.wait_for(lambda s: [a["code"] for a in s.payloads("alert")] == ["STORAGE_FULL"])
         assert subscriber.wait_for(lambda s: s.payloads("state")[-1]["fault"] == "STORAGE_FULL")
         assert bench.process.poll() is None

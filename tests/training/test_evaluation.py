@@ -8,18 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.evaluation import (
-    binary_scores,
-    count_errors,
+from training.evaluation.binary import binary_scores, expected_calibration_error
+from training.evaluation.counts import count_errors
+from training.evaluation.detection import (
     detection_scores,
-    expected_calibration_error,
-    group_bootstrap,
     match_cells,
     match_classes,
     match_gate_um,
     pool_matches,
-    share_wilson,
 )
+from training.evaluation.resampling import group_bootstrap, share_wilson
 
 
 @pytest.fixture(scope="module")

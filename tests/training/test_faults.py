@@ -16,7 +16,8 @@ from training import cli, provenance
 from training.cli import main
 from training.cotraining import paper as paper_module
 from training.cotraining.paper import PaperSettings, run_paper
-from training.dataset import Entry, Samples, TrueCell, join_samples, read_dataset, write_dataset
+from training.dataset import Entry, TrueCell, read_dataset, write_dataset
+from training.dataset.samples import Samples, join_samples
 from training.evaluation.gate import GateResult
 from training.fitting import FitSettings
 from training.gan import GENERATED, GanSettings, fit_gan

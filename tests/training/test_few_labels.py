@@ -12,7 +12,8 @@ from device.images import write_png
 from device.plates import DatasetInfo
 from device.records import Scale
 from training.cli import main
-from training.dataset import Entry, Samples, write_dataset
+from training.dataset import Entry, write_dataset
+from training.dataset.samples import Samples
 from training.fitting import FitSettings, fit_network, seed_network
 from training.provenance import read_run
 

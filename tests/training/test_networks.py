@@ -18,7 +18,8 @@ from device.plates import DatasetInfo
 from device.records import Scale
 from training.cli import main
 from training.cotraining.contrast import ContrastSettings
-from training.dataset import Entry, Samples, TrueCell, write_dataset
+from training.dataset import Entry, TrueCell, write_dataset
+from training.dataset.samples import Samples
 from training.export import convert, familiar
 from training.export.parity import LIMITS, Parity, measure_parity, parity_table
 from training.fitting import FitSettings, augment, fit_network, fit_temperature, mean_nll, predict
@@ -109,14 +110,6 @@ def test_the_stations_network_takes_at_most_a_tenth_of_table_2s_work():
     station, table2 = (count_multiplications(open_learner(kind)(4, 0.0)) for kind in ("station", "table2"))
     assert table2 == pytest.approx(7.71e6, rel=0.01)
     assert station <= table2 / 10
-
-
-def test_a_sample_without_weight_trains_nothing():
-    samples = disks(8)
-    fitted = fit_network(
-        samples, None, FitSettings(epochs=1, steps_per_epoch=1, batch=8), weights=np.zeros(len(samples))
-    )
-    assert fitted.history[0]["loss"] == 0
 
 
 def test_learners_are_found_by_file_and_an_unknown_one_lists_them():

@@ -9,7 +9,8 @@ from device.images import write_png
 from device.plates import DatasetInfo
 from device.records import Scale
 from training.cli import main
-from training.dataset import Entry, Samples, TrueCell, write_dataset
+from training.dataset import Entry, TrueCell, write_dataset
+from training.dataset.samples import Samples
 from training.gan import generate_samples, robust
 from training.gan.robust import RobustSettings, bound_norm, diff_augment, mean_decay, open_robust_gan
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.cotraining import require_labels
-from training.dataset import Samples
+from training.dataset.samples import Samples
 from training.fitting import FitSettings, Fitted, NDFloat, SampleOrder, augment, seed_network
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 
 from device.model_card import Metric
 from training.evaluation.resampling import group_bootstrap
@@ -128,7 +129,6 @@ def rank_auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
 
     (N,) `scores` and (N,) truth with both classes in it.
     """
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     n = int(positive.sum())
-    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(scores) - n)))
+    above = float(rankdata(scores)[positive].sum()) - n * (n + 1) / 2
+    return above / (n * (len(scores) - n))

@@ -9,8 +9,8 @@ import numpy as np
 from device.classifier import softmax
 from device.images import write_png
 from device.plates import write_table, write_whole
-from training.dataset import Samples
 from training.dataset.folds import group_folds
+from training.dataset.samples import Samples
 from training.evaluation.noise import estimate_noise, f1_ceiling
 from training.experiment.fits import fit_forest
 from training.gan import tile_images
@@ -41,7 +41,7 @@ def report_noise(out: Path, samples: Samples, n_judged: int, *, seed: int = 0) -
     for k in range(N_FOLDS):
         known = samples.take(fold != k)
         for fit in LEARNERS.values():
-            logits = fit(known, np.ones(len(known)), seed)
+            logits = fit(known, seed)
             p[fold == k] += softmax(logits(samples.x[fold == k]), 1.0) / len(LEARNERS)
     found = estimate_noise(p, samples.y)
     ceiling, interval = f1_ceiling(found.joint, n_judged)

@@ -15,8 +15,9 @@ from device.classifier import softmax
 from device.errors import ConfigError
 from device.model_card import Bundle
 from training.cotraining.paper import PaperRun, PaperSettings, choose_labeled, run_paper
-from training.dataset import FIELD_LABELS, Dataset, Entry, Samples, join_samples
-from training.evaluation import BinaryScores
+from training.dataset import FIELD_LABELS, Dataset, Entry
+from training.dataset.samples import Samples, join_samples
+from training.evaluation.binary import BinaryScores
 from training.export.acceptance import ANY, FieldResult, read_fields, score_crops
 from training.export.bundle import export_run
 from training.fitting import FitSettings

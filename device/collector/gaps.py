@@ -1,0 +1,52 @@
+"""Which numbers of a ledger are missing, and what to ask for next."""
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Gaps:
+    """Which of the numbers 1 to `newest` of one ledger are missing, as ranges in their order."""
+
+    newest: int = 0
+    missing: list[range] = field(default_factory=list)
+
+    def reach(self, seq: int) -> None:
+        """Hear that the ledger goes up to `seq`."""
+        if seq > self.newest:
+            self.missing.append(range(self.newest + 1, seq + 1))
+            self.newest = seq
+
+    def fill(self, first: int, last: int) -> bool:
+        """Hear that `first` to `last` are no longer missing; return whether one of them was known to be."""
+        self.reach(first - 1)
+        is_new, self.newest = last > self.newest, max(last, self.newest)
+        at = max(bisect_right(self.missing, first, key=lambda gap: gap.start) - 1, 0)
+        end = at
+        left: list[range] = []
+        while end < len(self.missing) and self.missing[end].start <= last:
+            gap = self.missing[end]
+            left += [range(gap.start, min(gap.stop, first)), range(max(gap.start, last + 1), gap.stop)]
+            end += 1
+        before = sum(map(len, self.missing[at:end]))
+        self.missing[at:end] = [gap for gap in left if gap]
+        return not is_new and sum(map(len, left)) < before
+
+    def next_asked(self, start: int, limit: int) -> range:
+        """Return the span to ask for next, from the first missing number at or after `start`, else from 1.
+
+        It has at most `limit` numbers, begins and ends with a missing one, and is empty where none is.
+        """
+        if not self.missing:
+            return range(0)
+        gap = next((gap for gap in self.missing if gap.stop > start), self.missing[0])
+        first = max(gap.start, start) if gap.stop > start else gap.start
+        stop = max(
+            min(gap.stop, first + limit)
+            for gap in self.missing
+            if first < gap.stop and gap.start < first + limit
+        )
+        return range(first, stop)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.missing))

@@ -1,0 +1,145 @@
+"""The dashboard: pages on top of the collector, for people who are not at the microscope.
+
+NiceGUI makes the pages and carries its front end in its wheel. What payloads say gets into a page only
+through `report.markup`, which escapes by construction, and is cleaned once more in the browser. Browsers hold
+no credentials of the broker; they ask this process, and it asks the collector.
+"""
+
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import nicegui.client
+import uvicorn
+from fastapi import FastAPI, Response
+from jinja2 import FunctionLoader
+from nicegui import app as pages
+from nicegui import ui
+
+from device.dashboard.frame import Lab
+from device.dashboard.guard import Guard, Operator, is_loopback, read_token
+from device.dashboard.plate import plate_page, plates_page, report_response
+from device.dashboard.review import review_page
+from device.dashboard.station import station_page
+from device.dashboard.wall import wall_page
+from device.errors import ConfigError, StationError
+from device.publishers import mqtt
+
+__all__ = ["serve"]
+
+log = logging.getLogger(__name__)
+
+_HERE = Path(__file__).parent
+
+
+def serve(
+    settings: mqtt.Settings,
+    path: Path,
+    *,
+    host: str,
+    port: int,
+    token_file: Path | None,
+    version: str,
+    tell: Callable[[str], None],
+) -> None:
+    """Collect into `path` and serve the pages until SIGINT or SIGTERM; `tell` gets where they are.
+
+    Raises
+    ------
+    StationError
+        If the file, the broker's settings, the token or the port cannot be used, or collecting ends.
+    """
+    operator = Operator(read_token(token_file))
+    listener = _listen(host, port)
+    stop, faults = threading.Event(), list[StationError]()
+    lab = Lab(path, settings, operator, version)
+    server = uvicorn.Server(_config(lab, is_local=is_loopback(host)))
+
+    def collect() -> None:
+        try:
+            lab.collector.run(stop)
+        except StationError as error:
+            faults.append(error)
+            server.should_exit = True
+
+    thread = threading.Thread(target=collect, name="collector")
+    thread.start()
+    try:
+        shown = f"[{host}]" if ":" in host else host
+        tell(f"http://{shown}:{listener.getsockname()[1]}/")
+        server.run(sockets=[listener])
+    finally:
+        stop.set()
+        thread.join()
+        listener.close()
+    if faults:
+        raise faults[0]
+
+
+def _config(lab: Lab, *, is_local: bool) -> uvicorn.Config:
+    outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    pages.add_static_files("/static", _HERE / "static")
+    _add_pages(lab)
+    ui.run_with(outer, title="nanotox", language="en-US", tailwind=False, show_welcome_message=False)
+    _mark_scripts()
+    guarded = Guard(outer, is_local=is_local)
+    return uvicorn.Config(guarded, log_level="warning", access_log=False, server_header=False)
+
+
+def _add_pages(lab: Lab) -> None:
+    @ui.page("/")
+    def wall() -> None:
+        wall_page(lab)
+
+    @ui.page("/station/{site}/{station}")
+    def one_station(site: str, station: str) -> None:
+        station_page(lab, site, station)
+
+    @ui.page("/station/{site}/{station}/review")
+    async def review(site: str, station: str, seq: int = 0) -> None:
+        await review_page(lab, site, station, seq)
+
+    @ui.page("/plates")
+    async def plates() -> None:
+        await plates_page(lab)
+
+    @ui.page("/plate")
+    async def one_plate(name: str = "", site: str = "", station: str = "") -> None:
+        await plate_page(lab, name, site, station)
+
+    @pages.get("/report")
+    def report(name: str = "") -> Response:
+        return report_response(lab, name)
+
+    @pages.get("/overlay/{site}/{station}/{ledger_id}/{seq}")
+    def overlay(site: str, station: str, ledger_id: str, seq: int) -> Response:
+        jpeg = lab.overlay(site, station, ledger_id, seq)
+        return Response(status_code=404) if jpeg is None else Response(jpeg, media_type="image/jpeg")
+
+
+def _mark_scripts() -> None:
+    """Let the library's page give each script of its own the nonce of the answer, as the policy asks."""
+    environment = nicegui.client.templates.env
+    load = environment.loader
+    assert load is not None  # noqa: S101 - the library's own templates
+
+    def source(name: str) -> str:
+        text = load.get_source(environment, name)[0]
+        return text.replace("<script", '<script nonce="{{ request.state.nonce }}"')
+
+    environment.loader = FunctionLoader(source)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        raise ConfigError(
+            f"{host}:{port} cannot be listened on ({error}); expected a free port: see --host and --port"
+        ) from error
+    return listener
