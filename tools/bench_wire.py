@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import cv2
 import numpy as np
 from bench_frames import draw_frame
 
@@ -33,16 +34,15 @@ modality = "phase"
 [scale]
 um_per_px = {um_per_px}
 [camera]
-kind = "phantom"
-live = true
-height_px = 990
-width_px = 1332
-n_cells = 200
-period_s = 0.25
+{camera}
 [publisher]
 host = "127.0.0.1"
 port = {port}
 """
+
+
+LIVE = 'kind = "phantom"\nlive = true'
+FILES = 'kind = "folder"\npath = "images"\nloop = true'
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Drawn:
 
     def __init__(self, n_frames: int, period_s: float) -> None:
         frame, other = (draw_frame("1332x990", 200, seed=seed) for seed in (1, 2))
-        self._images, self._scale = (frame.image, other.image), Scale(frame.um_per_px, "measured")
+        self.images, self.um_per_px = (frame.image, other.image), frame.um_per_px
         self._n_frames, self._period_s, self._closed = n_frames, period_s, threading.Event()
         self.outside_ms: list[float] = []
         self.shown = threading.Event()
@@ -81,8 +81,8 @@ class Drawn:
         for number in range(self._n_frames):
             if self._closed.wait(self._period_s):
                 return
-            image = self._images[number % 2].copy()
-            frame = Frame(image, datetime.now(UTC), "drawn", number, self._scale)
+            image = self.images[number % 2].copy()
+            frame = Frame(image, datetime.now(UTC), "drawn", number, Scale(self.um_per_px, "measured"))
             before = time.thread_time()
             yield frame
             self.outside_ms.append(1e3 * (time.thread_time() - before))
@@ -123,8 +123,7 @@ def time_wire(n_frames: int, period_s: float = 0.25) -> Wire:
     """Return what a running station takes, over `n_frames` frames; the first two are not counted."""
     with tempfile.TemporaryDirectory() as name, run_broker(Path(name)) as port:
         folder, camera = Path(name), Drawn(n_frames, period_s)
-        scale = camera._scale.um_per_px  # noqa: SLF001 - its own
-        (folder / "station.toml").write_text(STATION.format(um_per_px=scale, port=port))
+        write_station(folder, LIVE, camera, port)
         listener = subprocess.Popen(
             [sys.executable, __file__, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -138,14 +137,24 @@ def time_wire(n_frames: int, period_s: float = 0.25) -> Wire:
         running.join()
         came = dict(map(int, line.split()) for line in listener.communicate("")[0].splitlines())
         ways = [(at - station.committed[seq]) / 1e6 for seq, at in came.items() if seq > 4]
+        write_station(folder, FILES, camera, port)
         resident = resident_mib(folder, port)
         return Wire(ways, camera.outside_ms[2:], station.analysis_ms[2:], resident)
+
+
+def write_station(folder: Path, camera: str, drawn: Drawn, port: int) -> None:
+    """Write station.toml, and the drawn frames as files beside it."""
+    text = STATION.format(um_per_px=drawn.um_per_px, port=port, camera=camera)
+    (folder / "station.toml").write_text(text)
+    (folder / "images").mkdir(exist_ok=True)
+    for number, image in enumerate(drawn.images):
+        cv2.imwrite(str(folder / f"images/{number}.png"), image)
 
 
 def resident_mib(folder: Path, port: int) -> float:
     """Return the memory of `nanotox run` after some fields, MiB."""
     with run_station(folder) as station, Listening(port) as heard:
-        while len(heard.came) < 16 and station.poll() is None:
+        while len(heard.came) < 60 and station.poll() is None:
             time.sleep(0.1)
         status = Path(f"/proc/{station.pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0]) / 1024
