@@ -62,6 +62,18 @@ def test_the_present_does_not_wait_for_a_long_past(journal, monkeypatch):
     assert again == set(range(1, 14)), "whatever the order"
 
 
+def test_a_replay_does_not_wait_for_a_long_past(journal, monkeypatch):
+    monkeypatch.setattr(outbox_module, "_BACKLOG", 10)
+    journal.append(*[REPORT] * 12)
+    outbox = Outbox(journal)
+    outbox.begin()
+    journal.append(REPORT)
+    assert numbers(outbox.due(1)) == [13]
+    journal.mark_sent([13])
+    assert outbox.replay(13, 13) is None
+    assert 13 in numbers(outbox.due(1)) + numbers(outbox.due(1))
+
+
 def test_a_replay_gives_acknowledged_records_behind_all_others_and_a_stub_for_one_set_aside(journal):
     journal.append(*[REPORT] * 8)
     journal.mark_sent([1, 2, 3, 4, 6])
