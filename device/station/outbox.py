@@ -1,7 +1,7 @@
 """The outbox: which rows of the journal go to the broker next.
 
-First, after an outage of more than `_BACKLOG` records, what is stored from then on, so that the present never
-waits for the past; then by turns what waits, in its order, and what a `replay` asks for.
+First, after an outage of more than `_BACKLOG` records, its `_NEWEST` and what is stored from then on, so that
+the present never waits for the past; then by turns what waits, in its order, and what a `replay` asks for.
 """
 
 import time
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from device.journal import Journal, Row
 from device.messages.commands import Refusal
 
-_BACKLOG = 1000
+_BACKLOG, _NEWEST = 1000, 16
 _REFUSED_S = 30.0
 """A topic that the broker refuses, such as by its access list, is tried again after this."""
 _REPLAY_S = 1.0
@@ -31,7 +31,8 @@ class Outbox:
 
     def begin(self) -> None:
         """Begin with a new connection: what waits is sent from its start, and so is an unfinished replay."""
-        self._backlog = self._journal.head.seq if self._journal.count_unsent() > _BACKLOG else 0
+        is_long = self._journal.count_unsent() > _BACKLOG
+        self._backlog = max(0, self._journal.head.seq - _NEWEST) if is_long else 0
         # A session that the broker remembers brings commands before anybody hears that it is connected.
         self._again = self._asked if self._again else range(0)
         self._held.clear()
