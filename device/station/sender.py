@@ -112,6 +112,11 @@ class Sender:
         """Publish the answer to a command, once, if there is a broker; of retained pictures the newest."""
         self._events.put(message)
 
+    @property
+    def n_reconnects(self) -> int:
+        """How often the broker was reached again."""
+        return max(0, self._n_connects - 1)
+
     def part(self, drain_s: float) -> None:
         """Part from the broker when all is sent, after `drain_s` seconds at the latest."""
         self._events.put(time.monotonic() + drain_s)
@@ -324,7 +329,7 @@ class Sender:
 
     def _retain_health(self) -> None:
         if self._health is not None and self._window:
-            body = canonical(payload(self._health(self._n_connects - 1)))
+            body = canonical(payload(self._health(self.n_reconnects)))
             self._retain("health", body, math.ceil(3 * self._health_s))
             self._health_at = time.monotonic()
 

@@ -25,7 +25,7 @@ from device.cameras import LostFrame
 from device.config import Config
 from device.journal import Journal
 from device.messages import State, Topics
-from device.messages.commands import Refusal
+from device.messages.replies import Refusal
 from device.publishers import Received, Setup, mqtt
 from device.records import Frame, Reading, Reason, Scale
 from device.service import clock_state
@@ -215,8 +215,7 @@ class SimulatedStation:
             note_fault=lambda *_: None,
             stopping=stop,
         )
-        nothing = dict.fromkeys(("open_camera", "note_plate", "finish"))
-        self._desk = Desk(self._records, None, topics, known=(), answer=self._sender.reply, **nothing)  # type: ignore[arg-type]  # it carries nothing out
+        self._desk = Desk(topics, known=(), answer=self._sender.reply)  # it carries nothing out
 
     def take(self) -> None:
         """Store the next reading, and the verdict that it leads to."""
