@@ -54,11 +54,15 @@ class _Once(logging.Filter):
 _DEAD = (0.03, 0.3, 0.9)
 _FIELDS = 4
 _TURN_S = 1.0
-"""Each station is looked after this often, whatever comes."""
+"""Each station is looked after this often, whatever comes, ..."""
+_AT_ONCE = 10
+"""... but no more than so many before fields and the broker are heard again."""
 _DRAIN_S = 10.0
 """Limit for what is on its way in the end."""
 _TURN_S = 1.0
-"""Each station is looked after this often, whatever comes."""
+"""Each station is looked after this often, whatever comes, ..."""
+_AT_ONCE = 10
+"""... but no more than so many before fields and the broker are heard again."""
 _DRAIN_S = 10.0
 _CONFIG = """
 [station]
@@ -147,12 +151,14 @@ class _Loop:
         self._due = [(now + _TURN_S * n / len(stations), n) for n in range(len(stations))]
 
     def turn(self, timeout_s: float) -> None:
-        """Hear what the broker says within `timeout_s` s, and look after one station if it is its turn."""
+        """Hear what the broker says within `timeout_s` s, and look after the stations whose turn it is."""
         wait_s = min(timeout_s, self._due[0][0] - time.monotonic())
         for key, _ in self._sockets.select(max(0.0, wait_s)):
             self._by_publisher[key.data].hear()
-        at, number = self._due[0]
-        if at <= time.monotonic():
+        for _ in range(_AT_ONCE):
+            at, number = self._due[0]
+            if at > time.monotonic():
+                break
             self.stations[number].look_after()
             heapq.heapreplace(self._due, (time.monotonic() + _TURN_S, number))
 
