@@ -10,6 +10,8 @@ from device.cli.broker import add_broker_options, broker_settings
 from device.options import Commands, positive_number, positive_whole
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
+_FILES = 5
+"""Of each station: its journal with log, index and lock, and its socket."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -47,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
         from device.station.simulated import simulate
 
         settings = broker_settings(args)
-        _allow_files(20 * args.stations)
+        _allow_files(args.stations)
         with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
-            n_unsent = simulate(
+            n_stored, n_unsent = simulate(
                 Path(folder),
                 settings,
                 stop,
@@ -61,17 +63,23 @@ def run(args: argparse.Namespace) -> int:
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)
+    print(f"{n_stored} records of {args.stations} stations, {n_unsent} unsent")
     if n_unsent:
         raise PublishError(f"{n_unsent} records unsent; expected a broker at {args.broker}")
     return DONE
 
 
-def _allow_files(number: int) -> None:
-    """Let this process open so many files, as far as the system lets it."""
+def _allow_files(n_stations: int) -> None:
+    """Let this process open the files of so many stations; ConfigError if the system does not let it."""
     import resource
 
+    from device.errors import ConfigError
+
+    wanted = _FILES * n_stations + 100
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = max(soft, number + 1000)
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
-    )
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise ConfigError(
+            f"this process may open {hard} files; expected {wanted} for {n_stations} stations: "
+            f"take fewer, or raise the limit with ulimit -Hn {wanted} as root"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))

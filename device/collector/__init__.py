@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 _PATIENCE_S = 1.0
 """A gap must stay this long before it is asked for: most are messages that are still on their way."""
+_LOOK_S = 0.1
+"""Time between two looks at what is missing."""
 _BATCH = 200
 """Most messages in one commit."""
 _LET_GO_S = 60.0
@@ -95,10 +97,13 @@ class Collector:
     def run(self, stop: threading.Event) -> None:
         """Collect until `stop` is set; JournalError if the file cannot be written any more."""
         self._publisher.start()
+        look_at = 0.0
         try:
             while not stop.is_set():
                 self._take(self._next_events(), stop)
-                now = time.monotonic()
+                if (now := time.monotonic()) < look_at:
+                    continue
+                look_at = now + _LOOK_S  # a look at a thousand stations takes as long as a record
                 for station in self._stations.values():
                     self._close_gaps(station, now)
                 self._orders.give_up(now)
@@ -249,7 +254,7 @@ class Collector:
         elif station.ask_at is None:
             station.ask_at = now + _PATIENCE_S
         elif now >= station.ask_at:
-            station.asked = asked = gaps.next_asked(station.asked.stop, REPLAY_ROWS)
+            station.asked = asked = gaps.next_asked(station.asked.start, REPLAY_ROWS)
             station.ask_at, station.wait_s = now + station.wait_s, min(2 * station.wait_s, ASK_S[1])
             numbers = {"from_seq": asked[0], "to_seq": asked[-1]}
             client_id, who = self._store.client_id, "nanotox collect"

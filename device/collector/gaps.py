@@ -42,21 +42,19 @@ class Gaps:
         """Return whether none of `first` to `last` is missing."""
         return last <= self.newest and all(g.stop <= first or g.start > last for g in self.missing)
 
-    def next_asked(self, start: int, limit: int) -> range:
-        """Return the span to ask for next, from the first missing number at or after `start`, else from 1.
+    def next_asked(self, stop: int, limit: int) -> range:
+        """Return the span to ask for next: up to the last missing number below `stop`, else to the newest.
 
-        It has at most `limit` numbers, begins and ends with a missing one, and is empty where none is.
+        So the present comes first, and old records that are still on their way are asked for last. It has at
+        most `limit` numbers, begins and ends with a missing one, and is empty where none is.
         """
         if not self.missing:
             return range(0)
-        gap = next((gap for gap in self.missing if gap.stop > start), self.missing[0])
-        first = max(gap.start, start) if gap.stop > start else gap.start
-        stop = max(
-            min(gap.stop, first + limit)
-            for gap in self.missing
-            if first < gap.stop and gap.start < first + limit
-        )
-        return range(first, stop)
+        gap = next((gap for gap in reversed(self.missing) if gap.start < stop), self.missing[-1])
+        end = min(gap.stop, stop) if gap.start < stop else gap.stop
+        least = end - limit
+        first = min(max(gap.start, least) for gap in self.missing if gap.start < end and gap.stop > least)
+        return range(first, end)
 
     def __len__(self) -> int:
         return sum(map(len, self.missing))

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -172,6 +173,9 @@ verdict outlives its sample."""
 _LATEST_BYTES = 160
 """Room that `latest` wants around a verdict."""
 
+_NO_HASH, _HASH_PART = "0" * 64, b',"hash":"%s"'
+_AS_IT_IS = {str, int, bool, type(None)}
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 _CUTS: dict[str, tuple[str, ...]] = {
     "reading/1": ("cells",),
     "verdict/1": ("reference.fields", "fields"),
@@ -207,13 +211,19 @@ def payload(record: object) -> dict[str, Any]:
     TypeError
         For a value that JSON does not know.
     """
-    if not is_dataclass(record) or isinstance(record, type):
-        raise TypeError(f"a payload is made of a record, not of {type(record).__name__}")
+    # most values are what JSON knows already: a field has hundreds of cells
     return {
-        item.name: _plain(getattr(record, item.name), item.name)
-        for item in fields(record)
-        if item.metadata.get("payload", True)
+        name: value if type(value := getattr(record, name)) in _AS_IT_IS else _plain(value, name)
+        for name in _told(type(record))  # type: ignore[arg-type]  # a type is hashable
     }
+
+
+@cache
+def _told(kind: type[Any]) -> tuple[str, ...]:
+    """Return the names of the fields of a record that its payload has."""
+    if not is_dataclass(kind):
+        raise TypeError(f"a payload is made of a record, not of {kind.__name__}")
+    return tuple(item.name for item in fields(kind) if item.metadata.get("payload", True))
 
 
 def _plain(value: object, name: str) -> Any:  # noqa: ANN401 - any JSON value
@@ -223,7 +233,7 @@ def _plain(value: object, name: str) -> Any:  # noqa: ANN401 - any JSON value
         return _plain(value.item(), name)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} is {value}; expected a finite number or None")
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, int | float | str):
         return value
     if isinstance(value, datetime):
         return rfc3339(value)
@@ -243,9 +253,7 @@ def rfc3339(time: datetime) -> str:
 
 def canonical(values: Mapping[str, Any]) -> bytes:
     """Return the one JSON text of `values` that is sent and hashed: sorted keys, no spaces, UTF-8, no NaN."""
-    separators = (",", ":")
-    text = json.dumps(values, sort_keys=True, separators=separators, ensure_ascii=False, allow_nan=False)
-    return text.encode()
+    return _encode(values).encode()
 
 
 def seal(values: Mapping[str, Any]) -> str:
@@ -276,10 +284,10 @@ def seal_record(record: Published, identity: Identity) -> Sealed:
         If the record holds NaN, or is above 16 KiB with every list that may be left out gone.
     """
     body = payload(record)
-    values = body | payload(identity)
+    values = body | payload(identity) | {"hash": _NO_HASH}
     limit = MAX_MESSAGE_BYTES - _LATEST_BYTES * isinstance(record, Verdict)
     full, cuts = None, iter(_CUTS.get(identity.schema, ()))
-    while len(message := _sealed(values)) > limit:
+    while len(message := canonical(values)) > limit:
         if full is None:
             full = canonical(body)
             values["full_sha256"] = hashlib.sha256(full).hexdigest()
@@ -293,12 +301,11 @@ def seal_record(record: Published, identity: Identity) -> Sealed:
         if table.get(last):
             table[last] = []
             values["left_out"].append(path)
-    return Sealed(identity.schema, identity.seq, values["hash"], message, full)
-
-
-def _sealed(values: dict[str, Any]) -> bytes:
-    values["hash"] = seal(values)
-    return canonical(values)
+    # what `seal` gives, without telling it all as JSON once more
+    before, after = message.split(_HASH_PART % _NO_HASH.encode(), 1)
+    sha256 = hashlib.sha256(before + after).hexdigest()
+    message = before + _HASH_PART % sha256.encode() + after
+    return Sealed(identity.schema, identity.seq, sha256, message, full)
 
 
 def body_of(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,14 +9,15 @@ good (paho 226, 346, 603).
 
 import itertools
 import random
+import selectors
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -90,8 +91,14 @@ class Settings:
             raise ValueError("cert_file is given without ca_file; expected the broker's authority too")
 
 
-def open_publisher(settings: Settings, setup: Setup) -> "MqttPublisher":
-    """Return a publisher to a broker that need not be there yet; files that others may read are refused."""
+def open_publisher(
+    settings: Settings, setup: Setup, sockets: selectors.BaseSelector | None = None
+) -> "MqttPublisher":
+    """Return a publisher to a broker that need not be there yet; files that others may read are refused.
+
+    Whoever gives `sockets` drives it: without a thread, by `tend` about every second and by `read` whenever
+    its socket, registered there with the publisher as data, can be read.
+    """
     password = context = None
     if settings.password_file is not None:
         password = read_secret(settings.password_file).partition("\n")[0].rstrip("\r")
@@ -99,24 +106,58 @@ def open_publisher(settings: Settings, setup: Setup) -> "MqttPublisher":
             raise PublishError(f"{settings.password_file} is empty; expected a password in its first line")
     if settings.ca_file is not None:
         context = client_context(settings.ca_file, settings.cert_file, settings.key_file)
-    return MqttPublisher(settings, setup, password, context)
+    return MqttPublisher(settings, setup, password, context, sockets)
 
 
 class MqttPublisher:
-    """A connection that is made again whenever it breaks, in a thread of its own."""
+    """A connection that is made again whenever it breaks, in a thread of its own or driven by its owner."""
 
     def __init__(
-        self, settings: Settings, setup: Setup, password: str | None, context: ssl.SSLContext | None
+        self,
+        settings: Settings,
+        setup: Setup,
+        password: str | None,
+        context: ssl.SSLContext | None,
+        sockets: selectors.BaseSelector | None,
     ) -> None:
         self._settings, self._setup = settings, setup
-        self._password, self._context = password, context
-        self._link: _Link | None = None
+        self._password, self._context, self._sockets = password, context, sockets
+        self._link: _Link | None = None  # once it stands
+        self._begun: _Link | None = None  # without a thread: from the first try on
+        self._numbers, self._n_short = itertools.count(), 0
+        self._wait_s, self._connect_at = _RETRY_S[0], 0.0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
 
     def start(self) -> None:
         """Begin to connect, and go on trying until `close`."""
-        self._thread.start()
+        if self._sockets is None:
+            self._thread.start()
+
+    def tend(self) -> None:
+        """Connect, keep the connection alive, or give up what has ended; for who gave `sockets`."""
+        link, now = self._begun, time.monotonic()
+        if link is None:
+            if now >= self._connect_at and not self._closing.is_set():
+                self._begun = self._connect()
+        elif link.is_over(now):
+            self._begun = None
+            self._connect_at = now + self._part(link)
+        else:
+            link.client.loop_misc()
+            link.client.loop_write()
+
+    def read(self) -> None:
+        """Hear what has come from the broker; for who gave `sockets`."""
+        if (link := self._begun) is None:
+            return
+        client, is_pending = link.client, True
+        while is_pending:
+            client.loop_read()
+            is_pending = bool(getattr(client.socket(), "pending", int)())  # in TLS, where no selector sees it
+        client.loop_write()  # what was asked for meanwhile
+        if link.over.is_set():
+            self.tend()
 
     def send(self, message: Message) -> object | None:
         """Hand the message to paho; it answers as `Settled`, or never if the connection breaks first."""
@@ -129,7 +170,7 @@ class MqttPublisher:
             MessageExpiryInterval=message.expiry_s,
             ResponseTopic=message.response_topic,
             CorrelationData=message.correlation,
-            UserProperty=list(message.user) or None,
+            UserProperty=message.user or None,
         )
         sent = link.client.publish(
             message.topic, message.payload, qos=message.qos, retain=message.retain, properties=properties
@@ -145,57 +186,70 @@ class MqttPublisher:
             self._thread.join(2.0)
 
     def _run(self) -> None:
-        low, high = _RETRY_S
-        wait, n_short = low, 0
-        for number in itertools.count():
-            link = _Link(number, self._new_client())
-            self._live(link)
-            if self._closing.is_set():
-                return
-            n_short = n_short + 1 if link.is_up and link.lived_s < _SHORT_S else 0
-            hint = "; is another station running under this name?" if n_short >= _FLAPS else ""
-            self._setup.notify(Lost(link.detail + hint, link.fault))
-            wait = low if link.lived_s >= _SHORT_S else min(2 * wait, high)
-            pause = _REFUSED_S if link.fault == "BROKER_REFUSED" else wait
-            self._closing.wait(pause * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - jitter, no secret
+        while not self._closing.is_set():
+            link = self._connect()
+            if not link.over.is_set():
+                link.client.loop_start()
+            while not link.over.wait(None if link.is_up else 0.2):
+                if link.is_over(time.monotonic()) or (self._closing.is_set() and not link.is_up):
+                    break
+            self._closing.wait(self._part(link))
 
-    def _live(self, link: "_Link") -> None:
-        """Connect, and return when that connection is over."""
-        client, settings = link.client, self._settings
+    def _connect(self) -> "_Link":
+        """Return a connection that is begun; it is over at once if there is no broker."""
+        client, settings = self._new_client(), self._settings
+        link = _Link(next(self._numbers), client)
         client.on_connect = partial(self._on_connect, link)
         client.on_disconnect = link.on_disconnect
         client.on_publish = partial(self._on_publish, link)
         client.on_subscribe = partial(self._on_subscribe, link)
         client.on_message = self._on_message
         client.on_log = link.on_log
+        if self._sockets is not None:
+            client.on_socket_open, client.on_socket_close = self._watch, self._unwatch
         session = _properties(
             PacketTypes.CONNECT,
             SessionExpiryInterval=settings.session_expiry_s,
             MaximumPacketSize=_LARGEST_BYTES,
             ReceiveMaximum=_UNKEPT if self._setup.is_durable else None,
         )
-        began = time.monotonic()
         try:
             client.connect(
                 settings.host, settings.port, settings.keepalive_s, clean_start=False, properties=session
             )
-            client.loop_start()
-            while not link.over.wait(None if link.is_up else 0.2):
-                if not link.is_up and (self._closing.is_set() or time.monotonic() - began > _ANSWER_S):
-                    link.detail = f"the broker took the connection and said nothing for {_ANSWER_S:g} s"
-                    break
         except (OSError, ValueError) as error:
             # ValueError comes for a host name that no name server would take.
             link.detail = explain(error, settings.host, settings.port)
             link.fault = "TLS_ERROR" if is_tls_fault(error) else None
-        finally:
-            self._link = None
-            client.disconnect()
-            client.loop_stop()
-            # Else it and the link hold each other, and its sockets stay open until the next collection.
-            client.on_connect = client.on_disconnect = client.on_publish = client.on_subscribe = None
-            client.on_log = None
-            link.lived_s = time.monotonic() - began if link.is_up else 0.0
+            link.over.set()
+        return link
+
+    def _watch(self, _client: Client, _data: object, sock: Any) -> None:  # noqa: ANN401 - a socket, TLS or not
+        if self._sockets is not None:
+            self._sockets.register(sock, selectors.EVENT_READ, self)
+
+    def _unwatch(self, _client: Client, _data: object, sock: Any) -> None:  # noqa: ANN401 - the same
+        if self._sockets is not None:
+            self._sockets.unregister(sock)
+
+    def _part(self, link: "_Link") -> float:
+        """Give up a connection and tell why; return how long to wait before the next try, s."""
+        client, self._link = link.client, None
+        client.disconnect()
+        client.loop_stop()
+        # Else it and the link hold each other, and its sockets stay open until the next collection.
+        client.on_connect = client.on_disconnect = client.on_publish = client.on_subscribe = None
+        client.on_log = None
+        if self._closing.is_set():
+            return 0.0
+        lived_s = time.monotonic() - link.began if link.is_up else 0.0
+        self._n_short = self._n_short + 1 if link.is_up and lived_s < _SHORT_S else 0
+        hint = "; is another station running under this name?" if self._n_short >= _FLAPS else ""
+        self._setup.notify(Lost(link.detail + hint, link.fault))
+        low, high = _RETRY_S
+        self._wait_s = low if lived_s >= _SHORT_S else min(2 * self._wait_s, high)
+        pause = _REFUSED_S if link.fault == "BROKER_REFUSED" else self._wait_s
+        return pause * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - jitter, no secret
 
     def _new_client(self) -> Client:
         client = Client(
@@ -232,6 +286,7 @@ class MqttPublisher:
             link.fault = "BROKER_REFUSED" if reason.value in _NEEDS_A_PERSON else None
             return
         link.is_up = True
+        client.on_log = None  # paho writes a line for each packet, if anybody hears it
         link.window = min(WINDOW, getattr(answer, "ReceiveMaximum", WINDOW))
         # Retain handling 2: an old message is no command; as published: so that one sent to be kept shows.
         handling = 0 if self._setup.is_durable else 2
@@ -281,7 +336,14 @@ class _Link:
     window: int = 0
     detail: str = "connection lost"
     fault: Literal["BROKER_REFUSED", "TLS_ERROR"] | None = None
-    lived_s: float = 0.0
+    began: float = field(default_factory=time.monotonic)
+
+    def is_over(self, now: float) -> bool:
+        """Return whether it has ended, or the broker says nothing."""
+        if not self.is_up and now - self.began > _ANSWER_S and not self.over.is_set():
+            self.detail = f"the broker took the connection and said nothing for {_ANSWER_S:g} s"
+            self.over.set()
+        return self.over.is_set()
 
     def on_disconnect(
         self, _client: Client, _data: object, _flags: object, reason: ReasonCode, _answer: Properties | None
@@ -296,9 +358,11 @@ class _Link:
             self.detail, self.fault = told, "TLS_ERROR"
 
 
-def _properties(packet: int, **values: object) -> Properties:
+@lru_cache(maxsize=64)
+def _properties(packet: int, **values: Hashable) -> Properties:
+    """Return what paho only reads: making it takes as long as sending the message."""
     properties = Properties(packet)  # type: ignore[no-untyped-call]  # paho leaves it untyped
     for name, value in values.items():
         if value is not None:
-            setattr(properties, name, value)
+            setattr(properties, name, list(value) if isinstance(value, tuple) else value)
     return properties

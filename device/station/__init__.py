@@ -8,6 +8,7 @@ everything stored.
 """
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -61,6 +62,8 @@ _FRAMES, _READINGS = 2, 8
 _STOP_DRAIN_S = 1.0
 """On a signal the broker gets this long for what is on its way; the rest is sent at the next start."""
 _JOIN_S = 5.0
+SWITCH_S = 0.0005
+"""A record that is stored must not wait 5 ms for the interpreter while a frame is analyzed."""
 _LATE_S = 30.0
 """A loop that has not turned for so long is told on `/healthz`; WatchdogSec of the shipped unit."""
 
@@ -209,6 +212,7 @@ class Station:
             self._records.lacks_room = True  # the store loop tells it, and waits
         self._records.waits = True
         self._say_plate()
+        sys.setswitchinterval(SWITCH_S)
         self._sender.start()
         self._monitor.start()
         for loop in loops:

@@ -1,7 +1,7 @@
 """The outbox: which rows of the journal go to the broker next.
 
-First, after an outage of more than `_BACKLOG` records, what is stored from then on, so that the present never
-waits for the past; then what waits, in its order; then what a `replay` asks for.
+First, after an outage of more than `_BACKLOG` records, its `_NEWEST` and what is stored from then on, so that
+the present never waits for the past; then by turns what waits, in its order, and what a `replay` asks for.
 """
 
 import time
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from device.journal import Journal, Row
 from device.messages.replies import Refusal
 
-_BACKLOG = 1000
+_BACKLOG, _NEWEST = 1000, 16
 _REFUSED_S = 30.0
 """A topic that the broker refuses, such as by its access list, is tried again after this."""
 _REPLAY_S = 1.0
@@ -24,13 +24,15 @@ class Outbox:
         self._journal, self._clock = journal, clock
         self._backlog = self._cursor = self._newest = 0  # seq: end of the backlog; sent of it; sent beyond it
         self._asked = self._again = range(0)  # of a replay: all of it; what is left
+        self._sources = [self._waiting, self._replayed]
         self._replay_at = self._held_until = 0.0
         self._held: set[str] = set()  # leaves that wait because the broker refused them
         self._refused: set[str] = set()  # leaves of which it has taken no row since it refused one
 
     def begin(self) -> None:
         """Begin with a new connection: what waits is sent from its start, and so is an unfinished replay."""
-        self._backlog = self._journal.head.seq if self._journal.count_unsent() > _BACKLOG else 0
+        is_long = self._journal.count_unsent() > _BACKLOG
+        self._backlog = max(0, self._journal.head.seq - _NEWEST) if is_long else 0
         # A session that the broker remembers brings commands before anybody hears that it is connected.
         self._again = self._asked if self._again else range(0)
         self._held.clear()
@@ -67,15 +69,26 @@ class Outbox:
     def _next(self, room: int) -> list[Row]:
         if rows := self._journal.unsent(room, after=self._newest):
             self._newest = rows[-1].seq
-        if len(rows) < room and self._cursor < self._backlog:
-            old = self._journal.unsent(room - len(rows), after=self._cursor, last=self._backlog)
-            self._cursor = old[-1].seq if old else self._backlog
-            rows += old
-        if len(rows) < room and self._again:
-            again = self._journal.sent(self._again[0], self._again[-1], room - len(rows))
-            self._again = range(again[-1].seq + 1, self._again.stop) if again else range(0)
-            rows += again
+        for source in self._sources:
+            if len(rows) < room:
+                rows += source(room - len(rows))
+        if self._cursor < self._backlog:
+            self._sources.reverse()  # a lost record must not wait for all of a long past
         return rows
+
+    def _waiting(self, room: int) -> list[Row]:
+        if self._cursor >= self._backlog:
+            return []
+        old = self._journal.unsent(room, after=self._cursor, last=self._backlog)
+        self._cursor = old[-1].seq if old else self._backlog
+        return old
+
+    def _replayed(self, room: int) -> list[Row]:
+        if not self._again:
+            return []
+        again = self._journal.sent(self._again[0], self._again[-1], room)
+        self._again = range(again[-1].seq + 1, self._again.stop) if again else range(0)
+        return again
 
     def replay(self, first: int, last: int) -> Refusal | None:
         """Take up acknowledged rows `first` to `last` once more, or return why not."""

@@ -94,6 +94,7 @@ class Sender:
         self._verdict: Row | None = None  # the newest handed over, until it is acknowledged
         self._is_changed = self._is_said = True
         self._drain_until: float | None = None
+        self._parted_at: float | None = None  # end of the last words, from when they are said
 
     def start(self) -> None:
         """Begin to send."""
@@ -116,26 +117,44 @@ class Sender:
         """How often the broker was reached again."""
         return max(0, self._n_connects - 1)
 
-    def end(self, drain_s: float) -> int:
-        """Drain for at most `drain_s` seconds, part from the broker; return how many rows are unsent."""
+    def part(self, drain_s: float) -> None:
+        """Part from the broker when all is sent, after `drain_s` seconds at the latest."""
         self._events.put(time.monotonic() + drain_s)
+
+    def end(self, drain_s: float) -> int:
+        """Part, and wait for it; return how many rows are unsent."""
+        self.part(drain_s)
         self._thread.join(drain_s + 2 * _FAREWELL_S + 2.0)
         return self._journal.count_unsent()
+
+    def step(self, timeout_s: float) -> bool:
+        """Send what is due once something happens or `timeout_s` is over; return False when it has parted.
+
+        The thread does nothing else; who has many senders calls it instead of `start`.
+        """
+        self._take_events(timeout_s)
+        self._pump()
+        if self._parted_at is None and self._is_drained():
+            self._say_farewell()
+            self._pump()
+        if self._parted_at is None or (
+            self._window and (self._retained or self._under_way) and time.monotonic() < self._parted_at
+        ):
+            return True
+        self._mark()
+        return False
 
     def _run(self) -> None:
         try:
             self._publisher.start()
-            while not self._is_over():
+            while self.step(0.2 if self._drain_until is None else 0.02):
                 self._beat()
-                self._take_events(timeout_s=0.2 if self._drain_until is None else 0.02)
-                self._pump()
-            self._say_farewell()
         except Exception as error:  # noqa: BLE001 - the loop's one net; the station reports it and ends
             self.error = error
         finally:
             self._publisher.close()
 
-    def _take_events(self, *, timeout_s: float) -> None:
+    def _take_events(self, timeout_s: float) -> None:
         try:
             self._take(self._events.get(timeout=timeout_s))
             while True:
@@ -321,22 +340,16 @@ class Sender:
     def _availability(self, word: str) -> Message:
         return Message(self._topics.of("availability"), word.encode(), retain=True, content_type="text/plain")
 
-    def _is_over(self) -> bool:
+    def _is_drained(self) -> bool:
         if self._drain_until is None:
             return False
-        is_drained = not self._under_way and not self._acknowledged and self._journal.count_unsent() == 0
-        return is_drained or time.monotonic() >= self._drain_until
+        is_all_sent = not self._under_way and not self._acknowledged and self._journal.count_unsent() == 0
+        return is_all_sent or time.monotonic() >= self._drain_until
 
     def _say_farewell(self) -> None:
-        if not self._window:
-            return
+        self._parted_at = time.monotonic() + _FAREWELL_S
         self._retain_state()
         self._retain_health()
         self._retain_head()
         self._retained["availability"] = self._availability("stopped")
         self._refused_until = float("inf")
-        deadline = time.monotonic() + _FAREWELL_S
-        while (self._retained or self._under_way) and self._window and time.monotonic() < deadline:
-            self._pump()
-            self._take_events(timeout_s=0.02)
-        self._mark()

@@ -1,16 +1,19 @@
 """Many stations in one process that say what stations say, for dashboards before there is hardware.
 
-Each has a journal, a store and a send loop of its own, those of the real station, so that identities, heads,
+Each has a journal, a store and a sender of its own, those of the real station, so that identities, heads,
 replays and outages are real too. Only the camera and the analysis are shared: some rendered fields are
-assessed once, and each station shows them again in an order of its own, marked as simulated.
+assessed once, and each station shows them again in an order of its own, marked as simulated. One loop drives
+them all: it takes each field at its time, and steps a sender when the broker or the store has news for it.
 """
 
+import gc
 import heapq
+import logging
 import random
+import selectors
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +26,7 @@ from device.config import Config
 from device.journal import Journal
 from device.messages import State, Topics
 from device.messages.replies import Refusal
-from device.publishers import Received, mqtt, open_publisher
+from device.publishers import Received, Setup, mqtt
 from device.records import Frame, Reading, Reason, Scale
 from device.service import clock_state
 from device.station.commands import Desk
@@ -31,8 +34,36 @@ from device.station.instruments import Instruments, load_config, make_info, open
 from device.station.sender import Sender
 from device.station.store import Records
 
+log = logging.getLogger(__name__)
+
+
+class _Once(logging.Filter):
+    """Lets each line through once, because all stations lose the same broker."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the line is new."""
+        line, n_before = record.getMessage(), len(self._said)
+        self._said.add(line)
+        return len(self._said) > n_before
+
+
 _DEAD = (0.03, 0.3, 0.9)
 _FIELDS = 4
+_TURN_S = 1.0
+"""Each station is looked after this often, whatever comes, ..."""
+_AT_ONCE = 10
+"""... but no more than so many before fields and the broker are heard again."""
+_DRAIN_S = 10.0
+"""Limit for what is on its way in the end."""
+_TURN_S = 1.0
+"""Each station is looked after this often, whatever comes, ..."""
+_AT_ONCE = 10
+"""... but no more than so many before fields and the broker are heard again."""
+_DRAIN_S = 10.0
 _CONFIG = """
 [station]
 site = "simulated"
@@ -56,8 +87,8 @@ def simulate(
     rate_hz: float,
     fields: int | None,
     version: str,
-) -> int:
-    """Run `stations` stations until `stop` is set; return how many records are unsent then.
+) -> tuple[int, int]:
+    """Run `stations` stations until `stop` is set; return how many records they stored and left unsent.
 
     Each gives `rate_hz` fields a second, `fields` of them in all if that is given. Journals lie in `folder`.
     """
@@ -65,37 +96,71 @@ def simulate(
     path.write_text(_CONFIG, encoding="utf-8")
     config = load_config(path)
     tools = open_instruments(config)
-    readings = _draw(tools)
+    readings, began = _draw(tools), time.monotonic()
     made: list[SimulatedStation] = []
-    try:
-        for number in range(stations):
-            if stop.is_set():
-                break
-            named = replace(config, station=replace(config.station, name=f"s{number}"))
-            made.append(
-                SimulatedStation(folder, named, tools, settings, readings, version=version, stop=stop)
-            )
-        _run(made, stop, rate_hz, fields)
-    finally:
-        with ThreadPoolExecutor(64) as pool:
-            unsent = list(pool.map(SimulatedStation.close, made))
-    return sum(unsent)
+    once, senders = _Once(), logging.getLogger(Sender.__module__)
+    senders.addFilter(once)
+    with selectors.DefaultSelector() as sockets:
+        try:
+            for number in range(stations):
+                if stop.is_set():
+                    break
+                named = replace(config, station=replace(config.station, name=f"s{number}"))
+                drive = (named, tools, settings, sockets, readings)
+                made.append(SimulatedStation(folder, *drive, version=version, stop=stop))
+            log.info("%d stations set up in %.1f s", len(made), time.monotonic() - began)
+            gc.freeze()  # a full collection over all of them would hold every message up
+            loop = _Loop(made, sockets)
+            _take_fields(loop, stop, rate_hz, fields)
+            for station in made:
+                station.part()
+            while not all(station.is_over for station in made):
+                loop.turn(0.1)
+            counts = [station.count() for station in made]
+            return sum(n for n, _ in counts), sum(n_unsent for _, n_unsent in counts)
+        finally:
+            senders.removeFilter(once)
+            for station in made:
+                station.close()
 
 
-def _run(
-    stations: "Sequence[SimulatedStation]", stop: threading.Event, rate_hz: float, fields: int | None
-) -> None:
-    """Let one station after another take a field, each at its own beat."""
+def _take_fields(loop: "_Loop", stop: threading.Event, rate_hz: float, fields: int | None) -> None:
+    """Let each station take a field at its own beat, and do what comes meanwhile."""
     began, rng = time.monotonic(), random.Random(0)  # noqa: S311 - a beat, no secret
-    due = [(began + rng.random() / rate_hz, number, 0) for number in range(len(stations))]
+    due = [(began + rng.random() / rate_hz, number, 0) for number in range(len(loop.stations))]
     heapq.heapify(due)
-    while due:
-        at, number, n_taken = heapq.heappop(due)
-        if stop.wait(max(0.0, at - time.monotonic())):
-            return
-        stations[number].take()
+    while due and not stop.is_set():
+        at, number, n_taken = due[0]
+        if (wait_s := at - time.monotonic()) > 0:
+            loop.turn(min(wait_s, 0.2))
+            continue
+        heapq.heappop(due)
+        loop.stations[number].take()
         if fields is None or n_taken + 1 < fields:
             heapq.heappush(due, (at + 1 / rate_hz, number, n_taken + 1))
+        loop.turn(0.0)
+
+
+class _Loop:
+    """What drives the senders of all stations: their sockets, and a turn for each about every second."""
+
+    def __init__(self, stations: "Sequence[SimulatedStation]", sockets: selectors.BaseSelector) -> None:
+        self.stations, self._sockets = stations, sockets
+        self._by_publisher = {station.publisher: station for station in stations}
+        now = time.monotonic()
+        self._due = [(now + _TURN_S * n / len(stations), n) for n in range(len(stations))]
+
+    def turn(self, timeout_s: float) -> None:
+        """Hear what the broker says within `timeout_s` s, and look after the stations whose turn it is."""
+        wait_s = min(timeout_s, self._due[0][0] - time.monotonic())
+        for key, _ in self._sockets.select(max(0.0, wait_s)):
+            self._by_publisher[key.data].hear()
+        for _ in range(_AT_ONCE):
+            at, number = self._due[0]
+            if at > time.monotonic():
+                break
+            self.stations[number].look_after()
+            heapq.heapreplace(self._due, (time.monotonic() + _TURN_S, number))
 
 
 def _draw(tools: Instruments) -> list[Reading]:
@@ -118,6 +183,7 @@ class SimulatedStation:
         config: Config,
         tools: Instruments,
         settings: mqtt.Settings,
+        sockets: selectors.BaseSelector,
         readings: Sequence[Reading],
         *,
         version: str,
@@ -130,12 +196,20 @@ class SimulatedStation:
             folder / f"{name}.db", site=section.site, station=name, clock_state=clock_state
         )
         state = State("state/1", self._journal.boot_id, datetime.now(UTC), "running", None)
+        self.publisher: mqtt.MqttPublisher
+        self.is_over = False
+        """Whether it has parted from the broker."""
+
+        def make_publisher(setup: Setup) -> mqtt.MqttPublisher:
+            self.publisher = mqtt.open_publisher(settings, setup, sockets)
+            return self.publisher
+
         self._sender = Sender(
             self._journal,
             topics,
             info=make_info(config, tools, self._journal, version),
             state=state,
-            make_publisher=lambda setup: open_publisher("mqtt", settings, setup),
+            make_publisher=make_publisher,
             client_id=f"nanotox-{section.site}-{name}",
             hear=self._hear,
         )
@@ -148,7 +222,6 @@ class SimulatedStation:
             stopping=stop,
         )
         self._desk = Desk(topics, known=(), answer=self._sender.reply)  # it carries nothing out
-        self._sender.start()
 
     def take(self) -> None:
         """Store the next reading, and the verdict that it leads to."""
@@ -158,12 +231,34 @@ class SimulatedStation:
         self._n_taken += 1
         frame = LostFrame(Reason.CAMERA_LOST, "simulated", now, "phantom", reading.sequence)
         self._records.take(self._records.aim.run, frame, reading)
+        self._step()
 
-    def close(self) -> int:
-        """Part from the broker; return how many records are unsent."""
-        n_unsent = self._sender.end(10.0)
+    def hear(self) -> None:
+        """Hear what the broker says."""
+        self.publisher.read()
+        self._step()
+
+    def look_after(self) -> None:
+        """Connect or keep the connection alive, and send what is due by the clock."""
+        self.publisher.tend()
+        self._step()
+
+    def part(self) -> None:
+        """Begin to part from the broker."""
+        self._sender.part(_DRAIN_S)
+        self._step()
+
+    def count(self) -> tuple[int, int]:
+        """Return how many records it has stored, and how many of them the broker has not taken."""
+        return self._journal.head.seq, self._journal.count_unsent()
+
+    def close(self) -> None:
+        """Let go of all that it holds."""
+        self.publisher.close()
         self._journal.close()
-        return n_unsent
+
+    def _step(self) -> None:
+        self.is_over = self.is_over or not self._sender.step(0.0)
 
     def _hear(self, received: Received) -> None:
         order = self._desk.hear(received)

@@ -50,16 +50,30 @@ def test_what_waits_goes_out_in_order_and_from_the_start_with_each_connection(jo
 
 def test_the_present_does_not_wait_for_a_long_past(journal, monkeypatch):
     monkeypatch.setattr(outbox_module, "_BACKLOG", 10)
-    journal.append(*[REPORT] * 11)
+    monkeypatch.setattr(outbox_module, "_NEWEST", 2)
+    journal.append(*[REPORT] * 13)
     outbox = Outbox(journal)
     outbox.begin()
-    assert numbers(outbox.due(4)) == [1, 2, 3, 4]
+    assert numbers(outbox.due(6)) == [12, 13, 1, 2, 3, 4]
     journal.append(REPORT, REPORT)
-    assert numbers(outbox.due(4)) == [12, 13, 5, 6]
+    assert numbers(outbox.due(4)) == [14, 15, 5, 6]
     assert drain(outbox) == [[7, 8, 9, 10], [11]]
     outbox.start_over()
     again = {seq for batch in drain(outbox) for seq in batch}
-    assert again == set(range(1, 14)), "whatever the order"
+    assert again == set(range(1, 16)), "whatever the order"
+
+
+def test_a_replay_does_not_wait_for_a_long_past(journal, monkeypatch):
+    monkeypatch.setattr(outbox_module, "_BACKLOG", 10)
+    monkeypatch.setattr(outbox_module, "_NEWEST", 0)
+    journal.append(*[REPORT] * 12)
+    outbox = Outbox(journal)
+    outbox.begin()
+    journal.append(REPORT)
+    assert numbers(outbox.due(1)) == [13]
+    journal.mark_sent([13])
+    assert outbox.replay(13, 13) is None
+    assert 13 in numbers(outbox.due(1)) + numbers(outbox.due(1))
 
 
 def test_a_replay_gives_acknowledged_records_behind_all_others_and_a_stub_for_one_set_aside(journal):

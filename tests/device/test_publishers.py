@@ -3,6 +3,7 @@ import json
 import logging
 import os
 import queue
+import selectors
 import socket
 import ssl
 import subprocess
@@ -173,6 +174,25 @@ def test_a_server_that_is_no_broker_is_left_after_a_limit(heard, monkeypatch):
         publisher = open_publisher("mqtt", settings, Setup("x", WILL, heard))
         publisher.start()
         assert "said nothing for 0.5 s" in heard.wait(Lost).detail
+        publisher.close()
+
+
+def test_many_are_driven_without_a_thread_and_leave_no_socket_behind(heard, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as mute, selectors.DefaultSelector() as sockets:
+        settings = mqtt.Settings(host="127.0.0.1", port=mute.getsockname()[1])
+        publisher = mqtt.open_publisher(settings, Setup("x", WILL, heard), sockets)
+        publisher.start()
+        publisher.tend()
+        assert [key.data for key in sockets.get_map().values()] == [publisher]
+        publisher.tend()
+        assert heard.events == [], "it waits for an answer"
+        mute.accept()[0].close()
+        assert sockets.select(15)
+        publisher.read()
+        assert "connection lost" in heard.wait(Lost).detail
+        assert not sockets.get_map()
+        publisher.tend()
+        assert not sockets.get_map(), "it pauses before the next try"
         publisher.close()
 
 

@@ -115,6 +115,15 @@ def test_every_file_gives_one_reading_in_the_journal_and_on_the_way_out(lab):
     assert lab.kept() == (30, 0)
 
 
+def test_threads_of_a_station_change_places_often(lab, monkeypatch):
+    told = []
+    monkeypatch.setattr("sys.setswitchinterval", told.append)
+    lab.draw(1)
+    lab.run()
+    assert told == [station_module.SWITCH_S]
+    assert station_module.SWITCH_S < 0.005, "as it is without"
+
+
 def test_birth_comes_first_and_the_end_last(lab):
     lab.draw(1)
     lab.run()
