@@ -54,6 +54,8 @@ def serve(
         If the file, the broker's settings, the token or the port cannot be used, or collecting ends.
     """
     operator = Operator(read_token(token_file))
+    if not is_loopback(host):
+        log.warning("everybody who reaches %s may read all pages; there is no TLS, see docs/dashboard.md", host)
     listener = _listen(host, port)
     stop, faults = threading.Event(), list[StationError]()
     lab = Lab(path, settings, operator, version)
