@@ -55,7 +55,7 @@ def serve(
     """
     operator = Operator(read_token(token_file))
     if not is_loopback(host):
-        log.warning("everybody who reaches %s may read all pages; there is no TLS, see docs/dashboard.md", host)
+        log.warning("whoever reaches %s may read all pages, without TLS; see docs/dashboard.md", host)
     listener = _listen(host, port)
     stop, faults = threading.Event(), list[StationError]()
     lab = Lab(path, settings, operator, version)
