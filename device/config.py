@@ -4,6 +4,7 @@ Every fault is found in one reading, each with its key path, what was found and 
 the camera's and the publisher's kind are read by the same rules.
 """
 
+import hashlib
 import json
 import pkgutil
 from collections.abc import Callable, Mapping
@@ -144,10 +145,22 @@ class CommandsSection:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpSection:
+    """`[http]`: `/metrics` and `/healthz` for the lab's monitoring; anybody who reaches the port may read."""
+
+    port: int | None = field(default=None, metadata={"range": (1024, 65_535)})
+    """Port to listen on; left out, nothing listens."""
+    host: str = "127.0.0.1"
+    """Address to listen on; `0.0.0.0` is every one of the machine."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All of station.toml."""
 
     path: Path
+    text: str = field(repr=False)
+    """What the sections were read from, line ends as in the file."""
     station: StationSection
     scale: ScaleSection
     camera: KindSection
@@ -158,9 +171,15 @@ class Config:
     rule: RuleSection
     frames: FramesSection
     commands: CommandsSection
+    http: HttpSection
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file as it was read."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
 
-_SECTIONS = [item.name for item in fields(Config) if item.name != "path"]
+_SECTIONS = [item.name for item in fields(Config) if item.name not in ("path", "text")]
 
 
 def list_kinds(package: str) -> tuple[str, ...]:
@@ -186,9 +205,13 @@ def import_kind(package: str, kind: str) -> Any:  # noqa: ANN401 - each package 
 
 
 def read_config(
-    path: Path, *, camera_settings: SettingsOf | None = None, publisher_settings: SettingsOf | None = None
+    path: Path,
+    *,
+    camera_settings: SettingsOf | None = None,
+    publisher_settings: SettingsOf | None = None,
+    text: str | None = None,
 ) -> Config:
-    """Return what station.toml says; relative paths inside it are relative to its folder.
+    """Return what station.toml says, or a `text` in its place; relative paths are relative to its folder.
 
     Options of a camera or publisher are looked at only if its finder of settings records is given.
 
@@ -197,7 +220,12 @@ def read_config(
     ConfigError
         If the file cannot be read, or with every fault in it.
     """
-    table = read_toml(path, "a station.toml, sections such as [camera]")
+    expected = "a station.toml, sections such as [camera]"
+    try:
+        text = path.read_bytes().decode() if text is None else text
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}); expected {expected}") from error
+    table = read_toml(path, expected, text)
     reader = TableReader(path.parent)
     reader.unknown_keys(table, _SECTIONS, "")
     hints = get_type_hints(Config)
@@ -214,7 +242,7 @@ def read_config(
             sections[name] = reader.record(found, hints[name], name)
     if reader.faults:
         raise ConfigError([f"{fault} ({path.name})" for fault in reader.faults])
-    return Config(path, **sections)
+    return Config(path, text, **sections)
 
 
 def to_toml(config: Config) -> str:

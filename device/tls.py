@@ -46,10 +46,15 @@ def client_context(ca_file: Path, cert_file: Path | None, key_file: Path | None)
     return context
 
 
+def is_tls_fault(error: Exception) -> bool:
+    """Return whether a connection failed at TLS, not before it."""
+    return isinstance(error, ssl.SSLError) or "handshake" in str(error)
+
+
 def explain(error: Exception, host: str, port: int) -> str:
     """Return why there is no connection, for TLS what a person has to mend; equal faults, equal words."""
     broker, code = f"{host}:{port}", getattr(error, "verify_code", None)
-    if code is None and (isinstance(error, ssl.SSLError) or "handshake" in str(error)):
+    if code is None and is_tls_fault(error):
         return f"{broker} does not answer in TLS ({error}); expected the broker's TLS port, usually 8883"
     if code is None:
         return str(error)

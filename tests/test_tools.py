@@ -14,7 +14,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from training.evaluation import Matches
+from training.evaluation.detection import Matches
 from training.export.acceptance import FieldResult
 
 ROOT = Path(__file__).resolve().parent.parent

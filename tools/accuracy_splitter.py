@@ -9,7 +9,9 @@ from accuracy_reading import cut, markdown, tell
 from device.analysis.paper.watershed import distance_to_background, find_markers, flood
 from training.dataset import Dataset
 from training.dataset.masks import mask_circles, mask_path, read_mask
-from training.evaluation import count_errors, detection_scores, group_bootstrap, match_regions
+from training.evaluation.counts import count_errors
+from training.evaluation.detection import detection_scores, match_regions
+from training.evaluation.resampling import group_bootstrap
 from training.export.acceptance import Figure
 
 

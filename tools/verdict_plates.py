@@ -21,7 +21,7 @@ from device.cli import main as nanotox
 from device.images import write_png
 from device.plates import DatasetInfo, Plate, write_dataset_info, write_plate
 from device.records import PlateWell, Scale
-from training.evaluation import share_wilson
+from training.evaluation.resampling import share_wilson
 
 Image = NDArray[np.uint8]
 Draw = Callable[[PlateWell], Iterable[Image]]

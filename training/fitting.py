@@ -15,7 +15,7 @@ from scipy.optimize import minimize_scalar
 from device.analysis.crops import OUTSIDE
 from device.errors import ConfigError
 from device.model_card import network_input
-from training.dataset import Samples
+from training.dataset.samples import Samples
 from training.dataset.symmetry import symmetries
 from training.learners import open_learner
 
@@ -92,7 +92,6 @@ def fit_network(
     settings: FitSettings,
     progress: Callable[[str], None] | None = None,
     *,
-    weights: NDArray[np.float64] | None = None,
     start: Sequence[NDFloat] | None = None,
 ) -> Fitted:
     """Return the network of `settings.learner` fitted to `train`.
@@ -107,8 +106,6 @@ def fit_network(
         How it is fitted. Equal settings and samples give equal weights on one machine.
     progress : callable, optional
         Called with one line an epoch.
-    weights : (N,) ndarray of float, optional
-        Weight of the loss of each training sample, >= 0; all 1 by default.
     start : sequence of ndarray of float32, optional
         Weights of a network of the same learner to go on from (`pretrain`). Its last layer starts anew: the
         classes may be others. By default all layers start at random.
@@ -133,7 +130,6 @@ def fit_network(
     rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps * settings.epochs, alpha=0.02)
     learned: NDArray[np.intp] | NDFloat = train.y if train.density is None else train.density
     step = _make_step(model, keras.optimizers.Adam(rate), settings.smoothing, where=learned.ndim > 1)
-    weight = np.ones(len(train), np.float32) if weights is None else weights.astype(np.float32)
     order = SampleOrder(train.y, settings.balanced, rng)
     history: list[dict[str, float]] = []
     best = (float("inf"), 0, model.get_weights())
@@ -143,7 +139,7 @@ def fit_network(
             index = order.take(settings.batch)
             truth = learned[index]
             inputs = augment(train.x[index], settings, rng, truth)[..., None]
-            losses.append(step(inputs, truth, weight[index]))
+            losses.append(step(inputs, truth))
         nll = mean_nll(predict_logits(model, val.x), val.y) if val is not None and len(val) else float("nan")
         history.append({"loss": float(np.mean([float(loss) for loss in losses])), "nll": nll})
         if progress:
@@ -294,8 +290,8 @@ class SampleOrder:
 
 def _make_step(
     model: "keras.Model", optimizer: "keras.optimizers.Optimizer", smoothing: float, *, where: bool
-) -> Callable[[NDFloat, NDArray[np.intp] | NDFloat, NDFloat], "tf.Tensor"]:
-    """Return the step on images, their classes or (`where`) maps of the layer `density`, and weights."""
+) -> Callable[[NDFloat, NDArray[np.intp] | NDFloat], "tf.Tensor"]:
+    """Return the step on images and their classes or (`where`) maps of the layer `density`."""
     import keras
     import tensorflow as tf
 
@@ -313,12 +309,12 @@ def _make_step(
         return tf.nn.softmax_cross_entropy_with_logits(labels=target, logits=logits)
 
     @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]  # TensorFlow ships no types
-    def step(x: "tf.Tensor", truth: "tf.Tensor", weight: "tf.Tensor") -> "tf.Tensor":
+    def step(x: "tf.Tensor", truth: "tf.Tensor") -> "tf.Tensor":
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(weight * errors(x, truth))
+            loss = tf.reduce_mean(errors(x, truth))
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         return loss
 
     optimizer.build(variables)
-    run: Callable[[NDFloat, NDArray[np.intp] | NDFloat, NDFloat], tf.Tensor] = step
+    run: Callable[[NDFloat, NDArray[np.intp] | NDFloat], tf.Tensor] = step
     return run

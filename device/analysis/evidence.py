@@ -46,6 +46,8 @@ class Evidence:
     """Null where more than one model read the well, or none."""
     field_model: ModelId | None = None
     simulated: bool = False
+    calibrations: tuple[str, ...] = ()
+    """Ids that its fields refer to, sorted."""
 
 
 def gather_well(
@@ -81,6 +83,7 @@ def gather_well(
         cell_model=_only(r.cell_model for r in accepted),
         field_model=_only(r.field_model for r in accepted),
         simulated=any(r.simulated for r in readings),
+        calibrations=tuple(sorted({name for r in accepted for name in r.calibrations})),
     )
 
 

@@ -175,7 +175,6 @@ def unreadable_quality(scale: Scale | None, reason: Reason) -> Quality:
         flatness=None,
         um_per_px=scale.um_per_px if scale is not None and math.isfinite(scale.um_per_px) else None,
         um_per_px_source=None if scale is None else scale.source,
-        calibration=None if scale is None else scale.calibration,
     )
 
 

@@ -98,7 +98,7 @@ def run_verify(args: argparse.Namespace) -> int:
         f"and heads agree\nledger {found.ledger_id}, newest record {found.last} {found.last_hash}"
     )
     if not heads:
-        print("no --head was given: records cut off behind the last checkpoint would not show")
+        print("no --head was given: records and events cut off behind the last checkpoint would not show")
     elif all(head["ledger_id"] != found.ledger_id for head in heads):
         raise ConfigError(f"no head is of ledger {found.ledger_id}; expected one of this journal's own")
     return DONE

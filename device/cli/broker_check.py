@@ -56,6 +56,7 @@ def check_broker(config: "Config", _is_running: bool) -> Checks:
         yield Finding("broker", "ok", f"{where} {tls} answers in {1000 * (time.monotonic() - began):.0f} ms")
     else:
         why = event.detail if isinstance(event, Lost) else "it says nothing"
+        why = f"{event.fault}: {why}" if isinstance(event, Lost) and event.fault else why
         do = "start the broker, check [publisher] and the network"
         yield Finding("broker", "fail", f"{where} {tls}: {why}", do)
 

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config)
     check_files(config)
     is_running, n_failed = _is_running(config), 0
-    for check in (_camera, _clock, _disk, check_broker, _model, _calibration, _journal, _systemd):
+    for check in (_camera, _clock, _disk, check_broker, _model, _calibration, _journal, _starts, _systemd):
         for finding in _guarded(check, config, is_running):
             n_failed += finding.state == "fail"
             print(json.dumps(asdict(finding)) if args.json else _line(finding), flush=True)
@@ -263,6 +263,17 @@ def _journal(config: "Config", _is_running: bool) -> Checks:
         found = verify_journal(database, path)
     held = f"{found.n_records} records and {found.n_events} events hold, {found.n_anchors} checkpoints agree"
     yield Finding("journal", "ok", held)
+
+
+def _starts(config: "Config", _is_running: bool) -> Checks:
+    from device.station.safe_mode import read_starts
+
+    starts = read_starts(config)
+    if starts.safe_mode is None:
+        yield Finding("starts", "ok", f"{len(starts.crashes_s)} crashes shortly before the newest start")
+    else:
+        do = "read its log, mend what crashed, then stop and start it"
+        yield Finding("starts", "fail", f"SAFE_MODE: {starts.safe_mode}", do)
 
 
 def _systemd(config: "Config", _is_running: bool) -> Checks:

@@ -77,7 +77,7 @@ class KeptFrames:
             datetime.fromisoformat(values["taken_at"]),
             values["source"],
             values["sequence"],
-            None if um_per_px is None or source is None else Scale(um_per_px, source, quality.calibration),
+            None if um_per_px is None or source is None else Scale(um_per_px, source),
             values["well"],
             values["field"],
             values["simulated"],
@@ -86,7 +86,8 @@ class KeptFrames:
         )
         tools = self.tools
         reading = assess(frame, tools.classify, tools.settings, classify_field=tools.classify_field)
-        return image, replace(reading, plate=values["plate"], frame_sha256=values["frame_sha256"])
+        plate, sha256, used = (values[name] for name in ("plate", "frame_sha256", "calibrations"))
+        return image, replace(reading, plate=plate, frame_sha256=sha256, calibrations=tuple(used))
 
     def find(self, values: Mapping[str, Any]) -> "tuple[Path, NDArray[np.uint8]]":
         """Return the file of a reading's kept frame, and its pixels.

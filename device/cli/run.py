@@ -5,8 +5,18 @@ import logging
 import signal
 import threading
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from device.options import Commands, add_config_option
+
+if TYPE_CHECKING:
+    from device.station import Station
+    from device.station.safe_mode import Start
+
+log = logging.getLogger(__name__)
+
+_FULL_S = 1.0
+"""Wait before a full disk is tried again."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -39,17 +49,39 @@ def run(args: argparse.Namespace) -> int:
     handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=args.log_level.upper(), handlers=[handler], force=True)
     try:
-        from device.cli import installed_version
-        from device.station import Station, load_config
+        from device.station import begun, load_config
 
-        config = load_config(args.config)
-        if not stop.is_set():
-            Station(config, version=installed_version()).run(stop)
+        starts_anew = True
+        while starts_anew and not stop.is_set():
+            with begun(load_config(args.config)) as start:
+                station = _open_station(start, stop)
+                starts_anew = station is not None and station.run(stop)
     finally:
         logging.getLogger().removeHandler(handler)
         for number, previous in before.items():
             signal.signal(number, previous)
     return 0
+
+
+def _open_station(start: "Start", stop: threading.Event) -> "Station | None":
+    """Return the station; on a disk that is full it waits for room, None if it is told to stop before."""
+    from device.cli import installed_version
+    from device.journal import StorageFullError
+    from device.service import notify_systemd
+    from device.station import Station, open_instruments
+
+    tools, is_told = open_instruments(start.config, start.activations), False
+    while not stop.is_set():
+        try:
+            return Station(start.config, version=installed_version(), instruments=tools, start=start)
+        except StorageFullError as error:
+            if not is_told:
+                log.error("STORAGE_FULL: %s; the station begins as soon as there is room", error)  # noqa: TRY400 - a state, no defect
+                notify_systemd("READY=1", "STATUS=STORAGE_FULL: waits for room on the journal's disk")
+                is_told = True
+            notify_systemd("WATCHDOG=1")
+            stop.wait(_FULL_S)
+    return None
 
 
 class _OneLine(logging.Formatter):

@@ -3,6 +3,7 @@
 It knows what `json_schema` makes, no more; the tests hold it against jsonschema, which is far slower.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -19,7 +20,7 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "null": lambda v: v is None,
     "boolean": lambda v: isinstance(v, bool),
     "integer": lambda v: type(v) is int or (type(v) is float and v.is_integer()),
-    "number": lambda v: type(v) in (int, float),
+    "number": lambda v: type(v) is int or (type(v) is float and math.isfinite(v)),
     "string": lambda v: isinstance(v, str),
     "object": lambda v: isinstance(v, dict),
     "array": lambda v: isinstance(v, list),

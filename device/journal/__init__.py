@@ -22,7 +22,7 @@ from device.errors import JournalError
 from device.journal.checkpoints import newest_checkpoint, segment_to_go
 from device.journal.file import StorageFullError, ballast, guarded, lock
 from device.journal.ledger import is_empty, make_ledger, newest_event, newest_record, read_ledger
-from device.journal.verify import CHECKPOINT, FIRST_HASH, event_hash, verify_journal
+from device.journal.verify import CHECKPOINT, CHECKPOINT_ROWS, FIRST_HASH, event_hash, verify_journal
 from device.messages import (
     Head,
     Identity,
@@ -39,8 +39,8 @@ from device.records import ClockState
 __all__ = ["FIRST_HASH", "Journal", "Row", "StorageFullError"]
 
 _LAST = 1 << 62
-_CHECKPOINT_ROWS, _CHECKPOINT_S = 1000, 3600.0
-"""After so many records, or so long, the next one gets a checkpoint."""
+_CHECKPOINT_S = 3600.0
+"""After so long the next record gets a checkpoint, however few there were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,8 @@ class Journal:
 
     Raises
     ------
+    StorageFullError
+        If the disk is full and its ballast, which is given up for this, is not room enough.
     JournalError
         If another station uses it, it belongs to another one, or it is no journal.
     """
@@ -88,23 +90,30 @@ class Journal:
         self._mutex = threading.Lock()
         self._lock_file = lock(path)
         try:
-            with guarded(path, "opened"):
-                self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=FULL")
-                self.ledger_id = self._open_ledger()
-                self._seq, self._hash = newest_record(self._db, self.path)
-                self._event_hash = newest_event(self._db)
-                self._anchored, self._anchored_at = newest_checkpoint(self._db), time.monotonic()
+            try:
+                self._open()
+            except StorageFullError:
+                self.give_room()
+                self._open()
         except JournalError:
             self.close()
             raise
+
+    def _open(self) -> None:
+        with guarded(self.path, "opened"):
+            self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5.0)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self.ledger_id = self._open_ledger()
+            self._seq, self._hash = newest_record(self._db, self.path)
+            self._event = newest_event(self._db)  # its number and hash
+            self._anchored, self._anchored_at = newest_checkpoint(self._db), time.monotonic()
 
     @property
     def head(self) -> Head:
         """The newest published record; `seq` 0 where there is none."""
         with self._mutex:
-            return Head("head/1", self.ledger_id, self.boot_id, self._seq, self._hash)
+            return Head("head/1", self.ledger_id, self.boot_id, self._seq, self._hash, *self._event)
 
     def append(self, *records: Published) -> tuple[Sealed, ...]:
         """Store records in one transaction, and return them as they will be sent.
@@ -137,7 +146,7 @@ class Journal:
                 (item.seq, item.schema, item.hash, item.message, item.full and zlib.compress(item.full))
                 for item in sealed
             ]
-            told = self._event_hash
+            told = self._event
             with self._transaction():
                 self._db.executemany(
                     "INSERT INTO record (seq, schema, hash, message, full) VALUES (?, ?, ?, ?, ?)", rows
@@ -147,7 +156,7 @@ class Journal:
                     body = {"seq": newest.seq, "hash": newest.hash, "count": count}
                     told = self._insert_event(CHECKPOINT, body)
             if sealed:
-                self._seq, self._hash, self._event_hash = sealed[-1].seq, sealed[-1].hash, told
+                self._seq, self._hash, self._event = sealed[-1].seq, sealed[-1].hash, told
             if is_due:
                 self._anchored, self._anchored_at = self._seq, time.monotonic()
         return tuple(sealed)
@@ -156,8 +165,8 @@ class Journal:
         """Store an internal event, such as a start: not published, without a `seq`, in a chain of its own."""
         with self._mutex:
             with self._transaction():
-                sealed = self._insert_event(kind, body)
-            self._event_hash = sealed
+                told = self._insert_event(kind, body)
+            self._event = told
 
     def notes(self, *kinds: str, limit: int) -> list[tuple[str, dict[str, Any]]]:
         """Return the newest events of some kinds, each with its body, the newest first, at most `limit`."""
@@ -226,8 +235,8 @@ class Journal:
                 return 0
             with self._transaction():
                 self._db.execute("DELETE FROM record WHERE seq <= ?", (going.last,))
-                sealed = self._insert_event("records_let_go", going._asdict())
-            self._event_hash = sealed
+                told = self._insert_event("records_let_go", going._asdict())
+            self._event = told
         return going.last - going.first + 1
 
     def frames_of(self, first: int) -> set[str]:
@@ -261,16 +270,17 @@ class Journal:
 
     def _is_checkpoint_due(self, seq: int) -> bool:
         hour_is_over = time.monotonic() - self._anchored_at >= _CHECKPOINT_S
-        return hour_is_over or seq - self._anchored >= _CHECKPOINT_ROWS
+        return hour_is_over or seq - self._anchored >= CHECKPOINT_ROWS
 
-    def _insert_event(self, kind: str, body: Mapping[str, object]) -> str:
-        """Insert an event; return its hash, which is the newest once the transaction is committed."""
+    def _insert_event(self, kind: str, body: Mapping[str, object]) -> tuple[int, str]:
+        """Insert an event; return its number and hash: the newest once the transaction is committed."""
         row = (rfc3339(self._clock()), self.boot_id, kind, canonical(body).decode())
-        sealed = event_hash(self._event_hash, *row)
+        number, before = self._event
+        sealed = event_hash(before, *row)
         self._db.execute(
             "INSERT INTO event (ts, boot_id, kind, body, hash) VALUES (?, ?, ?, ?, ?)", (*row, sealed)
         )
-        return sealed
+        return number + 1, sealed
 
     def _open_ledger(self) -> str:
         if is_empty(self._db):

@@ -13,7 +13,10 @@ from device.errors import JournalError
 
 # A write that fails for want of space is rolled back and may be tried again; after a failed fsync nobody
 # knows what the disk holds, so that handle is never used again.
-_NO_SPACE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE}
+_NO_SPACE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class StorageFullError(JournalError):
@@ -39,7 +42,7 @@ def ballast(path: Path, *, held: bool) -> None:
     except OSError as error:
         if held:
             file.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _FULL:
             raise StorageFullError(f"{path} has no room beside it: the disk is full; make room") from error
 
 
@@ -69,6 +72,8 @@ def lock(path: Path) -> IO[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         held = file.open("a", encoding="utf-8")
     except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFullError(f"{path} cannot be made: the disk is full ({error}); make room") from error
         found = f"{path} cannot be opened ({error}); expected a folder that can be written"
         raise JournalError(found) from error
     try:

@@ -62,7 +62,7 @@ def newest_record(database: sqlite3.Connection, path: Path) -> tuple[int, str]:
     return int(seq), str(stored)
 
 
-def newest_event(database: sqlite3.Connection) -> str:
-    """Return the hash of the newest event."""
-    newest = database.execute("SELECT hash FROM event ORDER BY id DESC LIMIT 1").fetchone()
-    return str(newest[0]) if newest and newest[0] else FIRST_HASH
+def newest_event(database: sqlite3.Connection) -> tuple[int, str]:
+    """Return number and hash of the newest event; 0 where there is none."""
+    newest = database.execute("SELECT id, hash FROM event ORDER BY id DESC LIMIT 1").fetchone() or (0, None)
+    return int(newest[0]), str(newest[1] or FIRST_HASH)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import sqlite3
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ FIRST_HASH = "0" * 64
 """`prev_hash` of the first record, and of the first event."""
 CHECKPOINT = "checkpoint"
 """Kind of an event whose body holds `seq` and `hash` of a record."""
+CHECKPOINT_ROWS = 1000
+"""The record that is so many behind the last checkpoint has one, in its own transaction."""
 _EVIDENCE = "keep the file as evidence"
 
 
@@ -61,7 +64,8 @@ def verify_journal(
 ) -> Verified:
     """Return what holds of the journal in an open `database`.
 
-    `heads` are messages of this or other ledgers that somebody kept, each with `ledger_id`, `seq`, `hash`.
+    `heads` are messages of this or other ledgers that somebody kept, each with `ledger_id`, `seq`, `hash`; a
+    head also with `n_events` and `event_hash`.
 
     Raises
     ------
@@ -74,10 +78,9 @@ def verify_journal(
     named = database.execute("SELECT message FROM record ORDER BY seq LIMIT 1").fetchone()
     if not isinstance(ledger_id, str) or (named and b'"ledger_id":"%s"' % ledger_id.encode() not in named[0]):
         raise JournalError(f"the ledger id of {path} is missing or altered; {_EVIDENCE}")
-    n_events, checkpoints = _verify_events(database, path)
-    outside = [
-        Anchor(h["seq"], h["hash"], "a head from outside") for h in heads if h["ledger_id"] == ledger_id
-    ]
+    mine = [head for head in heads if head["ledger_id"] == ledger_id]
+    n_events, checkpoints = _verify_events(database, path, mine)
+    outside = [Anchor(head["seq"], head["hash"], "a head from outside") for head in mine]
     anchors = sorted({anchor for anchor in (*checkpoints, *outside) if anchor.seq > 0})
     oldest = database.execute("SELECT min(seq) FROM record").fetchone()[0]
     first, prev_hash = _start_of_chain(oldest, checkpoints)
@@ -97,6 +100,11 @@ def verify_journal(
         raise JournalError(
             f"record {last + 1} of {path} is missing: {anchor.where} names record {anchor.seq}; {_EVIDENCE}"
         )
+    if last - max((at.seq for at in checkpoints), default=first - 1) >= CHECKPOINT_ROWS:
+        raise JournalError(
+            f"event {n_events + 1} of {path} is missing: there is no checkpoint of the last "
+            f"{CHECKPOINT_ROWS} records; {_EVIDENCE}"
+        )
     return Verified(ledger_id, first, last, prev_hash, n_events, len(anchors))
 
 
@@ -111,9 +119,14 @@ def _start_of_chain(oldest: int | None, checkpoints: Iterable[Anchor]) -> tuple[
     return (oldest, known[oldest]) if oldest in known else (1, FIRST_HASH)
 
 
-def _verify_events(database: sqlite3.Connection, path: Path) -> tuple[int, list[Anchor]]:
+def _verify_events(
+    database: sqlite3.Connection, path: Path, heads: Iterable[Mapping[str, Any]]
+) -> tuple[int, list[Anchor]]:
     """Return how many events hold, and the checkpoints among them; those of before the chain have no hash."""
     prev_hash, checkpoints, number = FIRST_HASH, [], 0
+    named: dict[int, set[str]] = defaultdict(set)
+    for head in heads:
+        named[head.get("n_events", 0)].add(head.get("event_hash", FIRST_HASH))
     query = "SELECT id, ts, boot_id, kind, body, hash FROM event ORDER BY id"
     for number, (row_id, ts, boot_id, kind, body, found) in enumerate(database.execute(query), start=1):
         is_older = found is None and prev_hash == FIRST_HASH
@@ -121,9 +134,15 @@ def _verify_events(database: sqlite3.Connection, path: Path) -> tuple[int, list[
         if row_id != number or (found or FIRST_HASH) != expected:
             raise JournalError(f"event {number} of {path} is missing or altered; {_EVIDENCE}")
         prev_hash = expected
+        if named.get(number, {prev_hash}) != {prev_hash}:
+            raise JournalError(f"event {number} of {path} is not the one that a head names; {_EVIDENCE}")
         if kind == CHECKPOINT:
             values = json.loads(body)
             checkpoints.append(Anchor(values["seq"], values["hash"], f"checkpoint {number}"))
+    if max(named, default=0) > number:
+        raise JournalError(
+            f"event {number + 1} of {path} is missing: a head names event {max(named)}; {_EVIDENCE}"
+        )
     return number, checkpoints
 
 

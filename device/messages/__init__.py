@@ -138,6 +138,10 @@ class Head:
     boot_id: str
     seq: int
     hash: str
+    n_events: int
+    """Internal events of the journal until then, such as starts: a tail of them that was cut off shows."""
+    event_hash: str
+    """Hash of the newest of them, as the journal keeps it."""
     research_use_only: bool = True
 
 

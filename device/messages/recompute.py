@@ -18,7 +18,7 @@ from device.records import PlateReport, Reason, Reference, Verdict
 
 R = TypeVar("R")
 
-_NAMES = {"plate", "operator", "decision_sha256"}
+_NAMES = {"plate", "operator", "decision_sha256", "calibrations"}
 """What a decision does not depend on."""
 
 

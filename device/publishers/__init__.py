@@ -6,7 +6,7 @@ stand in `device.cameras`) and `open_publisher(settings: Settings, setup: Setup)
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from device.config import import_kind, list_kinds
 
@@ -47,8 +47,8 @@ class Lost:
 
     detail: str
     """What was found, for the log; the same fault gives the same words."""
-    refused: bool = False
-    """True where only a person can mend it, such as a wrong password."""
+    fault: Literal["BROKER_REFUSED", "TLS_ERROR"] | None = None
+    """Code of what only a person can mend, such as a wrong password or certificate."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -26,7 +27,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from device.errors import PublishError
 from device.publishers import Connected, Lost, Message, Received, Settled, Setup
-from device.tls import client_context, explain, explain_alert, read_secret
+from device.tls import client_context, explain, explain_alert, is_tls_fault, read_secret
 
 WINDOW = 16
 """Most messages under way, below the 20 that Mosquitto receives at once."""
@@ -153,9 +154,9 @@ class MqttPublisher:
                 return
             n_short = n_short + 1 if link.is_up and link.lived_s < _SHORT_S else 0
             hint = "; is another station running under this name?" if n_short >= _FLAPS else ""
-            self._setup.notify(Lost(link.detail + hint, link.needs_a_person))
+            self._setup.notify(Lost(link.detail + hint, link.fault))
             wait = low if link.lived_s >= _SHORT_S else min(2 * wait, high)
-            pause = _REFUSED_S if link.needs_a_person else wait
+            pause = _REFUSED_S if link.fault == "BROKER_REFUSED" else wait
             self._closing.wait(pause * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - jitter, no secret
 
     def _live(self, link: "_Link") -> None:
@@ -186,6 +187,7 @@ class MqttPublisher:
         except (OSError, ValueError) as error:
             # ValueError comes for a host name that no name server would take.
             link.detail = explain(error, settings.host, settings.port)
+            link.fault = "TLS_ERROR" if is_tls_fault(error) else None
         finally:
             self._link = None
             client.disconnect()
@@ -227,7 +229,7 @@ class MqttPublisher:
     ) -> None:
         if reason.is_failure:
             link.detail = f"the broker refuses: {reason} (code {reason.value})"
-            link.needs_a_person = reason.value in _NEEDS_A_PERSON
+            link.fault = "BROKER_REFUSED" if reason.value in _NEEDS_A_PERSON else None
             return
         link.is_up = True
         link.window = min(WINDOW, getattr(answer, "ReceiveMaximum", WINDOW))
@@ -281,7 +283,7 @@ class _Link:
     is_up: bool = False
     window: int = 0
     detail: str = "connection lost"
-    needs_a_person: bool = False
+    fault: Literal["BROKER_REFUSED", "TLS_ERROR"] | None = None
     lived_s: float = 0.0
 
     def on_disconnect(
@@ -293,7 +295,8 @@ class _Link:
 
     def on_log(self, _client: Client, _data: object, _level: int, line: str) -> None:
         """Keep why the broker ended the handshake, which paho tells to its log alone."""
-        self.detail = explain_alert(line) or self.detail
+        if told := explain_alert(line):
+            self.detail, self.fault = told, "TLS_ERROR"
 
 
 def _properties(packet: int, **values: object) -> Properties:

@@ -20,8 +20,6 @@ class Scale:
     """Micrometers a pixel of the frame, > 0."""
     source: ScaleSource
     """`assumed` makes areas null and sets SCALE_ASSUMED."""
-    calibration: str | None = None
-    """Id of the calibration that measured it; None where nobody kept one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,8 +107,6 @@ class Quality:
     odd_cells: float | None = None
     """Share of counted cells that are like nothing the cell model was validated on, 0 to 1; null without
     cells, or where the model cannot tell."""
-    calibration: str | None = None
-    """Id of the calibration that `um_per_px` comes from; null where none was kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +214,9 @@ class Reading:
     """Plate that its well belongs to; null where no plate is defined."""
     frame_sha256: str | None = None
     """SHA-256 of the kept frame's PNG file; null where frames are not kept."""
+    calibrations: tuple[str, ...] = ()
+    """Ids of the station's calibrations that held, such as `pixel_size-20260304T050607Z`; empty where nobody
+    calibrated, and for files."""
     labels: NDArray[np.uint16] = dataclass_field(
         default_factory=lambda: NO_LABELS, metadata={"payload": False}
     )

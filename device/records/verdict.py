@@ -158,6 +158,8 @@ class Verdict:
     cell_model: ModelId | None
     field_model: ModelId | None
     simulated: bool
+    calibrations: tuple[str, ...] = ()
+    """Ids of the calibrations that its accepted fields refer to, sorted."""
 
 
 @dataclass(frozen=True, slots=True)

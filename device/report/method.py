@@ -126,6 +126,8 @@ def method_section(plate: Payload, verdicts: Sequence[Payload]) -> Html:
         f"{value:g} um a pixel, {_SCALES.get(source, source)}" if value else NOT_KNOWN
         for value, source in scales
     )
+    used = _distinct(name for verdict in verdicts for name in verdict["calibrations"])
+    facts["calibrations"] = ", ".join(used) or "none was kept"
     for name in ("assay", "modality", "method"):
         facts[name] = ", ".join(map(str, _distinct(verdict[name] for verdict in verdicts)))
     rho = [verdict["rho"] for verdict in verdicts if verdict.get("rho") is not None]

@@ -32,7 +32,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         *("quality.level", "quality.flatness", "quality.glare", "quality.foreign", "quality.contrast"),
         *("quality.noise", "quality.anisotropy", "quality.tint", "quality.odd_cells"),
         *("quality.um_per_px", "quality.um_per_px_source", "height_px", "width_px"),
-        *("assay", "modality", "method", *_MODELS),
+        *("assay", "modality", "method", *_MODELS, "calibrations"),
     ),
     "verdicts": (
         *IDENTITY,
@@ -51,7 +51,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         *("lysed", "lysed_bounds.low", "lysed_bounds.high", "growth_inhibition"),
         *("growth_inhibition_bounds.low", "growth_inhibition_bounds.high", "viability_index", "fields_more"),
         *("p_toxic", "control_faults", "um_per_px", "um_per_px_source", "assay", "modality", "method"),
-        *(*_MODELS, "simulated"),
+        *(*_MODELS, "simulated", "calibrations"),
     ),
     "plate": (
         *IDENTITY,

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -24,6 +24,8 @@ from device.models import find_bundle
 
 _MEMORY_BYTES, _CPU_S, _WALL_S = 2 << 30, 30, 120
 """Limits of a trial; one of `phase-cell` takes 0.5 GB of addresses and 0.6 s of an x86 core."""
+_COPIES = 3
+"""Copies that are kept besides those that `model rollback` may need next."""
 _TRIAL = f"""
 import resource, sys
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -66,12 +68,15 @@ def read_switch(config: Config) -> Switch:
     return read_record(Switch, switch_file(config), advice) or Switch("models/1")
 
 
-def active_bundle(config: Config, kind: Literal["cell", "field"]) -> Bundle | None:
+def active_bundle(
+    config: Config, kind: Literal["cell", "field"], activations: Sequence[Activation] | None = None
+) -> Bundle | None:
     """Return the model of a kind that was activated last, None where station.toml or the default decides.
 
-    ModelError if it is missing or is not what was activated.
+    `activations` stand in place of those that are kept. ModelError if it is not what was activated, or gone.
     """
-    of_kind = [item for item in read_switch(config).activations if item.kind == kind]
+    known = read_switch(config).activations if activations is None else activations
+    of_kind = [item for item in known if item.kind == kind]
     return _copy(config, of_kind[-1]) if of_kind else None
 
 
@@ -104,7 +109,9 @@ def activate(
     try:
         try_bundle(_keep_copy(config, found), item.sha256)
         note("model_activate", activation=asdict(item))
-        write_record(switch_file(config), replace(switch, activations=(*switch.activations, item)))
+        now = replace(switch, activations=(*switch.activations, item))
+        write_record(switch_file(config), now)
+        _prune(config, now)
     except OSError as error:
         raise ConfigError(
             f"{bundle} cannot be kept ({error}); expected room and rights beside the journal"
@@ -163,6 +170,11 @@ def check_fit(config: Config, bundle: Bundle) -> Bundle:
     return bundle
 
 
+def is_kept(config: Config, item: Activation) -> bool:
+    """Return whether there is still a copy of what was activated."""
+    return (_folder(config) / item.sha256).is_dir()
+
+
 def _folder(config: Config) -> Path:
     return config.journal.path.with_suffix(".models")
 
@@ -177,12 +189,25 @@ def _copy(config: Config, item: Activation) -> Bundle:
     return bundle
 
 
+def _prune(config: Config, switch: Switch) -> None:
+    """Delete copies but those in use, those before them, and the newest `_COPIES`."""
+    needed: set[str] = set()
+    for kind in ("cell", "field"):
+        of_kind = [item.sha256 for item in switch.activations if item.kind == kind]
+        needed |= {*of_kind[-1:], *[sha256 for sha256 in of_kind if sha256 != of_kind[-1]][-1:]}
+    copies = sorted(_folder(config).iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    for path in copies[:-_COPIES]:
+        if path.name not in needed:
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def _keep_copy(config: Config, bundle: Bundle) -> Path:
     """Return the folder of a copy that is whole and on the disk."""
     kept = _folder(config) / bundle.id.sha256
     if kept.is_dir():
         try:
             if find_bundle(kept).id == bundle.id:
+                kept.touch()
                 return kept
         except ModelError:
             pass  # damaged since: copied again

@@ -22,8 +22,10 @@ CONDITIONS = {
     "STORAGE_FULL": "no room for records, and no verdict until there is; make room on the journal's disk",
     "FRAMES_NOT_KEPT": "frames cannot be kept; make room in frames.path, or let it be written",
     "BROKER_REFUSED": "the broker refuses this station or its records; check password and access list",
+    "TLS_ERROR": "TLS to the broker fails, all is kept; see certificates, names and dates by nanotox doctor",
     "CLOCK_UNSYNCED": "no time server has set the clock; times may be wrong, order by seq",
     "CALIBRATION_OLD": "the scale or the flat field was measured long ago; run nanotox calibrate",
+    "SAFE_MODE": "it crashed again and again and runs with what last ran well; see nanotox doctor",
     "UNDER_VOLTAGE": "the processor gets too little voltage; use a stronger supply",
     "THROTTLED": "the processor is slowed down, it is too warm or gets too little voltage; cool it",
 }
@@ -80,8 +82,8 @@ class Watch:
     @property
     def fault(self) -> str | None:
         """Code of the newest condition that keeps the station from its work; None without one."""
-        with self._mutex:
-            there = [code for code, found in self._conditions.items() if found.gone_at is None]
+        # No lock: it is held while an alert is stored, and a probe must not wait for a disk that hangs.
+        there = [code for code, found in self._conditions.copy().items() if found.gone_at is None]
         return next((code for code in reversed(there) if code not in _OF_MACHINE), None)
 
     def note(self, code: str, is_there: bool) -> None:

@@ -1,6 +1,7 @@
 """What a station measures with: models, rule and plate, opened and checked before the camera."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,26 +11,28 @@ from device.analysis.assess import AnalysisSettings, CellClassifier, FieldClassi
 from device.analysis.grading import RULES, Rule, default_rule
 from device.analysis.plate_state import PlateState
 from device.baseline import qc_file, read_qc, with_baseline
-from device.calibration import KINDS, read_calibrations, station_scale
+from device.calibration import in_use, station_scale
 from device.cameras import camera_settings
 from device.classifier import open_cell_classifier, second_opinion
 from device.config import Config, read_config
 from device.errors import ConfigError
 from device.journal import Journal
 from device.messages import LEAVES, Calibrated, Info
-from device.model_card import settings_from_card
+from device.model_card import Bundle, settings_from_card
 from device.models import default_bundle, field_bundle, find_bundle
-from device.plates import Plate, file_sha256, read_plate
+from device.plates import Plate, read_plate
 from device.publishers import publisher_settings
-from device.station.activation import active_bundle, check_fit, try_bundle
+from device.station.activation import Activation, active_bundle, check_fit, try_bundle
 from device.tables import read_rule
 
 log = logging.getLogger(__name__)
 
 
-def load_config(path: Path) -> Config:
-    """Return what station.toml says, or raise ConfigError with every fault, those of options included."""
-    return read_config(path, camera_settings=camera_settings, publisher_settings=publisher_settings)
+def load_config(path: Path, text: str | None = None) -> Config:
+    """Return what station.toml, or `text` in its place, says; ConfigError with every fault, options too."""
+    return read_config(
+        path, camera_settings=camera_settings, publisher_settings=publisher_settings, text=text
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,10 @@ class Instruments:
     plate: Plate | None
 
 
-def open_instruments(config: Config) -> Instruments:
+def open_instruments(config: Config, activations: Sequence[Activation] | None = None) -> Instruments:
     """Open models and plate as the configuration names them, with the baseline that the station has learned.
+
+    `activations` stand in place of those that the station keeps.
 
     Raises
     ------
@@ -55,16 +60,9 @@ def open_instruments(config: Config) -> Instruments:
     """
     station, model = config.station, config.model
     rule, plate = check_files(config)
-    if model.cell_model is not None:
-        bundle = find_bundle(_place(config, model.cell_model) or "", trusted=model.trusted)
-    else:
-        bundle = active_bundle(config, "cell") or default_bundle(
-            station.assay, station.modality, trusted=model.trusted
-        )
+    bundle, second = choose_bundles(config, activations)
     settings = settings_from_card(bundle.card, method=station.method)
     settings = with_baseline(settings, read_qc(qc_file(config), station.assay, station.modality))
-    second = None if model.field_model is not None else active_bundle(config, "field")
-    second = second or field_bundle(_place(config, model.field_model), trusted=model.trusted)
     for unknown in (bundle, second):
         if unknown is not None and not unknown.id.trusted:
             try_bundle(unknown.folder, unknown.id.sha256)  # its bytes may crash whoever loads them
@@ -73,6 +71,32 @@ def open_instruments(config: Config) -> Instruments:
     if second is not None and classify_field is None:
         log.info("field model %s abstains on %s %s by its card", second.name, station.assay, station.modality)
     return Instruments(settings, classify, classify_field, rule, plate)
+
+
+def choose_bundles(
+    config: Config, activations: Sequence[Activation] | None = None
+) -> tuple[Bundle, Bundle | None]:
+    """Return the cell model that a station uses from its next start on, and the field model, if any.
+
+    A name in station.toml goes before what was activated, and that before the shipped ones; `activations`
+    stand in place of those that are kept. ModelError if one is missing or damaged.
+    """
+    station, model = config.station, config.model
+    if model.cell_model is not None:
+        bundle = find_bundle(model_place(config, model.cell_model), trusted=model.trusted)
+    else:
+        bundle = active_bundle(config, "cell", activations) or default_bundle(
+            station.assay, station.modality, trusted=model.trusted
+        )
+    if model.field_model is not None:
+        return bundle, field_bundle(model_place(config, model.field_model), trusted=model.trusted)
+    return bundle, active_bundle(config, "field", activations) or field_bundle(None, trusted=model.trusted)
+
+
+def model_place(config: Config, name: str) -> str | Path:
+    """Return the folder beside station.toml that a model's name means, else the name."""
+    beside = config.path.parent / name
+    return beside if beside.is_dir() else name
 
 
 def open_plate(
@@ -99,8 +123,7 @@ def open_plate(
 def make_info(config: Config, tools: Instruments, journal: Journal, version: str) -> Info:
     """Return the birth message of a station of `version`."""
     section, second = config.station, tools.classify_field
-    scale, known = station_scale(config), read_calibrations(config)
-    used = [record for kind in KINDS if (record := known.newest(kind)) is not None]
+    scale = station_scale(config)
     return Info(
         schema="info/1",
         site=section.site,
@@ -118,16 +141,10 @@ def make_info(config: Config, tools: Instruments, journal: Journal, version: str
         camera=config.camera.kind,
         um_per_px=scale.um_per_px,
         um_per_px_source=scale.source,
-        config_sha256=file_sha256(config.path),
+        config_sha256=config.sha256,
         capabilities=tuple(LEAVES.values()),
-        calibrations=tuple(Calibrated(r.id, r.kind, r.at, r.value, r.uncertainty) for r in used),
+        calibrations=tuple(Calibrated(r.id, r.kind, r.at, r.value, r.uncertainty) for r in in_use(config)),
     )
-
-
-def _place(config: Config, name: str | None) -> str | Path | None:
-    """Return the folder beside station.toml that a model's name means, else the name."""
-    beside = None if name is None else config.path.parent / name
-    return beside if beside is not None and beside.is_dir() else name
 
 
 def check_files(config: Config) -> tuple[Rule, Plate | None]:

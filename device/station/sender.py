@@ -44,7 +44,7 @@ class Sender:
     `make_publisher` opens the publisher with the set-up it gets; `client_id` is the identity towards the
     broker. `hear` takes commands in; it is called in this loop's thread and must not wait. Without it none
     are asked for. Every `health_s` seconds `health` tells how the station is, given the number of reconnects.
-    A verdict holds for `valid_s` seconds. `note_refused` hears whether the broker refuses this station.
+    A verdict holds for `valid_s` seconds. `note_fault` hears a code, and whether that fault is there.
     `beat` is called at every turn.
     """
 
@@ -61,7 +61,7 @@ class Sender:
         health: Callable[[int], Health] | None = None,
         health_s: float = 30.0,
         valid_s: float = 120.0,
-        note_refused: Callable[[bool], None] = lambda _: None,
+        note_fault: Callable[[str, bool], None] = lambda *_: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         beat: Callable[[], None] = lambda: None,
     ) -> None:
@@ -71,7 +71,8 @@ class Sender:
         self._events: queue.SimpleQueue[Event | State | Message | float | None] = queue.SimpleQueue()
         self._hear, self._beat = hear, beat
         self._health, self._health_s, self._valid_s = health, health_s, valid_s
-        self._note_refused, self._is_refused, self._clock = note_refused, False, clock
+        self._note_code, self._clock = note_fault, clock
+        self._codes: set[str] = set()  # of the faults that are there
         will, asked = self._availability("offline"), () if hear is None else (topics.of("cmd/#"),)
         self._publisher = make_publisher(Setup(client_id, will, self._events.put, asked))
         self._thread = threading.Thread(target=self._run, name="send", daemon=True)
@@ -109,6 +110,11 @@ class Sender:
     def reply(self, message: Message) -> None:
         """Publish the answer to a command, once, if there is a broker; of retained pictures the newest."""
         self._events.put(message)
+
+    @property
+    def n_reconnects(self) -> int:
+        """How often the broker was reached again."""
+        return max(0, self._n_connects - 1)
 
     def end(self, drain_s: float) -> int:
         """Drain for at most `drain_s` seconds, part from the broker; return how many rows are unsent."""
@@ -154,8 +160,8 @@ class Sender:
                 self._replies.append(event)
             case Lost():
                 self._window = 0
-                if event.refused:
-                    self._tell_refused(is_there=True)
+                if event.fault is not None:
+                    self._tell(event.fault, is_there=True)
                 self._look_for_poison()
                 self._note_loss(event.detail)
             case Settled():
@@ -170,6 +176,7 @@ class Sender:
     def _greet(self, window: int) -> None:
         """Begin a connection: birth, state, head, then online; whatever was under way is sent anew."""
         self._mark()
+        self._tell("TLS_ERROR", is_there=False)
         self._n_connects += 1
         self._fault = None
         self._losses.clear()
@@ -193,22 +200,22 @@ class Sender:
             self._note_fault(
                 f"the broker refuses a message: {event.failure}; check its access list for this station"
             )
-            self._tell_refused(is_there=True)
+            self._tell("BROKER_REFUSED", is_there=True)
             if seq is not None:
                 self.outbox.hold_back(seq)
         elif seq is not None:
             self._n_fruitless = 0
             self._acknowledged.append(seq)
-            self._tell_refused(is_there=self.outbox.note_taken(seq))
+            self._tell("BROKER_REFUSED", is_there=self.outbox.note_taken(seq))
             if self._verdict is not None and self._verdict.seq == seq:
                 latest = latest_message(self._verdict, self._topics, self._valid_s, self._clock())
                 if latest is not None:
                     self._retained["latest"] = latest
 
-    def _tell_refused(self, *, is_there: bool) -> None:
-        if is_there != self._is_refused:
-            self._is_refused = is_there
-            self._note_refused(is_there)
+    def _tell(self, code: str, *, is_there: bool) -> None:
+        if is_there != (code in self._codes):
+            self._codes ^= {code}
+            self._note_code(code, is_there)
 
     def _look_for_poison(self) -> None:
         """Count connections that broke over a record, and in the end set that record aside."""
@@ -303,7 +310,7 @@ class Sender:
 
     def _retain_health(self) -> None:
         if self._health is not None and self._window:
-            body = canonical(payload(self._health(self._n_connects - 1)))
+            body = canonical(payload(self._health(self.n_reconnects)))
             self._retain("health", body, math.ceil(3 * self._health_s))
             self._health_at = time.monotonic()
 

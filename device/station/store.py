@@ -20,8 +20,8 @@ from device.analysis.repeats import refuse_repeat
 from device.cameras import LostFrame
 from device.journal import Journal, StorageFullError
 from device.messages import Published, payload
-from device.messages.commands import PlateStatus, WellStatus
 from device.messages.recompute import parse, with_decision
+from device.messages.replies import PlateStatus, WellStatus
 from device.plates import Plate
 from device.records import Frame, PlateWell, Reading, Verdict
 from device.station.capture import Aim
@@ -38,9 +38,9 @@ class Records:
     """The plate as it grows, and the way of everything into the journal. Used by one thread.
 
     `open_plate` gives the state of a plate and its operator, or of no plate; `frames` is the folder where
-    frames are kept, None where they are not. `note_stored` is called when the journal has new rows;
-    `note_fault` hears a code, and whether that fault is there; `stopping` ends the wait for room; `beat` is
-    called at every try to write.
+    frames are kept, None where they are not; `calibrations` are the ids that readings refer to. `note_stored`
+    is called when the journal has new rows; `note_fault` hears a code, and whether that fault is there;
+    `stopping` ends the wait for room; `beat` is called at every try to write.
     """
 
     def __init__(
@@ -49,16 +49,21 @@ class Records:
         open_plate: Callable[[Plate | None, str | None], PlateState | None],
         *,
         frames: Path | None = None,
+        calibrations: tuple[str, ...] = (),
         note_stored: Callable[[], None],
         note_fault: Callable[[str, bool], None],
         stopping: threading.Event,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._journal, self._open_plate, self._frames = journal, open_plate, frames
-        self._note_stored, self._note_fault = note_stored, note_fault
+        self._calibrations, self._note_stored, self._note_fault = calibrations, note_stored, note_fault
         self._stopping, self._beat = stopping, beat
         self._state = open_plate(None, None)
         self._verdicts: dict[str, Verdict] = {}
+        self.waits = True
+        """Whether a full disk is waited for; to a station that does not run yet it is an error."""
+        self.lacks_room = False
+        """Whether the ballast is gone: then it is made anew before the next write."""
         self._before: Reading | None = None  # the last accepted field
         self._is_kept = True
         self._metadata: Mapping[str, float] | None = None
@@ -111,7 +116,8 @@ class Records:
             If the journal cannot be written; a full disk is waited for until the station stops.
         """
         self._note_metadata(frame)
-        reading = replace(self._placed(run, reading), frame_sha256=self._keep(frame))
+        sha256 = self._keep(frame)
+        reading = replace(self._placed(run, reading), frame_sha256=sha256, calibrations=self._calibrations)
         is_live = self._state is not None and self._state.live
         # A camera that ends counts from 0 when it is opened for another plate, whose fields are all new.
         before = self._before if is_live or reading.sequence else None
@@ -260,10 +266,13 @@ class Records:
         while True:
             self._beat()
             try:
-                if is_full:
+                if is_full or self.lacks_room:
                     self._journal.hold_room()
+                    self.lacks_room = False
                 written = write()
             except StorageFullError as error:
+                if not self.waits:
+                    raise
                 # what it gives up is for the alert and for the marks of what the broker took
                 self._journal.give_room()
                 if not is_full:

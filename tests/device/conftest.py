@@ -8,8 +8,10 @@ import pytest
 from device.analysis.grading import EXTRACT
 from device.analysis.phantom import render_plate
 from device.analysis.plate_state import add, finish, start
+from device.calibration import Calibration, Calibrations
 from device.messages import payload
 from device.messages.recompute import with_decision
+from device.model_card.strict import write_record
 from device.records import Frame, ModelId, Outcome, PlateWell, Quality, Reading, Reason, Scale, Tally
 
 START = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
@@ -138,7 +140,12 @@ def images():
 
 @pytest.fixture
 def station(tmp_path, images, keep_frames):
-    """A folder with what a station left that kept its frames: station.toml, journal and frames."""
+    """A folder with what a calibrated station left that kept its frames: station.toml, journal, frames."""
+    known = [
+        Calibration(f"{kind}-1", kind, "2026-01-01T00:00:00.000Z", "Ada", "by hand", value, 0.001, ())
+        for kind, value in (("pixel_size", 0.65), ("flat_field", 0.1))
+    ]
+    write_record(tmp_path / "journal.calibration.json", Calibrations("calibration/1", tuple(known)))
     for number, image in enumerate([*images, images[-1]]):
         cv2.imwrite(str(tmp_path / f"{number}.png"), image)
     (tmp_path / "4.png").write_bytes(b"no image")

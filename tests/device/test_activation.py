@@ -6,6 +6,7 @@ NANOTOX_LONG=1 in the environment loads 2,000 mutated models of 40.
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,20 +24,8 @@ from device.station.instruments import load_config, open_instruments
 
 IS_LONG = bool(os.environ.get("NANOTOX_LONG"))
 TINY = Path(__file__).parent / "data" / "tiny-cell"
-CONFIG = """
-[station]
-site = "lab"
-name = "bench-1"
-assay = "suspension"
-modality = "brightfield"
-[scale]
-um_per_px = 0.65
-[camera]
-kind = "folder"
-path = "."
-[publisher]
-kind = "jsonl"
-"""
+BENCH = (Path(__file__).parent / "data" / "bench.toml").read_text()
+CONFIG = BENCH.replace("adherent", "suspension").replace("phase", "brightfield").replace("images", ".")
 
 
 @pytest.fixture
@@ -116,14 +105,15 @@ def test_a_copy_that_rots_is_refused_with_advice(lab, capsys):
     ("change", "expected"),
     [
         (lambda model: b"", "is no TFLite model"),
-        (lambda model: model[:5000], "cannot load the model"),
+        # ai-edge-litert refuses half a model, tflite-runtime crashes on it.
+        (lambda model: model[:5000], r"cannot load the model|ended the process that tried it \(SIGSEGV\)"),
         (lambda model: model.replace(b"features", b"featured"), "expected one int8 of shape"),
     ],
 )
 def test_a_model_that_fails_its_trial_is_not_used(lab, tmp_path, capsys, change, expected):
     bad = bundle_with(tmp_path / "bad", change)
     assert model("activate", bad, "--operator", "Ada") == 2
-    assert expected in capsys.readouterr().err
+    assert re.search(expected, capsys.readouterr().err)
     assert not switch_file(load_config(Path("station.toml"))).exists()
     assert events(lab) == []
 
@@ -246,6 +236,26 @@ def test_a_kill_at_every_step_leaves_a_model_that_works(lab, tmp_path, action):
     assert active_bundle(load_config(lab / "station.toml"), "cell").id.sha256 == new
 
 
+def test_old_copies_go_but_not_those_that_a_rollback_needs(lab, tmp_path, monkeypatch):
+    monkeypatch.setattr("device.station.activation.try_bundle", lambda *_: None)
+    bundles = [bundle_with(tmp_path / f"b{i}", lambda model, i=i: model + b" " * i) for i in range(6)]
+    names = [find_bundle(bundle).id.sha256 for bundle in bundles]
+    for number in (0, 1, 2, 3, 4, 5, 0, 5):
+        assert model("activate", bundles[number], "--operator", "Ada") == 0
+    assert {path.name for path in (lab / "journal.models").iterdir()} == {names[i] for i in (4, 0, 5)}
+    for number in (1, 2, 3, 3):
+        assert model("activate", bundles[number], "--operator", "Ada") == 0
+    assert {path.name for path in (lab / "journal.models").iterdir()} == {names[i] for i in (1, 2, 3)}
+    assert model("rollback", "--operator", "Ada") == 0
+    assert model("rollback", "--operator", "Ada") == 0
+    assert in_use().sha256 == names[2]
+    assert model("activate", bundles[2], "--operator", "Ada") == 0
+    assert model("activate", bundles[4], "--operator", "Ada") == 0
+    assert model("activate", bundles[5], "--operator", "Ada") == 0
+    kept = {path.name for path in (lab / "journal.models").iterdir()}
+    assert kept == {names[i] for i in (2, 4, 5)}
+
+
 MUTANTS = """
 import hashlib, json, os, resource, sys
 from collections import Counter
@@ -298,5 +308,5 @@ def test_mutated_models_harm_no_more_than_their_own_trial(tmp_path):
     seen = json.loads(done.stdout.splitlines()[-1])
     (tmp_path / "seen.json").write_text(json.dumps(seen))
     assert sum(seen.values()) == n
-    assert seen.pop("exit 2") > n // 4
-    assert seen.keys() <= {"exit 0", *(f"signal {number}" for number in (4, 6, 7, 8, 9, 11, 24))}
+    assert seen.keys() <= {"exit 0", "exit 2", *(f"signal {number}" for number in (4, 6, 7, 8, 9, 11, 24))}
+    assert n - seen.get("exit 0", 0) > n // 4, "most harm a runtime enough to be seen"

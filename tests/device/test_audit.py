@@ -112,6 +112,17 @@ def test_kept_frames_give_the_same_readings_verdicts_and_plate(station, capsys):
     assert capsys.readouterr().out == "5 of 5 readings, 6 of 6 verdicts, 1 of 1 plates equal\n"
 
 
+def test_readings_and_verdicts_name_the_calibrations_they_stand_on(station, capsys):
+    found = list(read_records(station / "journal.db"))
+    assert [v["calibrations"] for v in found if v["schema"] == LEAVES["reading"]] == [
+        ["pixel_size-1", "flat_field-1"]
+    ] * 5
+    final = [v for v in found if v["schema"] == LEAVES["verdict"]][-1]
+    assert final["calibrations"] == ["flat_field-1", "pixel_size-1"]
+    assert cli.main(["report", str(station / "journal.db"), "--out", str(station / "p.html")]) == 0
+    assert "flat_field-1, pixel_size-1" in (station / "p.html").read_text("utf-8")
+
+
 def test_without_frames_readings_stand_as_they_are(station, capsys):
     assert audit(station / "journal.db") == 0
     assert capsys.readouterr().out.splitlines() == [

@@ -11,24 +11,11 @@ import pytest
 
 from device import cli
 from device.analysis.rulings import join_periods, measure_period
-from device.calibration import add_calibration, outdated, read_calibrations, station_scale
+from device.calibration import Measurement, add_calibration, outdated, read_calibrations, station_scale
 from device.errors import ConfigError
 from device.station import Station, load_config
 
-CONFIG = """
-[station]
-site = "lab"
-name = "bench-1"
-assay = "adherent"
-modality = "phase"
-[scale]
-um_per_px = 0.65
-[camera]
-kind = "folder"
-path = "images"
-[publisher]
-kind = "jsonl"
-"""
+CONFIG = (Path(__file__).parent / "data" / "bench.toml").read_text()
 
 
 def ruling(period, angle=0.0, *, size=(480, 640), pattern="lines", width=0.25, noise=3.0, seed=0):
@@ -132,10 +119,9 @@ def test_a_calibration_is_kept_used_and_told(lab, capsys):
     assert record.value == pytest.approx(10 / 15.5, rel=3e-4)
     assert 0 < record.uncertainty < 1e-3
     assert (record.operator, len(record.images_sha256)) == ("Ada", 2)
-    assert station_scale(config()).calibration == record.id
     Station(config(), version="0").run(threading.Event())
-    quality = sent("reading")[0]["quality"]
-    assert (quality["um_per_px"], quality["calibration"]) == (record.value, record.id)
+    reading = sent("reading")[0]
+    assert (reading["quality"]["um_per_px"], reading["calibrations"]) == (record.value, [record.id])
     info = sent("info")[0]
     assert info["um_per_px"] == record.value
     assert [(c["id"], c["value"]) for c in info["calibrations"]] == [(record.id, record.value)]
@@ -173,7 +159,6 @@ def test_flat_fields_say_how_even_the_light_is(lab, capsys):
         cv2.imwrite(f"empty{i}.png", row.astype(np.uint8))
     assert calibrate("flat-field", "empty0.png", "empty1.png", "empty2.png") == 0
     assert read_calibrations(config()).newest("flat_field").value == pytest.approx(0.9 * 60 / 120, abs=0.06)
-    assert station_scale(config()).calibration is None
 
 
 @pytest.mark.parametrize(
@@ -196,7 +181,7 @@ def test_a_mistake_is_said_and_nothing_is_kept(lab, capsys, arguments, code, exp
 
 
 def test_an_old_calibration_is_a_fault_of_the_state(lab, caplog):
-    new = add_calibration(config(), "flat_field", 0.1, 0.01, operator="Ada", method="by hand", images=[])
+    new = add_calibration(config(), Measurement("flat_field", 0.1, 0.01, "by hand", ()), operator="Ada")
     then = datetime.now(UTC) + timedelta(days=365.5)
     assert outdated(config(), datetime.now(UTC)) == []
     assert outdated(config(), then) == [f"calibration {new.id} is 366 days old, over 365"]

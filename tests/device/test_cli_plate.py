@@ -4,6 +4,7 @@ import io
 import json
 import queue
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,17 +13,8 @@ from device.cli.plate import RunningStation, _line, _View, _watch
 from device.errors import StationError
 from device.publishers import Received
 
-CONFIG = """
-[station]
-site = "lab"
-name = "bench-1"
-assay = "adherent"
-modality = "phase"
-[scale]
-um_per_px = 0.65
-[camera]
-kind = "raspberry"
-"""
+BENCH = (Path(__file__).parent / "data" / "bench.toml").read_text()
+CONFIG = BENCH.partition("[camera]")[0] + '[camera]\nkind = "raspberry"\n'
 PLATE = "well,sample,role,dose,dose_unit\nB03,item,test,100,ug/mL\n"
 WELL = {
     "well": "B03", "sample": "item", "role": "test", "dose": 100.0, "dose_unit": "ug/mL", "n_fields": 4,

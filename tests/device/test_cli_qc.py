@@ -12,20 +12,7 @@ from device.cli import main
 from device.station.instruments import load_config, open_instruments
 
 TINY = Path(__file__).parent / "data" / "tiny-cell"
-CONFIG = f"""
-[station]
-site = "lab"
-name = "bench-1"
-assay = "{{assay}}"
-modality = "{{modality}}"
-[scale]
-um_per_px = 0.65
-[camera]
-kind = "folder"
-path = "control"
-[model]
-cell_model = "{TINY}"
-"""
+CONFIG = (Path(__file__).parent / "data" / "bench.toml").read_text().replace("images", "control")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +26,8 @@ def images():
 def lab(tmp_path, monkeypatch, images):
     """A folder with a station.toml whose camera shows forty control fields."""
     card = json.loads((TINY / "card.json").read_text())
-    (tmp_path / "station.toml").write_text(CONFIG.format(**card))
+    kind = CONFIG.replace("adherent", card["assay"]).replace("phase", card["modality"])
+    (tmp_path / "station.toml").write_text(f'{kind}[model]\ncell_model = "{TINY}"\n')
     monkeypatch.chdir(tmp_path)
     draw(tmp_path / "control", images * 4)
     return tmp_path

@@ -1,5 +1,6 @@
 import logging
 import signal
+from contextlib import nullcontext
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ import device.station as station_module
 from device.cli import main
 from device.cli.run import _OneLine
 from device.errors import ConfigError
+from device.station.safe_mode import Start
 
 CONFIG = '[station]\nsite = "lab"\nname = "bench-1"\nassay = "adherent"\nmodality = "phase"\n'
 
@@ -49,6 +51,8 @@ def test_the_first_signal_asks_and_the_second_would_end_it_at_once(monkeypatch, 
 
     monkeypatch.setattr(station_module, "Station", Waiting)
     monkeypatch.setattr(station_module, "load_config", lambda _: None)
+    monkeypatch.setattr(station_module, "open_instruments", lambda *_: None)
+    monkeypatch.setattr(station_module, "begun", lambda _: nullcontext(Start(None, ())))
     assert main(["run"]) == 0
     assert seen == [(True, signal.SIG_DFL)]
 

@@ -19,21 +19,11 @@ from device.analysis.phantom import render_field
 from device.cli.broker_check import validity, validity_of_file
 from device.errors import CameraError
 from device.journal import Journal
+from device.model_card.strict import write_record
+from device.publishers import Lost
+from device.station.safe_mode import Starts
 
-CONFIG = """
-[station]
-site = "lab"
-name = "bench-1"
-assay = "adherent"
-modality = "phase"
-[scale]
-um_per_px = 0.65
-[camera]
-kind = "folder"
-path = "images"
-[publisher]
-kind = "jsonl"
-"""
+CONFIG = (Path(__file__).parent / "data" / "bench.toml").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +55,7 @@ def test_a_station_that_is_fit_is_green(lab, capsys):
     states = {check: line["state"] for check, line in found.items()}
     assert states.pop("systemd") in ("ok", "skip")
     assert states == {
-        **dict.fromkeys(("camera", "focus", "clock", "disk", "model", "journal"), "ok"),
+        **dict.fromkeys(("camera", "focus", "clock", "disk", "model", "journal", "starts"), "ok"),
         **dict.fromkeys(("broker", "calibration"), "skip"),
     }
     assert "640 x 480 px" in found["camera"]["found"]
@@ -178,6 +168,19 @@ def test_a_broker_that_is_away_is_a_fault_in_words(lab, capsys):
     assert "127.0.0.1:1 without TLS: " in found["found"]
 
 
+def test_a_broker_that_fails_at_tls_is_told_by_its_code(lab, capsys, monkeypatch):
+    class Failing:
+        def __init__(self, _kind, _settings, setup):
+            self.start = lambda: setup.notify(Lost("the certificate has expired", "TLS_ERROR"))
+
+        def close(self):
+            pass
+
+    Path("station.toml").write_text(CONFIG.replace('kind = "jsonl"', 'kind = "mqtt"'))
+    monkeypatch.setattr("device.publishers.open_publisher", Failing)
+    assert "TLS_ERROR: the certificate has expired" in doctor(capsys)["broker"]["found"]
+
+
 def certificate(first, last):
     """Something with the two times of a certificate, as PEM."""
     times = b"".join(b"\x17\x0d" + f"{time:%y%m%d%H%M%SZ}".encode() for time in (first, last))
@@ -215,3 +218,10 @@ def test_what_is_no_certificate_is_said(tmp_path, text):
         host, port = "127.0.0.1", 1
 
     assert {f.state for f in broker_module._certificates(Files)} == {"fail"}
+
+
+def test_safe_mode_is_red_and_says_what_runs_instead(lab, capsys):
+    told = "3 crashes within 10 min; it runs with model old"
+    write_record(lab / "journal.starts.json", Starts(safe_mode=told))
+    found = doctor(capsys)["starts"]
+    assert (found["state"], found["found"]) == ("fail", f"SAFE_MODE: {told}")

@@ -16,7 +16,6 @@ from device.report.table import COLUMNS, IDENTITY, table_rows
 GOLDEN = Path(__file__).parent / "data" / "csv-1"
 UNTOLD = {
     "readings": {"cells", "tally", "quality", "cell_model", "field_model", "labels", "glimpse", "zoom"},
-    "quality": {"calibration"},  # an id, no measure; JSON lines tell it
     "verdicts": {
         *("fields", "reference", "looks", "scale_may_be_assumed", "rule_text", "cell_model", "field_model"),
         *("bounds", "ci95", "lysed_bounds", "growth_inhibition_bounds"),
@@ -62,7 +61,7 @@ def test_a_new_field_of_a_record_asks_for_a_new_form(what, records):
 
 def test_a_new_measure_of_quality_asks_for_a_new_form():
     told = {path.split(".")[1] for path in COLUMNS["readings"] if path.startswith("quality.")}
-    assert {field.name for field in dataclasses.fields(Quality)} == told | UNTOLD["quality"]
+    assert {field.name for field in dataclasses.fields(Quality)} == told
 
 
 def test_every_column_is_there_in_what_is_published(judged_plate):

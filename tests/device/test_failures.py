@@ -21,22 +21,7 @@ ROOT = str(Path(device.__file__).parent)
 WELL = PlateWell("B1", "gelatin", "test", 10.0, "ug/mL", 1)
 N = 5
 """As many fields as a well must have: one that is lost is one too few."""
-CONFIG = """
-[station]
-site = "lab"
-name = "bench-1"
-assay = "adherent"
-modality = "phase"
-[scale]
-um_per_px = 0.65
-[camera]
-kind = "folder"
-path = "images"
-[rule]
-id = "viability-70/1"
-[publisher]
-kind = "jsonl"
-"""
+CONFIG = (Path(__file__).parent / "data" / "bench.toml").read_text() + '[rule]\nid = "viability-70/1"\n'
 
 
 class InjectedError(RuntimeError):

@@ -42,7 +42,7 @@ class Kept:
 
 @pytest.fixture
 def kept(tmp_path, make_reading, monkeypatch):
-    monkeypatch.setattr(journal_module, "_CHECKPOINT_ROWS", 10)
+    monkeypatch.setattr(journal_module, "CHECKPOINT_ROWS", 10)
     made = Kept(tmp_path, make_reading)
     yield made
     made.journal.close()

@@ -103,7 +103,7 @@ INFO = Info(
     0.65, "measured", "e" * 64, ("reading/1",),
 )  # fmt: skip
 STATE = State("state/1", "b", NOW, "running", None, None, None, 3, 0, None)
-HEAD = Head("head/1", "c", "b", 3, "f" * 64)
+HEAD = Head("head/1", "c", "b", 3, "f" * 64, 2, "e" * 64)
 
 
 @pytest.mark.parametrize("record", [reading(), verdict(), plate()])

@@ -279,7 +279,7 @@ def test_the_first_toxic_dose_is_named(play):
 def test_two_ways_of_reading_one_plate_agree_in_their_decision(play):
     verdicts, report = play(SEEN)
     decision = with_decision(verdicts, report).decision_sha256
-    renamed = [dataclasses.replace(verdict, plate="tuesday") for verdict in verdicts]
+    renamed = [dataclasses.replace(v, plate="tuesday", calibrations=("pixel_size-1",)) for v in verdicts]
     other = dataclasses.replace(report, plate="tuesday", operator="A. Fell")
     assert with_decision(renamed, other).decision_sha256 == decision
     changed = play(SEEN | {"B3": (57, 3)})

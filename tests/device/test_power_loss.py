@@ -74,7 +74,7 @@ def record(folder, make_reading, monkeypatch, *, synchronous):
     system = recording(disk)
     with monkeypatch.context() as patch:
         patch.setattr(journal_module.sqlite3, "connect", connect)
-        patch.setattr(journal_module, "_CHECKPOINT_ROWS", 20)
+        patch.setattr(journal_module, "CHECKPOINT_ROWS", 20)
         journal = Journal(folder / "journal.db", site="lab", station="bench-1")
         journal._db.execute(f"PRAGMA synchronous={synchronous}")
         journal._db.execute("PRAGMA wal_autocheckpoint=40")

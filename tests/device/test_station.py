@@ -3,6 +3,7 @@ import logging
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -26,22 +27,7 @@ from device.station.capture import Aim, Capture
 from device.station.sender import Sender
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
-CONFIG = """
-[station]
-site = "lab"
-name = "bench-1"
-assay = "adherent"
-modality = "phase"
-[scale]
-um_per_px = 0.65
-[camera]
-kind = "folder"
-path = "images"
-[publisher]
-kind = "jsonl"
-[journal]
-drain_s = 5.0
-"""
+CONFIG = (Path(__file__).parent / "data" / "bench.toml").read_text() + "[journal]\ndrain_s = 5.0\n"
 PLATE = """file,well,sample,role,dose,dose_unit
 images/n/*.png,A1,medium,negative,,
 images/p/*.png,A2,zinc,positive,,

@@ -201,7 +201,7 @@ def send_all(journal, verdict, *, clock, refusals=None, refuses=False, lost=()):
     sender = Sender(
         journal, Topics("lab", "b"), info=state, state=state, make_publisher=make, client_id="nanotox-b",
         health=lambda n: health(journal, n), health_s=10.0, valid_s=120.0, clock=clock,
-        note_refused=(refusals if refusals is not None else []).append,
+        note_fault=lambda *told: (refusals if refusals is not None else []).append(told),
     )  # fmt: skip
     journal.append(verdict)
     for event in lost:
@@ -250,14 +250,17 @@ def test_a_refused_verdict_is_no_latest_and_the_refusal_is_noted(journal, verdic
     refusals = []
     taker = send_all(journal, verdict, clock=clock(), refuses=True, refusals=refusals)
     assert taker.of("latest") == []
-    assert set(refusals) == {True}
+    assert set(refusals) == {("BROKER_REFUSED", True)}
 
 
 def test_a_broker_that_refuses_the_station_is_noted_and_its_return_once(journal, verdict):
     refusals = []
-    lost = [Lost("no", refused=True), Lost("gone")]
+    lost = [Lost("no", "BROKER_REFUSED"), Lost("gone"), Lost("no", "TLS_ERROR"), Lost("no", "TLS_ERROR")]
     send_all(journal, verdict, clock=clock(), refusals=refusals, lost=lost)
-    assert refusals == [True, False]
+    assert refusals == [
+        *(("BROKER_REFUSED", True), ("TLS_ERROR", True)),
+        *(("TLS_ERROR", False), ("BROKER_REFUSED", False)),
+    ]
 
 
 def test_health_is_kept_for_three_intervals(journal, verdict):

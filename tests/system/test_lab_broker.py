@@ -376,7 +376,9 @@ def test_wrong_tls_is_refused_in_words_and_nothing_is_sent_in_the_clear(
         broker = make_broker()
     tap = Tap(broker.port)
     publisher, heard = connect(kit, tap.port, host=host, **options)
-    detail = wait(heard, Lost).detail
+    lost = wait(heard, Lost)
+    assert lost.fault == "TLS_ERROR"
+    detail = lost.detail
     assert publisher.send(Message("nanotox/v1/lab/bench-1/verdict", b"{}")) is None
     publisher.close()
     tap.close()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from training.dataset import circle_cell
-from training.evaluation import Matches, match_regions
+from training.evaluation.detection import Matches, match_regions
 from training.export.acceptance import (
     ANY,
     FieldResult,

@@ -5,7 +5,7 @@ import pytest
 
 from training.cotraining import co_train
 from training.cotraining.paper import choose_labeled, split_groups
-from training.dataset import Samples
+from training.dataset.samples import Samples
 
 CLASSES = ("live", "dead")
 

@@ -9,7 +9,7 @@ from device.classifier import softmax
 from device.errors import ConfigError
 from training.cotraining.robust import RobustSettings, co_train_robust
 from training.cotraining.trust import cohen_kappa, jaccard, precision_threshold, select_trusted
-from training.dataset import Samples, join_samples
+from training.dataset.samples import Samples
 
 CLASSES = ("live", "dead")
 ALL = RobustSettings(believed=1.0)
@@ -29,18 +29,18 @@ def score(x, *, flip=False):
     return np.stack([-dead, dead], axis=1).astype(np.float32)
 
 
-def knows(samples, weights, round_index):
+def knows(samples, round_index):
     return score
 
 
-def opposite(samples, weights, round_index):
+def opposite(samples, round_index):
     return lambda x: score(x, flip=True)
 
 
 def turns(image, rounds):
     """A learner that calls one image the other way in some rounds."""
 
-    def fit(samples, weights, round_index):
+    def fit(samples, round_index):
         def logits(x):
             other = (x == image).all(axis=(1, 2)) & (round_index in rounds)
             return score(x) * np.where(other, -1, 1)[:, None].astype(np.float32)
@@ -50,7 +50,7 @@ def turns(image, rounds):
     return fit
 
 
-def harmful(samples, weights, round_index):
+def harmful(samples, round_index):
     """Unlearns all as soon as it is given a pseudo-label."""
     return lambda x: score(x, flip=len(samples) > 8)
 
@@ -119,7 +119,7 @@ def test_three_classes_are_labeled_too():
         x = (60 * y + 20)[:, None, None] + np.random.default_rng(seed).integers(0, 40, (n, 28, 28))
         return replace(made, x=x.astype(np.uint8), y=y, classes=("live", "dead", "debris"))
 
-    def fit(samples, weights, round_index):
+    def fit(samples, round_index):
         means = np.array([samples.x[samples.y == k].mean() for k in range(3)])
         return lambda x: -np.abs(x.mean(axis=(1, 2))[:, None] - means).astype(np.float32) / 10
 
@@ -181,7 +181,7 @@ def test_order_of_learners_does_not_matter(other, shares):
 
 
 def test_equal_seeds_give_the_same_labels():
-    def random(samples, weights, round_index):
+    def random(samples, round_index):
         rng = np.random.default_rng(round_index)
         return lambda x: score(x) * rng.uniform(0.5, 1.5, (len(x), 1)).astype(np.float32)
 
@@ -194,8 +194,8 @@ def test_equal_seeds_give_the_same_labels():
 def test_a_restless_learner_is_ended_by_the_round_limit():
     unlabeled = make_samples(20, 2)
 
-    def restless(samples, weights, round_index):
-        return turns(unlabeled.x[round_index], [round_index])(samples, weights, round_index)
+    def restless(samples, round_index):
+        return turns(unlabeled.x[round_index], [round_index])(samples, round_index)
 
     found = run(fit_a=restless, settings=replace(ALL, max_rounds=5), unlabeled=unlabeled)
     assert len(found.rounds) == 5
@@ -221,7 +221,7 @@ def test_labels_that_hardly_change_end_it_as_settled(settled, n_rounds, ending):
 def test_a_harmful_round_is_rolled_back_to_the_best_and_the_second_ends_it():
     seen = []
 
-    def spying(samples, weights, round_index):
+    def spying(samples, round_index):
         seen.append(len(samples))
         return score
 
@@ -237,7 +237,7 @@ def scripted(labeled, *nll):
     """A quick learner whose cross-fitted NLL of each label is what is said, in rounds 0, 1, ..."""
     place = {image.tobytes(): i for i, image in enumerate(labeled.x)}
 
-    def fit(samples, weights, round_index):
+    def fit(samples, round_index):
         def logits(x):
             given = score(x)
             for row, image in enumerate(x):
@@ -303,7 +303,7 @@ def test_labels_that_the_quick_learner_was_fitted_to_never_guard():
     images = {image.tobytes(): group for image, group in zip(labeled.x, labeled.group, strict=True)}
     n_asked = []
 
-    def spying(samples, weights, round_index):
+    def spying(samples, round_index):
         def logits(x):
             held = {images[image.tobytes()] for image in x if image.tobytes() in images}
             assert not held & set(samples.group)
@@ -329,25 +329,15 @@ def test_labels_that_cannot_be_held_out_guard_nothing(lone):
     assert sizes(found)[0] == 20
 
 
-def test_learners_are_fitted_with_equal_weights_to_labels_and_pseudo_labels():
+def test_learners_are_fitted_to_labels_and_pseudo_labels():
     seen = []
 
-    def spying(samples, weights, round_index):
-        seen.append((round_index, len(samples), set(weights.tolist())))
+    def spying(samples, round_index):
+        seen.append((round_index, len(samples)))
         return score
 
     run(fit_a=spying)
-    assert seen == [(0, 8, {1.0}), (1, 28, {1.0})]
-
-
-def test_unusable_images_get_no_label():
-    unlabeled = make_samples(20, 2)
-    first = unlabeled.x[:10].copy()
-    found = run(
-        unlabeled=unlabeled, usable=lambda x: ~np.array([(image == first).all((1, 2)).any() for image in x])
-    )
-    assert found.rounds[-1].n_candidates == 10
-    assert sorted(found.pseudo) == list(range(10, 20))
+    assert seen == [(0, 8), (1, 28)]
 
 
 def test_labels_of_the_unlabeled_are_never_looked_at():
@@ -385,7 +375,7 @@ def test_both_are_as_sure_as_they_agree_and_never_surer_than_one_in_all():
     unlabeled = make_samples(40, 2)
     x = unlabeled.x
 
-    def two_wrong(samples, weights, round_index):
+    def two_wrong(samples, round_index):
         return lambda y: (
             score(y) * np.where([(im == x[:4]).all((1, 2)).any() for im in y], -1, 1)[:, None]
         ).astype(np.float32)
@@ -453,7 +443,7 @@ def test_features_of_a_turned_crop_are_the_same():
 
 @pytest.mark.training
 @pytest.mark.parametrize("name", ["fit_features", "fit_boosted"])
-def test_trees_learn_texture_and_heed_weights(name):
+def test_trees_learn_texture(name):
     from training.learners import features
 
     fit = getattr(features, name)
@@ -462,17 +452,14 @@ def test_trees_learn_texture_and_heed_weights(name):
     coarse = rng.choice([98, 158], (20, 14, 14)).astype(np.uint8).repeat(2, axis=1).repeat(2, axis=2)
     x, y = np.concatenate([fine, coarse]), np.repeat([0, 1], 20)
     train = Samples(x[::2], y[::2], np.full(20, "g"), "train", "fake", CLASSES)
-    said = fit(train, np.ones(20), 0)(x[1::2])
+    said = fit(train, 0)(x[1::2])
     assert (said.argmax(axis=1) == y[1::2]).all()
-    assert np.array_equal(said, fit(train, np.ones(20), 0)(x[1::2]))
-    wrong = join_samples([train, replace(train, y=1 - train.y)])
-    light = fit(wrong, np.repeat([1.0, 0.01], 20), 0)(x[1::2])
-    assert (light.argmax(axis=1) == y[1::2]).all()
-    assert fit(train, np.ones(20), 0)(x[:0]).shape == (0, 2)
+    assert np.array_equal(said, fit(train, 0)(x[1::2]))
+    assert fit(train, 0)(x[:0]).shape == (0, 2)
     more = replace(train, classes=("live", "early", "dead"), y=2 * train.y)
-    assert (fit(more, np.ones(20), 0)(x[1::2]).argmax(axis=1) == 2 * y[1::2]).all()  # early is never found
+    assert (fit(more, 0)(x[1::2]).argmax(axis=1) == 2 * y[1::2]).all()  # early is never found
     more.x[::5], more.y[::5] = 128, 1
-    assert fit(more, np.ones(20), 0)(np.full((1, 28, 28), 128, np.uint8)).argmax() == 1
+    assert fit(more, 0)(np.full((1, 28, 28), 128, np.uint8)).argmax() == 1
 
 
 @pytest.mark.training

@@ -18,8 +18,9 @@ from device.records import Scale
 from training.cli import main
 from training.cotraining.contrast import ContrastSettings
 from training.cotraining.transfer import pretrain
-from training.dataset import Entry, Samples, TrueCell, join_samples, write_dataset
+from training.dataset import Entry, TrueCell, write_dataset
 from training.dataset.folds import group_folds
+from training.dataset.samples import Samples, join_samples
 from training.evaluation.noise import estimate_noise, f1_ceiling
 from training.evaluation.resampling import holm_adjusted, paired_difference
 from training.experiment import ExperimentOptions, run_experiment
@@ -421,7 +422,7 @@ def test_generated_images_and_copies_are_as_many(monkeypatch):
     sizes = []
     monkeypatch.setattr("training.experiment.arms.GAN_STEPS", 2)
 
-    def spy(samples, settings, weights=None):
+    def spy(samples, settings):
         sizes.append(len(samples))
         return lambda x: np.zeros((len(x), 2), np.float32)
 

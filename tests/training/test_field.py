@@ -13,7 +13,8 @@ from device.model_card import network_input
 from device.plates import DatasetInfo
 from device.records import ModelId, Scale
 from training.cli import main
-from training.dataset import Entry, Samples, TrueCell, join_samples, read_dataset, write_dataset
+from training.dataset import Entry, TrueCell, read_dataset, write_dataset
+from training.dataset.samples import Samples, join_samples
 from training.export.parity import whole_fields
 from training.fitting import FitSettings, augment, fit_network
 from training.labeling import LOGIT_OF_CELL, LabeledField, field_samples, tile_samples, view_samples

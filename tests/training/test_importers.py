@@ -90,12 +90,6 @@ def test_touching_nuclei_are_a_group_an_image(source, tmp_path):
     assert len({entry.group for entry in import_set("hepg2_huh7", source, tmp_path / "out").entries}) == 8
 
 
-def test_a_table_without_masks_is_told_by_its_column(source, tmp_path, capsys):
-    (source / "manifest.csv").write_text("file,group\nimages/set04.png,g1\n")
-    assert main(["data", "import", "dsb2018", str(source), "--out", str(tmp_path / "out")]) == 2
-    assert "manifest.csv lacks 'mask'" in capsys.readouterr().err
-
-
 def test_a_mask_in_color_is_refused(source, tmp_path):
     import_set("dsb2018", source, tmp_path / "out")
     write_png(tmp_path / "out/masks/set04.png", np.zeros((9, 9, 3), np.uint8))
@@ -178,11 +172,25 @@ def test_monolayers_have_their_replicate_as_group_and_batch(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("kind", ["bbbc010", "cbc_blood", "celldeath_u2os", "ldc"])
-def test_a_source_without_its_columns_is_told_by_them(kind, tmp_path, capsys):
-    source = write_source(tmp_path / "s", [["picture"], ["a.png"]])
+@pytest.mark.parametrize(
+    ("kind", "columns"),
+    [
+        ("bbbc010", "mask, toxic, well, split"),
+        ("celldeath_u2os", "toxic, replicate"),
+        ("dsb2018", "mask, group"),
+    ],
+)
+def test_a_source_without_its_columns_is_told_by_them(kind, columns, tmp_path, capsys):
+    source = write_source(tmp_path / "s", [["file"], ["a.png"]])
     assert main(["data", "import", kind, str(source), "--out", str(tmp_path / "out")]) == 2
-    assert "manifest.csv has no column file" in capsys.readouterr().err
+    assert f"manifest.csv has no column {columns};" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["cbc_blood", "ldc"])
+def test_a_source_without_its_table_of_cells_is_told_so(kind, tmp_path, capsys):
+    source = write_source(tmp_path / "s", [["file"], ["a.png"]])
+    assert main(["data", "import", kind, str(source), "--out", str(tmp_path / "out")]) == 2
+    assert "has no cells.csv; expected the whole folder of the set" in capsys.readouterr().err
 
 
 def test_mirrored_copies_of_test_tiles_leave_train_with_their_group(tmp_path):

@@ -10,8 +10,9 @@ from training.cli.fit import add_options
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from training.dataset import Dataset, Samples
-    from training.evaluation import BinaryScores
+    from training.dataset import Dataset
+    from training.dataset.samples import Samples
+    from training.evaluation.binary import BinaryScores
     from training.recipes import Recipe
 
 
@@ -126,7 +127,8 @@ def _read_shares(text: str | None, n_classes: int) -> tuple[float, ...] | None:
 
 def _find_unlabeled(dataset: "Dataset", recipe: "Recipe") -> "Samples | None":
     """Return the fields of split train without a label and those of split unlabeled, None for cells."""
-    from training.dataset import UNLABELED, join_samples
+    from training.dataset import UNLABELED
+    from training.dataset.samples import join_samples
     from training.labeling import field_samples
 
     if recipe.kind != "field":

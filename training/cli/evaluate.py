@@ -86,7 +86,7 @@ def _evaluate_field(bundle: "Bundle", dataset: "Dataset", args: argparse.Namespa
     from dataclasses import asdict
 
     from device.errors import ConfigError
-    from training.evaluation import binary_scores
+    from training.evaluation.binary import binary_scores
     from training.export.acceptance import scores_document
     from training.labeling import dataset_fields, true_fields
     from training.recipes.field import judge_fields, score_judged, truths

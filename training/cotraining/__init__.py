@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.errors import ConfigError
-from training.dataset import Samples, join_samples
+from training.dataset.samples import Samples, join_samples
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.intp]]
 """Gives the class of each of (N, 28, 28) images."""

@@ -17,16 +17,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from training.cotraining.robust import FitWeighted
-from training.dataset import Samples
+from training.cotraining.robust import Fit
 from training.dataset.remember import remember
+from training.dataset.samples import Samples
 from training.fitting import FitSettings, augment, predict_symmetric
 from training.learners.features import class_distances, fit_features
 
 if TYPE_CHECKING:
     import keras
 
-NDFloat = NDArray[np.float64]
 Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Gives the (N, 64) embedding of (N, 28, 28) crops, the mean over their eight symmetries; N may be 0."""
 FILTERS = (16, 32, 64)
@@ -77,7 +76,7 @@ def learn_embedding(
     return _LEARNED[key]
 
 
-def fit_linear(embed: Embed, samples: Samples, weights: NDFloat) -> Embed:
+def fit_linear(embed: Embed, samples: Samples) -> Embed:
     """Return how a logistic regression on an embedding gives (N, K) logits of crops, not calibrated.
 
     Parameters
@@ -86,13 +85,11 @@ def fit_linear(embed: Embed, samples: Samples, weights: NDFloat) -> Embed:
         Of `learn_embedding`.
     samples : Samples
         At least one of two classes; a class without samples is never found.
-    weights : (N,) ndarray of float
-        Weight of each sample, > 0; classes are balanced on top of it.
     """
     line = make_pipeline(StandardScaler(), LogisticRegression(C=0.03, class_weight="balanced", max_iter=1000))
     n_classes = len(samples.classes)
     with threadpool_limits(1):
-        line.fit(embed(samples.x), samples.y, logisticregression__sample_weight=weights)
+        line.fit(embed(samples.x), samples.y)
 
     def logits(x: NDArray[np.uint8]) -> NDArray[np.float32]:
         given = np.full((len(x), n_classes), -10.0)
@@ -104,12 +101,9 @@ def fit_linear(embed: Embed, samples: Samples, weights: NDFloat) -> Embed:
     return logits
 
 
-def cell_views(embed: Embed, seed: int) -> tuple[FitWeighted, FitWeighted]:
+def cell_views(embed: Embed, seed: int) -> tuple[Fit, Fit]:
     """Return the two learners that label crops of cells for each other: pixels, and texture and shape."""
-    return (
-        lambda samples, weights, _: fit_linear(embed, samples, weights),
-        lambda samples, weights, _: fit_features(samples, weights, seed),
-    )
+    return lambda samples, _: fit_linear(embed, samples), lambda samples, _: fit_features(samples, seed)
 
 
 def _learn(

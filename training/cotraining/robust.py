@@ -17,15 +17,15 @@ from device.errors import ConfigError
 from training.cotraining import require_labels, take_pseudo_labeled
 from training.cotraining.shares import estimate_shares, shift_to_shares, temperature_of_error
 from training.cotraining.trust import cohen_kappa, jaccard, lead_of_first, precision_threshold, select_trusted
-from training.dataset import Samples, join_samples
 from training.dataset.folds import group_folds
+from training.dataset.samples import Samples, join_samples
 from training.fitting import fit_temperature
 
 NDFloat = NDArray[np.float64]
 Logits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Gives (N, K) logits, not calibrated, of (N, 28, 28) images; N may be 0."""
-FitWeighted = Callable[[Samples, NDFloat, int], Logits]
-"""Fits a learner to samples with weights in a round (from 0), from scratch, and returns how it scores."""
+Fit = Callable[[Samples, int], Logits]
+"""Fits a learner to samples in a round (from 0), from scratch, and returns how it scores."""
 _Scaling = tuple[NDFloat, float]
 """What is added to logits, so that calls are in the right shares, and what they are divided by then."""
 Ending = Literal["I_F unchanged", "I_F settled", "rolled back twice", "round limit"]
@@ -59,7 +59,7 @@ class RobustRound:
     n_trained_on: int
     """|I_F| that the learners of this round were fitted on."""
     n_candidates: int
-    """Unlabeled images that both learners call alike, usable, the quick learner above its threshold."""
+    """Unlabeled images that both learners call alike, the quick learner above its threshold."""
     n_pseudo_labeled: int
     """|I_F| after the round."""
     per_class: Mapping[str, int]
@@ -121,13 +121,12 @@ def co_train_robust(
     labeled: Samples,
     unlabeled: Samples,
     *,
-    fit_a: FitWeighted,
-    fit_b: FitWeighted,
-    quick: FitWeighted,
+    fit_a: Fit,
+    fit_b: Fit,
+    quick: Fit,
     settings: RobustSettings,
     progress: Callable[[str], None],
     shares: NDFloat | None = None,
-    usable: Callable[[NDArray[np.uint8]], NDArray[np.bool_]] | None = None,
 ) -> RobustCoTraining:
     """Return the labels that two learners on two views come to share, and both learners taught by them.
 
@@ -137,9 +136,9 @@ def co_train_robust(
         I_L, all classes in it.
     unlabeled : Samples
         I_U, at least one; its `y` is never looked at.
-    fit_a, fit_b : FitWeighted
+    fit_a, fit_b : Fit
         Two different learners. Exchanging them changes nothing.
-    quick : FitWeighted
+    quick : Fit
         One of them or another that is quickly fitted: it finds the shares, and is cross-fitted over the
         labels in each round to set the threshold and to guard.
     settings : RobustSettings
@@ -148,8 +147,6 @@ def co_train_robust(
         Called with one line a round, and with a warning if the learners hardly differ.
     shares : (K,) ndarray of float, optional
         Of classes among the unlabeled images where they are known, such as from counting; else estimated.
-    usable : callable, optional
-        True for images that may be labeled: in focus, and like what is labeled. By default all are.
 
     Raises
     ------
@@ -164,9 +161,8 @@ def co_train_robust(
     chosen anew from all unlabeled images each time, classes in their shares.
     """
     check_start(labeled, unlabeled)
-    allowed = usable(unlabeled.x) if usable else np.ones(len(unlabeled), bool)
     if shares is None:
-        shares = estimate_shares(quick(labeled, np.ones(len(labeled)), 0)(unlabeled.x))
+        shares = estimate_shares(quick(labeled, 0)(unlabeled.x))
     pseudo: dict[int, int] = {}
     standing: list[_State] = []  # rounds that were not rolled back
     rounds: list[RobustRound] = []
@@ -181,8 +177,8 @@ def co_train_robust(
             standing.append(state)
         best = standing[-1]
         limit = int(believed * len(unlabeled))
-        found = select_trusted(np.where(allowed, best.label, -1), best.confidence, shares, limit)
-        rounds.append(_log(state, found, allowed, labeled.classes, harmed=harmed))
+        found = select_trusted(best.label, best.confidence, shares, limit)
+        rounds.append(_log(state, found, labeled.classes, harmed=harmed))
         _tell(rounds, settings.kappa_max, progress)
         calm = calm + 1 if jaccard(found, pseudo) > settings.settled else 0
         if rollbacks == 2:
@@ -211,14 +207,13 @@ def _fit_round(
     unlabeled: Samples,
     pseudo: dict[int, int],
     index: int,
-    fits: tuple[FitWeighted, FitWeighted, FitWeighted],
+    fits: tuple[Fit, Fit, Fit],
     shares: NDFloat,
     settings: RobustSettings,
 ) -> _State:
     more = take_pseudo_labeled(unlabeled, pseudo)
     both = join_samples([labeled, more])
-    ones = np.ones(len(both))
-    a, b = fits[0](both, ones, index), fits[1](both, ones, index)
+    a, b = fits[0](both, index), fits[1](both, index)
     raw = [learner(unlabeled.x) for learner in (a, b)]
     scalings = [_scaling(z, shares) for z in raw]
     scaled = [_scale(z, scaling) for z, scaling in zip(raw, scalings, strict=True)]
@@ -244,7 +239,7 @@ def _cross_fit(
     labeled: Samples,
     more: Samples,
     x: NDArray[np.uint8],
-    quick: FitWeighted,
+    quick: Fit,
     index: int,
     settings: RobustSettings,
 ) -> tuple[NDFloat, float, NDArray[np.bool_]]:
@@ -259,7 +254,7 @@ def _cross_fit(
         known = join_samples([labeled.take(~mine), more])
         if not mine.any() or min(known.count().values()) == 0:
             continue
-        score = quick(known, np.ones(len(known)), index)
+        score = quick(known, index)
         logits[mine], held, n_fits = score(labeled.x[mine]), held | mine, n_fits + 1
         on_x += score(x)
     if not held.any():  # one group, or one sample of a class: nothing can be held out
@@ -322,19 +317,12 @@ def _tell(rounds: list[RobustRound], kappa_max: float, progress: Callable[[str],
         progress(f"warning: kappa {step.kappa:.2f}: the learners hardly differ and teach little")
 
 
-def _log(
-    state: _State,
-    found: dict[int, int],
-    allowed: NDArray[np.bool_],
-    classes: tuple[str, ...],
-    *,
-    harmed: bool,
-) -> RobustRound:
+def _log(state: _State, found: dict[int, int], classes: tuple[str, ...], *, harmed: bool) -> RobustRound:
     labels = list(found.values())
     return RobustRound(
         round_index=state.round_index,
         n_trained_on=len(state.pseudo),
-        n_candidates=int(np.sum((state.label >= 0) & allowed)),
+        n_candidates=int(np.sum(state.label >= 0)),
         n_pseudo_labeled=len(found),
         per_class={name: labels.count(k) for k, name in enumerate(classes)},
         revoked=sum(found.get(i) != label for i, label in state.pseudo.items()),

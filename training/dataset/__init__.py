@@ -1,7 +1,8 @@
 """Dataset folders: `manifest.csv`, images, `cells.csv`, `masks/` and `dataset.json`, in one form.
 
-Every importer (`from_<kind>.py` beside this file, found by its name) writes this form; all else reads it.
-What a person should know of an import beside its counts, `import_data` returns in words.
+Every importer (`from_<kind>.py` beside this file, found by its name) writes this form; all else reads it. Its
+`import_data(source, out, options)` writes what is at `source` to the folder `out`, raises ConfigError with
+every fault that it finds, and returns in words what a person should know beside the counts.
 """
 
 import csv
@@ -12,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from device.errors import ConfigError
 from device.plates import DatasetInfo, read_dataset_info, write_dataset_info
@@ -108,40 +108,6 @@ class Dataset:
         return tuple(entry for entry in self.entries if entry.split in chosen)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Samples:
-    """28x28 images with their labels: what a learner is fitted on."""
-
-    x: NDArray[np.uint8]
-    """(N, 28, 28) as `device.analysis.crops` makes them."""
-    y: NDArray[np.intp]
-    """(N,) index into `classes`."""
-    group: NDArray[np.str_]
-    """(N,) group of the image that each came from."""
-    split: str
-    source: str
-    """The dataset's folder name, `rendered`, or `generated` (by a GAN; never validation data)."""
-    classes: tuple[str, ...]
-    density: NDArray[np.float32] | None = None
-    """(N, R, C, K) true density of cells that speak for each class, for learners that are taught where."""
-    whole: NDArray[np.intp] | None = None
-    """(N, 2) number and class of the whole field that each is a tile of; None where each is a whole."""
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def take(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> "Samples":
-        """Return the samples at `index` (positions or a mask)."""
-        density = None if self.density is None else self.density[index]
-        whole = None if self.whole is None else self.whole[index]
-        x, y, group = self.x[index], self.y[index], self.group[index]
-        return Samples(x, y, group, self.split, self.source, self.classes, density, whole)
-
-    def count(self) -> dict[str, int]:
-        """Return how many samples each class has."""
-        return {name: int(np.sum(self.y == i)) for i, name in enumerate(self.classes)}
-
-
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
     """What an importer may be told beside its source; each field one line: meaning, unit, range."""
@@ -158,35 +124,9 @@ class ImportOptions:
     """Take what a station said of its own cells as labels where nobody corrected it."""
 
 
-def join_samples(parts: Iterable[Samples]) -> Samples:
-    """Return all `parts` as one, in their order; split and source are those of the first.
-
-    Raises
-    ------
-    ValueError
-        If there are none, or their classes differ.
-    """
-    several = list(parts)
-    if not several or any(part.classes != several[0].classes for part in several):
-        raise ValueError(
-            f"samples of {[part.classes for part in several]}; expected one or more of equal classes"
-        )
-    first = several[0]
-    density = [part.density for part in several if part.density is not None]
-    wholes, n_wholes = [], 0
-    for whole in (part.whole for part in several if part.whole is not None):
-        wholes.append(whole + np.array([n_wholes, 0]))
-        n_wholes += int(whole[:, 0].max(initial=-1)) + 1
-    return Samples(
-        np.concatenate([part.x for part in several]),
-        np.concatenate([part.y for part in several]),
-        np.concatenate([part.group for part in several]),
-        first.split,
-        first.source,
-        first.classes,
-        np.concatenate(density) if len(density) == len(several) else None,
-        np.concatenate(wholes) if len(wholes) == len(several) else None,
-    )
+def toxic_label(said: str) -> str:
+    """Return the label of a field by a 1 or 0 of a table, an empty text where it says neither."""
+    return {"1": "toxic", "1.0": "toxic", "0": "non_toxic", "0.0": "non_toxic"}.get(said, "")
 
 
 def copy_images(targets: Mapping[Path, Path]) -> None:
@@ -344,6 +284,6 @@ def read_rows(path: Path, columns: tuple[str, ...], faults: list[str]) -> list[t
         faults.append(
             f"{path} is missing; expected a table with {','.join(columns)} (see `nanotox-train data import`)"
         )
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         faults.append(f"{path} is no UTF-8 table ({error}); expected {','.join(columns)}")
     return []

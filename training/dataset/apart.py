@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.errors import ConfigError
-from training.dataset import Samples
+from training.dataset.samples import Samples
 from training.dataset.symmetry import symmetries
 
 

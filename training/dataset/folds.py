@@ -1,70 +1,14 @@
-"""Folds that divide no group, and the import of sets with masks and without splits into five of them."""
+"""Folds that divide no group."""
 
-import csv
 from collections import Counter
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from device.errors import ConfigError
-from device.plates import DatasetInfo
-from training.dataset import MANIFEST, Entry, ImportOptions, Samples, TrueCell, copy_images, write_dataset
-from training.dataset.masks import mask_path, read_mask
+from training.dataset.samples import Samples
 
 N_FOLDS = 5
-
-
-def import_masked(
-    source: Path,
-    out: Path,
-    options: ImportOptions,
-    info: DatasetInfo,
-    *,
-    group_of: Callable[[dict[str, str]], str],
-    cells_of: Callable[[NDArray[np.uint16]], tuple[TrueCell, ...]] | None = None,
-) -> None:
-    """Write a folder of `manifest.csv` (file, mask), images and masks as a dataset folder.
-
-    Parameters
-    ----------
-    source, out : Path
-        Folder to read and dataset folder to write.
-    options : ImportOptions
-        Its seed is the fold: of five, that one (mod 5) is `test`, the next `val`, the others `train`.
-    info : DatasetInfo
-        What dataset.json says.
-    group_of : callable
-        Gives the group of a row of the manifest.
-    cells_of : callable, optional
-        Gives the cells of a mask, for sets in which they have classes; without it there is no `cells.csv`.
-
-    Raises
-    ------
-    ConfigError
-        If the table, a column or a file is missing.
-    """
-    try:
-        with (source / MANIFEST).open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-        groups = [group_of(row) for row in rows]
-        images = {source / row["file"]: out / row["file"] for row in rows}
-        masks = {source / row["mask"]: mask_path(out, row["file"]) for row in rows}
-    except (OSError, KeyError) as error:
-        raise ConfigError(
-            f"{source / MANIFEST} lacks {error}; expected the table of {info.origin}"
-        ) from error
-    copy_images(images | masks)
-    folds = draw_folds(groups)
-    entries = [
-        Entry(row["file"], "", group, fold_split(folds[group], options.seed))
-        for row, group in zip(rows, groups, strict=True)
-    ]
-    cells = None
-    if cells_of:
-        cells = {entry.file: cells_of(read_mask(mask_path(out, entry.file))) for entry in entries}
-    write_dataset(out, info, entries, cells)
 
 
 def draw_folds(groups: Iterable[str]) -> dict[str, int]:
@@ -77,9 +21,10 @@ def draw_folds(groups: Iterable[str]) -> dict[str, int]:
     return folds
 
 
-def fold_split(fold: int, seed: int) -> str:
-    """Return the split of a fold: that of `seed` (mod 5) is `test`, the next `val`, the others `train`."""
-    return ("test", "val", *["train"] * (N_FOLDS - 2))[(fold - seed) % N_FOLDS]
+def fold_splits(groups: Iterable[str], seed: int) -> dict[str, str]:
+    """Return a split for each group: fold `seed` (mod 5) is `test`, the next `val`, the others `train`."""
+    splits = ("test", "val", *["train"] * (N_FOLDS - 2))
+    return {group: splits[(fold - seed) % N_FOLDS] for group, fold in draw_folds(groups).items()}
 
 
 def group_folds(samples: Samples, n_folds: int, seed: int) -> NDArray[np.intp]:

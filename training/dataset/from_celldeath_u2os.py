@@ -2,18 +2,10 @@
 
 from pathlib import Path
 
-from device.errors import ConfigError
 from device.plates import DatasetInfo
 from device.records import Scale
-from training.dataset import (
-    MANIFEST,
-    Entry,
-    ImportOptions,
-    copy_images,
-    draw_splits,
-    read_rows,
-    write_dataset,
-)
+from training.dataset import Entry, ImportOptions, draw_splits, toxic_label
+from training.dataset.public import read_set, write_set
 
 INFO = DatasetInfo(
     scale=Scale(um_per_px=0.65, source="assumed"),  # not published; the images were halved
@@ -25,36 +17,9 @@ INFO = DatasetInfo(
 
 
 def import_data(source: Path, out: Path, options: ImportOptions) -> None:
-    """Write the set at `source` as a dataset folder; group and batch of a field are its replicate.
-
-    Parameters
-    ----------
-    source : Path
-        Folder with `manifest.csv` (file, toxic, replicate) and `images/`.
-    out : Path
-        Dataset folder to write.
-    options : ImportOptions
-        Its seed draws the splits of replicates; fewer than three are all `train`.
-
-    Raises
-    ------
-    ConfigError
-        If the table, a column or a file is missing.
-    """
-    faults: list[str] = []
-    rows = [row for _, row in read_rows(source / MANIFEST, ("file", "toxic", "replicate"), faults)]
-    if faults:
-        raise ConfigError(faults)
-    copy_images({source / row["file"]: out / row["file"] for row in rows})
+    """Write the set; group and batch of a field are its replicate, fewer than three are all `train`."""
+    rows, _ = read_set(source, "file", "toxic", "replicate")
     splits = draw_splits((row["replicate"] for row in rows), options.seed)
-    entries = [
-        Entry(
-            row["file"],
-            "toxic" if row["toxic"] == "1" else "non_toxic",
-            row["replicate"],
-            splits[row["replicate"]],
-            row["replicate"],
-        )
-        for row in rows
-    ]
-    write_dataset(out, INFO, entries)
+    labeled = [(row["file"], toxic_label(row["toxic"]), row["replicate"]) for row in rows]
+    entries = [Entry(*known, splits[known[-1]], batch=known[-1]) for known in labeled]
+    write_set(source, out, INFO, rows, entries)

@@ -1,6 +1,5 @@
 """Import of a table of images: `file,label`, optional `group,split,batch`, and a `cells.csv` beside it."""
 
-import csv
 from pathlib import Path
 from typing import get_args
 
@@ -14,34 +13,25 @@ from training.dataset import (
     copy_images,
     draw_splits,
     read_cells,
+    read_rows,
     write_dataset,
 )
 
 
 def import_data(source: Path, out: Path, options: ImportOptions) -> None:
-    """Write the images that a table lists as a dataset folder.
+    """Write the images that the table `source` lists; their scale and modality are needed.
 
-    Parameters
-    ----------
-    source : Path
-        The table; its paths are relative to its folder. Without `group` each image is a group of
-        its own; without `split` groups are drawn 70/15/15.
-    out : Path
-        Dataset folder to write.
-    options : ImportOptions
-        Scale and modality are needed.
-
-    Raises
-    ------
-    ConfigError
-        With every fault of table and options.
+    Paths are relative to its folder. Without `group` each image is a group of its own; without `split` groups
+    are drawn 70/15/15.
     """
     faults: list[str] = []
     if options.um_per_px is None or not options.um_per_px > 0:
         faults.append(f"um_per_px is {options.um_per_px}; expected micrometers a pixel (--um-per-px)")
     if options.modality is None:
         faults.append(f"no modality; expected --modality {' or '.join(get_args(Modality))}")
-    rows = _read_table(source, faults)
+    rows = [row for _, row in read_rows(source, ("file", "label"), faults)]
+    if not rows and not faults:
+        faults.append(f"{source} lists no image; expected at least one row")
     cells = read_cells(source.parent, faults)
     if faults or options.um_per_px is None or options.modality is None:
         raise ConfigError(faults)
@@ -59,24 +49,3 @@ def import_data(source: Path, out: Path, options: ImportOptions) -> None:
         scale=scale, modality=options.modality, origin=source.name, licence="not stated", assay=options.assay
     )
     write_dataset(out, info, entries, renamed or None)
-
-
-def _read_table(source: Path, faults: list[str]) -> list[dict[str, str]]:
-    try:
-        with source.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in ("file", "label") if name not in (reader.fieldnames or ())]
-            rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        faults.append(
-            f"{source} is no readable table ({error}); expected file,label and optionally group,split"
-        )
-        return []
-    if missing:
-        faults.append(
-            f"{source} has no column {', '.join(missing)}; expected file,label and optionally group,split"
-        )
-        return []
-    if not rows:
-        faults.append(f"{source} lists no image; expected at least one row")
-    return rows

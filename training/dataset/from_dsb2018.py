@@ -4,8 +4,9 @@ from pathlib import Path
 
 from device.plates import DatasetInfo
 from device.records import Scale
-from training.dataset import ImportOptions
-from training.dataset.folds import import_masked
+from training.dataset import Entry, ImportOptions
+from training.dataset.folds import fold_splits
+from training.dataset.public import read_set, write_set
 
 INFO = DatasetInfo(
     scale=Scale(um_per_px=0.65, source="assumed"),  # many microscopes, none of them known
@@ -16,20 +17,8 @@ INFO = DatasetInfo(
 
 
 def import_data(source: Path, out: Path, options: ImportOptions) -> None:
-    """Write the set at `source` as a dataset folder whose truth is its masks.
-
-    Parameters
-    ----------
-    source : Path
-        Folder with `manifest.csv` (file, mask, group), `images/` and `masks/`.
-    out : Path
-        Dataset folder to write.
-    options : ImportOptions
-        Its seed is the fold (of 5, by group of near duplicates) that is `test`; the next one is `val`.
-
-    Raises
-    ------
-    ConfigError
-        If a table, a column or a file is missing.
-    """
-    import_masked(source, out, options, INFO, group_of=lambda row: row["group"])
+    """Write the set, whose truth is its masks; near duplicates are a group, `seed` is the fold that tests."""
+    rows, _ = read_set(source, "file", "mask", "group")
+    splits = fold_splits((row["group"] for row in rows), options.seed)
+    entries = [Entry(row["file"], "", row["group"], splits[row["group"]]) for row in rows]
+    write_set(source, out, INFO, rows, entries)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from device.plates import DatasetInfo
 from device.records import Scale
-from training.dataset import ImportOptions
-from training.dataset.folds import import_masked
+from training.dataset import Entry, ImportOptions
+from training.dataset.folds import fold_splits
+from training.dataset.public import read_set, write_set
 
 INFO = DatasetInfo(
     scale=Scale(um_per_px=0.65, source="assumed"),  # 20x; the pixel of the camera is not stated
@@ -16,20 +17,8 @@ INFO = DatasetInfo(
 
 
 def import_data(source: Path, out: Path, options: ImportOptions) -> None:
-    """Write the set at `source` as a dataset folder whose truth is its masks.
-
-    Parameters
-    ----------
-    source : Path
-        Folder with `manifest.csv` (file, mask), `images/` and `masks/`.
-    out : Path
-        Dataset folder to write.
-    options : ImportOptions
-        Its seed is the fold (of 5, each image a group) that is `test`; the next one is `val`.
-
-    Raises
-    ------
-    ConfigError
-        If a table, a column or a file is missing.
-    """
-    import_masked(source, out, options, INFO, group_of=lambda row: row["file"])
+    """Write the set, whose truth is its masks; each image is a group, `seed` is the fold that tests."""
+    rows, _ = read_set(source, "file", "mask")
+    splits = fold_splits((row["file"] for row in rows), options.seed)
+    entries = [Entry(row["file"], "", row["file"], splits[row["file"]]) for row in rows]
+    write_set(source, out, INFO, rows, entries)

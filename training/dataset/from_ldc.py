@@ -4,21 +4,19 @@ from pathlib import Path
 
 import numpy as np
 
-from device.errors import ConfigError
 from device.images import read_gray
 from device.plates import DatasetInfo
 from device.records import Scale
 from training.dataset import (
     CELLS,
-    MANIFEST,
     SPLITS,
     Entry,
     ImportOptions,
     copy_images,
-    read_cells,
-    read_rows,
+    toxic_label,
     write_dataset,
 )
+from training.dataset.public import read_set
 from training.dataset.twins import find_twins, make_thumbnail
 
 INFO = DatasetInfo(
@@ -29,27 +27,10 @@ INFO = DatasetInfo(
     licence="MIT, Copyright (c) 2021 Okerulu Chukwudi",
     assay="suspension",
 )
-_COLUMNS = ("file", "split", "group", "toxic_iso30")
 
 
-def import_data(source: Path, out: Path, options: ImportOptions) -> None:
-    """Write the LDC set at `source` as a dataset folder.
-
-    Parameters
-    ----------
-    source : Path
-        Folder with `manifest.csv` (file, split, group, toxic_iso30), `cells.csv` and `images/`.
-    out : Path
-        Dataset folder to write.
-    options : ImportOptions
-        Not looked at: the set states all itself.
-
-    Raises
-    ------
-    ConfigError
-        If a table or column is missing.
-    ImageError
-        If a tile cannot be read.
+def import_data(source: Path, out: Path, _options: ImportOptions) -> None:
+    """Write the set, which states all itself; a tile is toxic under 70 % viability, unknown under 3 cells.
 
     Notes
     -----
@@ -57,16 +38,9 @@ def import_data(source: Path, out: Path, options: ImportOptions) -> None:
     too: 104 pairs of shared tiles across splits. `test` stays as it is, so figures on it compare; the copies
     of its tiles leave `val` and `train`, those of tiles in `val` leave `train`.
     """
-    faults: list[str] = []
-    rows = [row for _, row in read_rows(source / MANIFEST, _COLUMNS, faults)]
-    cells = read_cells(source, faults)
-    if not (source / CELLS).is_file():
-        faults.append(f"{source} has no {CELLS}; expected the folder of the LDC set")
-    if faults:
-        raise ConfigError(faults)
-    entries = _leave_out_twins(
-        source, [Entry(row["file"], _label(row["toxic_iso30"]), row["group"], row["split"]) for row in rows]
-    )
+    rows, cells = read_set(source, "file", "split", "group", "toxic_iso30", cells=CELLS)
+    found = [Entry(r["file"], toxic_label(r["toxic_iso30"]), r["group"], r["split"]) for r in rows]
+    entries = _leave_out_twins(source, found)
     copy_images({source / entry.file: out / entry.file for entry in entries})
     write_dataset(out, INFO, entries, {e.file: cells[e.file] for e in entries if e.file in cells})
 
@@ -84,8 +58,3 @@ def _leave_out_twins(source: Path, entries: list[Entry]) -> list[Entry]:
             for i, j, _ in twins.pairs
         }
         entries = [entry for entry in entries if entry.group not in left_out]
-
-
-def _label(toxic_iso30: str) -> str:
-    """Return the label of a tile: viability under 70 % is toxic; unknown under 3 cells."""
-    return {"1": "toxic", "1.0": "toxic", "0": "non_toxic", "0.0": "non_toxic"}.get(toxic_iso30.strip(), "")

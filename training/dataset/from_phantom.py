@@ -1,6 +1,5 @@
 """Import of rendered fields: a folder that `nanotox phantom` wrote, with splits drawn by group."""
 
-import csv
 import shutil
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from training.dataset import (
     copy_images,
     draw_splits,
     read_cells,
+    read_rows,
     write_dataset,
 )
 
@@ -21,36 +21,10 @@ MASKS = "masks"
 
 
 def import_data(source: Path, out: Path, options: ImportOptions) -> None:
-    """Write a folder of rendered fields as a dataset folder with splits 70/15/15 by group.
-
-    Parameters
-    ----------
-    source : Path
-        Folder of `nanotox phantom --out`.
-    out : Path
-        Dataset folder to write.
-    options : ImportOptions
-        Its seed draws the splits.
-
-    Raises
-    ------
-    ConfigError
-        With every fault of the folder's tables.
-    """
+    """Write a folder of `nanotox phantom --out`; `seed` draws the splits, 70/15/15 by group."""
     faults: list[str] = []
     read_cells(source, faults)
-    try:
-        with (source / MANIFEST).open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        faults.append(
-            f"{source / MANIFEST} cannot be read ({error.strerror}); expected a folder of `nanotox phantom`"
-        )
-        rows = []
-    if rows and not {"file", "label", "group"} <= set(rows[0]):
-        faults.append(
-            f"{source / MANIFEST} has columns {','.join(rows[0])}; expected at least file,label,group"
-        )
+    rows = [row for _, row in read_rows(source / MANIFEST, ("file", "label", "group"), faults)]
     info = None
     try:
         info = read_dataset_info(source)

@@ -28,20 +28,8 @@ _SUMS = "SHA256SUMS"
 def import_data(source: Path, out: Path, options: ImportOptions) -> str:
     """Write a labeled bundle as a dataset folder, and return how much of it nobody labeled or corrected.
 
-    Parameters
-    ----------
-    source : Path
-        Folder of `nanotox dataset bundle`, with a `cells.csv` that a person made of its `proposals.csv`. An
-        image without a row in it counts as not labeled.
-    out : Path
-        Dataset folder to write; `bundle.csv` in it keeps which reading each image is and why it was chosen.
-    options : ImportOptions
-        Its seed draws the splits, 70/15/15 by group; `accept_proposals` takes proposals for labels.
-
-    Raises
-    ------
-    ConfigError
-        With every fault: a file is altered, labels are missing or unknown, or nobody changed the proposals.
+    A person made its `cells.csv` of its `proposals.csv`; an image without a row in it counts as not labeled.
+    `bundle.csv` in `out` keeps which reading each image is and why it was chosen.
 
     Notes
     -----

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from device.plates import DatasetInfo
 from device.records import Scale
-from training.dataset import ImportOptions, TrueCell, circle_cell
-from training.dataset.folds import import_masked
-from training.dataset.masks import mask_circles
+from training.dataset import Entry, ImportOptions, TrueCell, circle_cell
+from training.dataset.folds import fold_splits
+from training.dataset.masks import mask_circles, read_mask
+from training.dataset.public import read_set, write_set
 
 INFO = DatasetInfo(
     # the scale is not published; 0.65 makes the 28x28 crops fit a rounded cell
@@ -26,28 +27,17 @@ _SAME_DIRT = (("04", "23", "30", "37", "39", "40"), ("05", "09", "15", "16", "27
 
 
 def import_data(source: Path, out: Path, options: ImportOptions) -> None:
-    """Write the Usiigaci set at `source` as a dataset folder.
+    """Write the set; `seed` is the fold that tests.
 
-    Parameters
-    ----------
-    source : Path
-        Folder with `manifest.csv` (file, mask), `images/` and `masks/`.
-    out : Path
-        Dataset folder to write.
-    options : ImportOptions
-        Its seed is the fold (of 5, by group) that is `test`; the next one is `val`.
-
-    Raises
-    ------
-    ConfigError
-        If a table, a column or a file is missing.
-
-    Notes
-    -----
     The culture is healthy: each outlined cell is `live`, but for small round ones, whose label is empty
     because nobody told them apart. A cell's box is that of the circle as large as its mask.
     """
-    import_masked(source, out, options, INFO, group_of=lambda row: _group(row["file"]), cells_of=_cells)
+    rows, _ = read_set(source, "file", "mask")
+    groups = {row["file"]: _group(row["file"]) for row in rows}
+    splits = fold_splits(groups.values(), options.seed)
+    cells = {row["file"]: _cells(read_mask(source / row["mask"])) for row in rows}
+    entries = [Entry(file, "", group, splits[group]) for file, group in groups.items()]
+    write_set(source, out, INFO, rows, entries, cells)
 
 
 def _group(file: str) -> str:

@@ -4,12 +4,14 @@ An AUC of 0.5 says that the classifier cannot tell them apart, 1 that it always 
 stronger classifier may see more.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from device.analysis.flatten import GAIN, MIDDLE, flatten
 from device.analysis.pyramid import build_pyramid
@@ -111,7 +113,12 @@ def fold_scores(
     fold = fold_of[inverse]
     scores = np.zeros(len(y))
     for k in range(N_FOLDS):
-        scores[fold == k] = _fit_logistic(x[fold != k], y[fold != k])(x[fold == k])
+        known = fold != k
+        strength = (x.shape[1] + 1) / (_RIDGE * known.sum())
+        line = LogisticRegression(C=strength, class_weight="balanced", tol=1e-5, max_iter=1000)
+        scores[~known] = (
+            make_pipeline(StandardScaler(), line).fit(x[known], y[known]).decision_function(x[~known])
+        )
     return scores
 
 
@@ -129,25 +136,3 @@ def _describe(patch: NDArray[np.float32]) -> Iterator[float]:
     slope = np.hypot(cv2.Sobel(patch, cv2.CV_32F, 1, 0), cv2.Sobel(patch, cv2.CV_32F, 0, 1))
     yield from np.log(np.percentile(slope, (10, 50, 90, 99)) + 1e-6).tolist()
     yield from (float(np.mean(centered[:, lag:] * centered[:, :-lag])) / sd**2 for lag in (1, 2, 4, 8, 16))
-
-
-def _fit_logistic(
-    x: NDArray[np.float64], y: NDArray[np.bool_]
-) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    mean, sd = x.mean(axis=0), x.std(axis=0) + 1e-9
-    z, sign = np.column_stack([(x - mean) / sd, np.ones(len(x))]), np.where(y, 1.0, -1.0)
-    weight = np.where(y, 0.5 / y.sum(), 0.5 / (~y).sum())  # both sides count alike
-
-    def loss(w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        margin = sign * (z @ w)
-        slope = -weight * sign / (1 + np.exp(np.clip(margin, -500, 500)))
-        ridge = np.append(w[:-1], 0.0) * (_RIDGE / len(w))
-        value = float(weight @ np.logaddexp(0, -margin) + 0.5 * ridge @ w)
-        return value, z.T @ slope + ridge
-
-    w = minimize(loss, np.zeros(z.shape[1]), jac=True, method="L-BFGS-B").x
-
-    def score(new: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray((new - mean) / sd @ w[:-1] + w[-1])
-
-    return score

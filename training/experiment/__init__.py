@@ -15,8 +15,9 @@ import numpy as np
 
 from device.classifier import softmax
 from device.plates import file_sha256, write_whole
-from training.dataset import CELLS, MANIFEST, join_samples
-from training.evaluation import binary_scores
+from training.dataset import CELLS, MANIFEST
+from training.dataset.samples import join_samples
+from training.evaluation.binary import binary_scores
 from training.experiment.arms import ARMS, PRIOR, STATED, check_arms, plain_arm
 from training.experiment.draws import Ratio, draw_labels, read_material
 from training.experiment.figures import draw_figures

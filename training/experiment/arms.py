@@ -16,11 +16,11 @@ from training.cotraining import take_pseudo_labeled
 from training.cotraining.contrast import ContrastSettings, cell_views, fit_linear, learn_embedding
 from training.cotraining.fixmatch import FixMatchSettings, fit_fixmatch
 from training.cotraining.paper import PaperSettings, run_paper
-from training.cotraining.robust import FitWeighted, RobustSettings, co_train_robust
+from training.cotraining.robust import RobustSettings, co_train_robust
 from training.cotraining.shares import shift_to_shares
 from training.cotraining.transfer import PretrainSettings, pretrain
 from training.cotraining.trust import lead_of_first, select_trusted
-from training.dataset import Samples, join_samples
+from training.dataset.samples import Samples, join_samples
 from training.experiment.fits import (
     CALIBRATION_SHARE,
     Draw,
@@ -123,7 +123,7 @@ def gan_cotrain(draw: Draw) -> Logits:
 def contrast(draw: Draw) -> Logits:
     """Draw a line through an embedding that all images of the draw taught without labels (SimCLR)."""
     embed = _embedding(draw)
-    return _classical_arm(draw, lambda samples, weights, _: fit_linear(embed, samples, weights))
+    return _classical_arm(draw, lambda samples, _: fit_linear(embed, samples))
 
 
 def views(draw: Draw) -> Logits:
@@ -194,9 +194,9 @@ def check_arms(names: tuple[str, ...]) -> None:
         )
 
 
-def _classical_arm(draw: Draw, learner: FitWeighted) -> Logits:
+def _classical_arm(draw: Draw, learner: Callable[[Samples, int], Logits]) -> Logits:
     def fit(samples: Samples) -> Logits:
-        return learner(samples, np.ones(len(samples)), draw.seed)
+        return learner(samples, draw.seed)
 
     return calibrate(fit(draw.labeled), draw, fit)
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from device.analysis.crops import CROP_PX
 from device.errors import ConfigError
-from training.dataset import UNLABELED, Samples, join_samples, read_dataset
+from training.dataset import UNLABELED, read_dataset
 from training.dataset.apart import require_apart
+from training.dataset.samples import Samples, join_samples
 from training.labeling import bundle_samples
 
 Ratio = Literal["equal", "natural"]

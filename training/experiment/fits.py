@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
 from training.cotraining.shares import estimate_shares, shift_to_shares
-from training.dataset import Samples, join_samples
 from training.dataset.folds import group_folds
+from training.dataset.samples import Samples, join_samples
 from training.fitting import FitSettings, fit_network, fit_temperature, predict_logits
 from training.learners.features import fit_features, measure_features
 
@@ -63,10 +63,10 @@ def network_arm(draw: Draw, settings: FitSettings, more: Samples | None = None) 
     return calibrate_network(fit_turned(samples, settings), draw, settings)
 
 
-def fit_forest(samples: Samples, weights: NDArray[np.float64], seed: int) -> Logits:
+def fit_forest(samples: Samples, seed: int) -> Logits:
     """Return a random forest on texture and shape, not calibrated."""
     trees = RandomForestClassifier(200, class_weight="balanced", random_state=seed)
-    trees.fit(measure_features(samples.x), samples.y, weights)
+    trees.fit(measure_features(samples.x), samples.y)
 
     def logits(x: NDArray[np.uint8]) -> NDArray[np.float32]:
         given = np.full((len(x), len(samples.classes)), 1e-3)
@@ -80,12 +80,11 @@ def fit_forest(samples: Samples, weights: NDArray[np.float64], seed: int) -> Log
 def fit_turned(
     samples: Samples,
     settings: FitSettings,
-    weights: NDArray[np.float64] | None = None,
     *,
     start: Sequence[NDArray[np.float32]] | None = None,
 ) -> Logits:
     """Return the mean logits of a fitted network over the four rotations of an image."""
-    model = fit_network(samples, None, settings, weights=weights, start=start).model
+    model = fit_network(samples, None, settings, start=start).model
     return lambda x: mean_turned(lambda y: predict_logits(model, y), x)
 
 
@@ -130,7 +129,7 @@ def shift_to(shares: NDArray[np.float64], on_unlabeled: NDArray[np.float32]) -> 
 def find_shares(draw: Draw) -> NDArray[np.float64]:
     """Return class shares of the unlabeled images by `features`; those of the labels where all have one."""
     if len(draw.unlabeled):
-        score = fit_features(draw.labeled, np.ones(len(draw.labeled)), draw.seed)
+        score = fit_features(draw.labeled, draw.seed)
         return estimate_shares(score(draw.unlabeled.x))
     return np.bincount(draw.labeled.y, minlength=len(draw.labeled.classes)) / len(draw.labeled)
 

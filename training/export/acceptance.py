@@ -11,20 +11,19 @@ from numpy.typing import NDArray
 
 from device.analysis.assess import AnalysisSettings, CellClassifier, assess
 from device.records import DEAD_CLASSES, NO_LABELS, CellClass, Frame, Interval, Reading, Scale
-from training.dataset import FIELD_LABELS, Samples, TrueCell
-from training.evaluation import (
-    BinaryScores,
-    CountErrors,
+from training.dataset import FIELD_LABELS, TrueCell
+from training.dataset.samples import Samples
+from training.evaluation.binary import BinaryScores, binary_scores
+from training.evaluation.counts import CountErrors, count_errors
+from training.evaluation.detection import (
     DetectionScores,
     Matches,
-    binary_scores,
-    count_errors,
-    group_bootstrap,
     match_cells,
     match_classes,
     match_gate_um,
     pool_matches,
 )
+from training.evaluation.resampling import group_bootstrap
 from training.labeling import LabeledField
 
 Classify = Callable[[NDArray[np.uint8]], NDArray[np.float32]]

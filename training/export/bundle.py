@@ -14,7 +14,7 @@ from device.errors import ConfigError
 from device.model_card import Bundle, Card, Golden, Scalar, opinion_on
 from device.models import find_bundle, write_bundle
 from device.records import CellClass
-from training.evaluation import measure, rank_auc
+from training.evaluation.binary import measure, rank_auc
 from training.export.convert import convert_int8, float_gap
 from training.export.familiar import learn_familiar
 from training.export.parity import Parity, draw_changes, measure_parity, probability_changes, whole_fields

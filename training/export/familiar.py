@@ -2,6 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.covariance import ledoit_wolf
 
 from device.analysis.ood import EXPECTED_SHARE, Familiar, measure_distance, measure_energy
 
@@ -49,12 +50,6 @@ def learn_familiar(
 
 def shrink_covariance(rests: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the (D, D) Ledoit-Wolf estimate from (N, D) deviations whose mean is zero, N > 0."""
-    x = rests.astype(np.float64)
-    n, d = x.shape
-    sample = x.T @ x / n
-    size = np.trace(sample) / d
-    spread = float(np.square(sample - size * np.eye(d)).sum())
-    error = float((np.square(x).T @ np.square(x) / n - np.square(sample)).sum()) / n
-    weight = min(error / spread, 1.0) if spread > 0 else 1.0
+    shrunk, _ = ledoit_wolf(rests.astype(np.float64), assume_centered=True)
     # features that never change would make it singular
-    return np.asarray((1 - weight) * sample + (weight * size + 1e-6) * np.eye(d))
+    return np.asarray(shrunk + 1e-6 * np.eye(len(shrunk)))

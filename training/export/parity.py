@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.classifier import softmax
-from training.evaluation import expected_calibration_error, group_bootstrap
+from training.evaluation.binary import expected_calibration_error
+from training.evaluation.resampling import group_bootstrap
 
 NEAR_TIE = 0.05
 """Labels may only change where the float probabilities of both labels are this close, each to the other."""

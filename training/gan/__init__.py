@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from device.images import write_png
 from device.model_card import network_input
-from training.dataset import Samples, join_samples
+from training.dataset.samples import Samples, join_samples
 
 if TYPE_CHECKING:
     import keras

@@ -16,8 +16,8 @@ from threadpoolctl import threadpool_limits
 
 from device.analysis.crops import CROP_PX, OUTSIDE
 from device.errors import ConfigError
-from training.dataset import Samples
 from training.dataset.remember import remember
+from training.dataset.samples import Samples
 from training.dataset.symmetry import symmetries
 
 NDFloat = NDArray[np.float64]
@@ -50,9 +50,7 @@ def build(_n_classes: int, _step_noise: float = 0.0) -> NoReturn:
     )
 
 
-def fit_features(
-    samples: Samples, weights: NDFloat, seed: int
-) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+def fit_features(samples: Samples, seed: int) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
     """Return how extremely random trees and a kernel machine, together, give (N, K) logits of crops.
 
     Parameters are those of `fit_boosted`. Together they need a third of the labels that boosted trees do: on
@@ -64,7 +62,7 @@ def fit_features(
     both spread about alike then. Nobody has calibrated them.
     """
     n_classes = len(samples.classes)
-    balanced = _balance(samples, weights)
+    balanced = _balance(samples)
     measured = measure_features(samples.x)
     trees = ExtraTreesClassifier(_N_TREES, random_state=seed)
     machine = SVC(C=1.0, decision_function_shape="ovr", random_state=seed)
@@ -95,17 +93,13 @@ def class_distances(machine: Pipeline, measured: NDArray[np.floating]) -> NDFloa
     return np.asarray(distance, np.float64)
 
 
-def fit_boosted(
-    samples: Samples, weights: NDFloat, seed: int
-) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+def fit_boosted(samples: Samples, seed: int) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
     """Return how boosted trees, fitted to the features of samples, give (N, K) logits of (N, 28, 28) crops.
 
     Parameters
     ----------
     samples : Samples
         At least one of two classes; a class without samples is never found.
-    weights : (N,) ndarray of float
-        Weight of each sample, > 0; classes are balanced on top of it.
     seed : int
         Equal seeds and samples give equal trees.
 
@@ -125,7 +119,7 @@ def fit_boosted(
         random_state=seed,
     )
     with threadpool_limits(1, "openmp"):  # trees of tens of samples: threads would only wait for each other
-        trees.fit(measure_features(samples.x), samples.y, _balance(samples, weights))
+        trees.fit(measure_features(samples.x), samples.y, _balance(samples))
 
     def logits(x: NDArray[np.uint8]) -> NDArray[np.float32]:
         given = np.full((len(x), len(samples.classes)), 1e-6)
@@ -154,10 +148,9 @@ def measure_features(x: NDArray[np.uint8]) -> NDFloat:
     return np.concatenate([*parts, _shape(flat)], axis=1)
 
 
-def _balance(samples: Samples, weights: NDFloat) -> NDFloat:
+def _balance(samples: Samples) -> NDFloat:
     """Return weights of mean 1 that make all classes weigh the same."""
-    of_class = np.bincount(samples.y, weights, len(samples.classes))
-    balanced = weights / of_class[samples.y]
+    balanced = 1 / np.bincount(samples.y)[samples.y]
     return np.asarray(balanced / balanced.mean(), np.float64)
 
 

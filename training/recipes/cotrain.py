@@ -14,7 +14,7 @@ from training.cotraining.contrast import ContrastSettings, cell_views, learn_emb
 from training.cotraining.fixmatch import FixMatchSettings, fit_fixmatch
 from training.cotraining.paper import choose_labeled
 from training.cotraining.robust import (
-    FitWeighted,
+    Fit,
     Logits,
     RobustCoTraining,
     RobustRound,
@@ -22,9 +22,9 @@ from training.cotraining.robust import (
     check_start,
     co_train_robust,
 )
-from training.dataset import Samples, join_samples
 from training.dataset.apart import require_apart
-from training.evaluation import BinaryScores
+from training.dataset.samples import Samples, join_samples
+from training.evaluation.binary import BinaryScores
 from training.export.acceptance import score_crops
 from training.fitting import FitSettings, fit_network, predict_symmetric
 from training.recipes import Recipe
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import keras
 
 Progress = Callable[[str], None]
-View = tuple[str, FitWeighted]
+View = tuple[str, Fit]
 """Name and fit of a learner."""
 
 
@@ -96,7 +96,7 @@ def co_train_material_robust(
         Called with one line of text at a time.
     unlabeled : Samples, optional
         What nobody labeled; it joins the samples whose labels are forgotten.
-    views : pair of (str, FitWeighted), optional
+    views : pair of (str, Fit), optional
         Names and fits of the two learners, the second the quicker; by default a line through an embedding
         that all samples teach without labels, and trees and a kernel machine on texture and shape.
     floors : mapping of str to Logits, optional
@@ -133,10 +133,10 @@ def co_train_material_robust(
     # I_F has the classes in their shares: drawn in balance the network would call too many of the rarer again
     fitted = fit_network(both, None, replace(recipe.fit, balanced=len(found.pseudo) == 0))
     write_fit(recipe, replace(material, train=both), fitted, out)
-    ones, network = np.ones(len(labeled)), recipe.fit.learner
+    network = recipe.fit.learner
     learners: dict[str, Logits] = {
-        f"{name_a} alone": fit_a(labeled, ones, 0),
-        f"{name_b} alone": fit_b(labeled, ones, 0),
+        f"{name_a} alone": fit_a(labeled, 0),
+        f"{name_b} alone": fit_b(labeled, 0),
         f"{name_a} co-trained": found.one[0],
         f"{name_b} co-trained": found.one[1],
         "both co-trained": found.both,
@@ -221,11 +221,9 @@ def _name_cell_views(
     return ("contrast", pixels), ("features", texture)
 
 
-def network_learner(settings: FitSettings) -> FitWeighted:
+def network_learner(settings: FitSettings) -> Fit:
     """Return how a network is fitted in a round, each with the same seed: what changes is I_F alone."""
-    return lambda samples, weights, _: network_logits(
-        fit_network(samples, None, settings, weights=weights).model
-    )
+    return lambda samples, _: network_logits(fit_network(samples, None, settings).model)
 
 
 def network_logits(model: "keras.Model") -> Logits:

@@ -11,8 +11,9 @@ from sklearn.preprocessing import StandardScaler
 from device.classifier import open_cell_classifier
 from device.model_card import Bundle, settings_from_card
 from device.records import Assay, Reading
-from training.cotraining.robust import FitWeighted, Logits
-from training.dataset import Dataset, Samples
+from training.cotraining.robust import Fit, Logits
+from training.dataset import Dataset
+from training.dataset.samples import Samples
 from training.export.acceptance import read_fields
 from training.labeling import TOXIC_ABOVE, dataset_fields, field_input
 
@@ -55,12 +56,12 @@ def count_features(reading: Reading) -> NDFloat:
     )
 
 
-def learn_counts(counts: Counts) -> FitWeighted:
+def learn_counts(counts: Counts) -> Fit:
     """Return how logistic regression on the counts of fields is fitted in a round of co-training."""
 
-    def fit(samples: Samples, weights: NDFloat, _round: int) -> Logits:
+    def fit(samples: Samples, _round: int) -> Logits:
         model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
-        model.fit(_look_up(counts, samples.x), samples.y, logisticregression__sample_weight=weights)
+        model.fit(_look_up(counts, samples.x), samples.y)
 
         def logits(x: NDArray[np.uint8]) -> NDArray[np.float32]:
             if not len(x):

@@ -14,8 +14,9 @@ from device.errors import ConfigError
 from device.model_card import Bundle, Card, DataSource, Metric, opinion_on, settings_from_card
 from device.models import default_bundle
 from device.records import Assay, Frame, Modality, Scale
-from training.dataset import Dataset, join_samples
-from training.evaluation import measure, rank_auc
+from training.dataset import Dataset
+from training.dataset.samples import join_samples
+from training.evaluation.binary import measure, rank_auc
 from training.export.acceptance import NO_TIME
 from training.labeling import TOXIC_ABOVE, LabeledField, TrueField, dataset_fields, tile_samples, true_label
 from training.recipes import FieldSettings, Recipe

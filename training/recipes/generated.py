@@ -12,8 +12,9 @@ from device.errors import ConfigError
 from device.plates import file_sha256
 from device.records import Interval
 from training.cotraining.paper import split_groups
-from training.dataset import MANIFEST, Dataset, Samples, join_samples
+from training.dataset import MANIFEST, Dataset
 from training.dataset.folds import N_FOLDS, draw_folds
+from training.dataset.samples import Samples, join_samples
 from training.evaluation.gate import FIDELITY_MIN, GateResult, PairedResult, pass_gate
 from training.evaluation.generated import (
     SUBSET_MAX,

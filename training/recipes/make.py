@@ -18,9 +18,10 @@ from device.errors import ConfigError
 from device.model_card import DataSource, Scalar
 from device.plates import file_sha256
 from device.records import Assay, CellClass, Scale
-from training.dataset import FIELD_LABELS, MANIFEST, Dataset, Samples, join_samples
+from training.dataset import FIELD_LABELS, MANIFEST, Dataset
 from training.dataset.apart import find_copies_of, require_apart
 from training.dataset.blend import blend_rounded
+from training.dataset.samples import Samples, join_samples
 from training.fitting import FitSettings, Fitted, fit_network
 from training.gan import GENERATED
 from training.labeling import LabeledField, cell_samples, dataset_fields, field_samples

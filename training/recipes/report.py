@@ -7,7 +7,7 @@ import numpy as np
 
 from training.cotraining import describe
 from training.dataset import Dataset
-from training.evaluation import detection_scores
+from training.evaluation.detection import detection_scores
 from training.export.acceptance import ANY
 from training.fitting import predict_logits
 from training.gan import write_gan_figures
