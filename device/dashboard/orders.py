@@ -58,11 +58,6 @@ class Orders:
         self._answer.set_content(tag("span", text, class_=look))
 
 
-def form() -> ui.element:
-    """Return a form that is never sent as one: its buttons speak for themselves."""
-    return ui.element("form").classes("form").on("submit.prevent", lambda: None)
-
-
 def add_orders(lab: Lab, site: str, station: str) -> Orders | None:
     """Put name and token here; None, and why, where commands are off."""
     if lab.operator.token is None:
@@ -74,7 +69,7 @@ def add_orders(lab: Lab, site: str, station: str) -> Orders | None:
 
 def order_panel(lab: Lab, site: str, station: str) -> None:
     """Put a panel of commands here."""
-    with ui.element("section").classes("panel"), form():
+    with ui.element("section").classes("panel"):
         ui.html("Commands", tag="h2")
         if (orders := add_orders(lab, site, station)) is None:
             return

@@ -7,7 +7,7 @@ from nicegui import ui
 
 from device.collector.history import History
 from device.dashboard.frame import Lab, guarded, page_frame, station_path
-from device.dashboard.orders import Orders, add_orders, form
+from device.dashboard.orders import Orders, add_orders
 from device.dashboard.station import field_text, picture_html
 from device.report.markup import Html, section, table, tag
 from device.report.words import OUTCOME_NAMES, Payload
@@ -31,7 +31,7 @@ async def review_page(lab: Lab, site: str, station: str, seq: int) -> None:
             return
         with ui.element("div").classes("panels"):
             ui.html(guarded(lambda: picture_html(lab, chosen))).classes("panel")
-            with ui.element("section").classes("panel"), form():
+            with ui.element("section").classes("panel"):
                 ui.html(f"Your review of record {int(chosen['seq'])}", tag="h2")
                 _form(lab, site, station, chosen)
             ui.html(guarded(lambda: _choices(lab, site, station, readings))).classes("panel wide")

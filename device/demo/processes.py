@@ -20,7 +20,8 @@ from device.publishers import Connected, Event, Received, Setup, mqtt, open_publ
 Messages: TypeAlias = "queue.Queue[tuple[str, dict[str, Any]]]"
 """Last part of the topic, and what stood there."""
 
-_START_S = 60.0
+_START_S = 120.0
+"""Generous, for a machine that does much else."""
 _STOP_S = 10.0
 
 
