@@ -26,7 +26,9 @@ STATE = {"mode": "running", "plate": "p", "well": "B03", "field": 3, "fields_pla
 
 
 def said(**leaves):
-    return StationNow("lab", "a", NOW, "online", **({"state": STATE, "verdict": VERDICT, "latest": {}} | leaves))
+    return StationNow(
+        "lab", "a", NOW, "online", **({"state": STATE, "verdict": VERDICT, "latest": {}} | leaves)
+    )
 
 
 def test_a_tile_says_outcome_subject_age_and_what_the_station_does():
@@ -136,7 +138,7 @@ def test_strange_hosts_and_origins_are_turned_away(is_local, headers, status):
 
 
 def test_loopback_is_this_machine_only():
-    assert [is_loopback(h) for h in ("localhost", "::1", "127.0.0.9", "0.0.0.0", "localhost.evil")] == [
+    assert [is_loopback(h) for h in ("localhost", "::1", "127.0.0.9", "0.0.0.0", "localhost.evil")] == [  # noqa: S104 - a name to be refused
         *(True, True, True),
         *(False, False),
     ]
