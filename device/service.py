@@ -1,8 +1,10 @@
-"""What systemd wants to hear of the station, and what the machine can tell of its clock and its strain."""
+"""What systemd wants to hear of the station, what the machine can tell of clock and strain, and its light."""
 
+import contextlib
 import ctypes
 import math
 import os
+import re
 import shutil
 import socket
 import threading
@@ -119,6 +121,30 @@ def read_machine(folder: Path, root: Path = Path("/")) -> Machine:
     pages = _text(root / "proc/self/statm").split()
     rss = int(pages[1]) * os.sysconf("SC_PAGE_SIZE") if len(pages) > 1 else None
     return Machine(free, None if hottest is None else hottest / 1000, throttled, rss)
+
+
+def blink(seconds: float, root: Path = Path("/")) -> str:
+    """Let the light of a Raspberry Pi blink for some seconds; return its name.
+
+    OSError says why none can; a hardened unit does not let the station write there.
+    """
+    for name in ("ACT", "led0"):
+        trigger = root / "sys/class/leds" / name / "trigger"
+        if not trigger.exists():
+            continue
+        before = re.search(r"\[(.+?)\]", trigger.read_text(encoding="ascii"))
+        trigger.write_text("timer", encoding="ascii")
+        if before is not None and before[1] != "timer":  # else it blinks already
+            ending = threading.Timer(seconds, _put_back, (trigger, before[1]))
+            ending.daemon = True
+            ending.start()
+        return name
+    raise OSError("this machine has no light called ACT or led0")
+
+
+def _put_back(trigger: Path, before: str) -> None:
+    with contextlib.suppress(OSError):
+        trigger.write_text(before, encoding="ascii")
 
 
 def _text(file: Path) -> str:

@@ -1,3 +1,4 @@
+import argparse
 import contextlib
 import hashlib
 import json
@@ -23,6 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from device import models
 from device.analysis.assess import assess
 from device.cli import main
+from device.cli.plate import RefusedError, RunningStation
 from device.journal import Journal
 from device.messages import State, Topics, payload
 from device.messages.schema import asyncapi
@@ -438,7 +440,47 @@ def test_nobody_at_the_other_end_is_told_in_one_line(bench, make_broker, capsys,
 # What is on the wire
 
 
-def test_all_that_a_station_publishes_is_in_the_contract_and_obeys_it(bench, broker, subscribe, capsys):
+def ask(bench, name, /, **args):
+    """What the station answers to a command: its result, or the code of its refusal.
+
+    On a very busy machine the rendering camera misses its deadline: it is asked again when it is back.
+    """
+    asker = argparse.Namespace(config=bench.folder / "station.toml", operator="Ada")
+    for _ in range(20):
+        with RunningStation(asker) as station:
+            try:
+                return station.ask(name, args)
+            except RefusedError as error:
+                if error.code != "CAMERA":
+                    return error.code
+    raise AssertionError("the camera does not come back")
+
+
+def test_a_calibration_by_command_is_used_by_the_station_that_starts_anew(
+    bench, broker, subscribe, monkeypatch
+):
+    monkeypatch.setattr("device.cli.plate._ANSWER_S", 60.0)
+    subscriber = subscribe(broker)
+    bench.configure(broker.port, camera='kind = "phantom"\nlive = true\nperiod_s = 0.2')
+    bench.trust_model()
+    bench.start()
+    assert subscriber.wait_for(lambda s: s.payloads("reading"), 90)
+    made = ask(bench, "calibrate", kind="flat_field")
+    assert subscriber.wait_for(lambda s: s.words() == ["online", "stopped", "online"], 90)
+    n = len(subscriber.payloads("reading"))
+    assert subscriber.wait_for(lambda s: len(s.payloads("reading")) > n, 90)
+    first, second = (subscriber.payloads("info")[i] for i in (0, -1))
+    assert first["boot_id"] != second["boot_id"]
+    assert (first["calibrations"], second["calibrations"][0]["id"]) == ([], made["id"])
+    assert bench.process.poll() is None, "it is one process"
+    code, said = bench.end(number=signal.SIGTERM)
+    assert code == 0, said
+    assert sorted(subscriber.seqs()) == list(range(1, max(subscriber.seqs()) + 1))
+
+
+def test_all_that_a_station_publishes_is_in_the_contract_and_obeys_it(
+    bench, broker, subscribe, capsys, monkeypatch
+):
     subscriber, document = subscribe(broker), asyncapi("0.1.0")
     (bench.folder / "plate.csv").write_text(PLATE)
     (bench.folder / "occupied").write_text("frames cannot be kept here")
@@ -453,6 +495,18 @@ def test_all_that_a_station_publishes_is_in_the_contract_and_obeys_it(bench, bro
     assert subscriber.wait_for(lambda s: s.payloads("latest"), 90)
     assert plate(bench, "finish", "--force") == 0
     assert subscriber.wait_for(lambda s: s.payloads("plate"))
+    monkeypatch.setattr("device.cli.plate._ANSWER_S", 60.0)
+    (captured,) = ask(bench, "capture")["seqs"]
+    assert ask(bench, "annotate", seq=captured, decision="accept")["reviewed"] == "reading/1"
+    assert 'kind = "phantom"' in ask(bench, "config_get")["toml"]
+    assert ask(bench, "identify")["host"]
+    assert ask(bench, "qc_run", fields=1)["n_fields"] == 1
+    assert ask(bench, "ping") == ask(bench, "plate_status")
+    assert ask(bench, "calibrate", kind="pixel_size", period_um=10) == "IMAGE"
+    assert ask(bench, "model_activate", name="phase-cell") == "CONFIG", "station.toml names a model"
+    assert ask(bench, "model_rollback") == "MODEL"
+    assert ask(bench, "plate_start", plate="p", csv="well") == "PLATE_CSV"
+    assert ask(bench, "replay", from_seq=captured, to_seq=captured) is None
     late = subscribe(broker)
     assert late.wait_for(lambda s: s.payloads("latest"))
     code, said = bench.end(number=signal.SIGTERM)
@@ -464,7 +518,7 @@ def test_all_that_a_station_publishes_is_in_the_contract_and_obeys_it(bench, bro
         leaf = "reply" if leaf.startswith("reply_") else leaf
         seen.setdefault(leaf, []).append(message)
     heard = {leaf for leaf in channels if not leaf.startswith("cmd_")}
-    assert {leaf for leaf in seen if not leaf.startswith("cmd_")} == heard, "every leaf, and none besides"
+    assert seen.keys() == channels.keys(), "every leaf and every command, and none besides"
     for leaf, messages in seen.items():
         form = document["components"]["messages"][leaf]
         # a $ref counts from the document
@@ -631,7 +685,11 @@ def test_a_visitor_hears_what_it_asks_for_but_nothing_that_was_kept(broker):
     assert heard.wait(Connected).refused is None
     asked = Message("nanotox/v1/lab/b/cmd/ping", b"{}", response_topic="a/b", correlation=b"7", expiry_s=30)
     sender.send(asked)
-    assert heard.wait(Received) == Received("nanotox/v1/lab/b/cmd/ping", b"{}", "a/b", b"7", retained=False)
+    found = heard.wait(Received)
+    assert found.expiry_s in (29, 30)
+    assert replace(found, expiry_s=None) == Received(
+        "nanotox/v1/lab/b/cmd/ping", b"{}", "a/b", b"7", retained=False
+    )
     sender.send(Message("nanotox/v1/lab/b/cmd/ping", b"1", retain=True))
     assert heard.wait(Received, n=2).retained
     for publisher in (sender, visitor):
