@@ -6,6 +6,7 @@ no credentials of the broker; they ask this process, and it asks the collector.
 """
 
 import logging
+import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -32,6 +33,8 @@ __all__ = ["serve"]
 log = logging.getLogger(__name__)
 
 _HERE = Path(__file__).parent
+_END_S = 3
+"""Browsers that stay connected hold up the end no longer than this, s."""
 _PATIENCE_S = 30.0
 """A page that takes longer to make, such as on a machine that does much else, is an error."""
 
@@ -54,6 +57,8 @@ def serve(
         If the file, the broker's settings, the token or the port cannot be used, or collecting ends.
     """
     operator = Operator(read_token(token_file))
+    if not is_loopback(host):
+        log.warning("whoever reaches %s may read all pages, without TLS; see docs/dashboard.md", host)
     listener = _listen(host, port)
     stop, faults = threading.Event(), list[StationError]()
     lab = Lab(path, settings, operator, version)
@@ -71,13 +76,27 @@ def serve(
     try:
         shown = f"[{host}]" if ":" in host else host
         pages.on_startup(lambda: tell(f"http://{shown}:{listener.getsockname()[1]}/"))
-        server.run(sockets=[listener])
+        _run(server, listener)
     finally:
         stop.set()
         thread.join()
         listener.close()
     if faults:
         raise faults[0]
+
+
+def _run(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Serve until a signal, which the server raises once more when it is done: then it must not kill us."""
+
+    def end(_number: int, _frame: object) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        server.run(sockets=[listener])
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 def _config(lab: Lab, *, is_local: bool) -> uvicorn.Config:
@@ -88,7 +107,13 @@ def _config(lab: Lab, *, is_local: bool) -> uvicorn.Config:
     ui.run_with(outer, title="nanotox", language="en-US", tailwind=False, show_welcome_message=False)
     _mark_scripts()
     guarded = Guard(outer, is_local=is_local)
-    return uvicorn.Config(guarded, log_level="warning", access_log=False, server_header=False)
+    return uvicorn.Config(
+        guarded,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_END_S,
+    )
 
 
 def _add_pages(lab: Lab) -> None:
