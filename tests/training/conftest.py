@@ -1,4 +1,4 @@
-"""What several training tests need: fields of blobs, and TensorFlow without its graphs."""
+"""What several training tests need: a dataset of blobs."""
 
 import numpy as np
 import pytest
@@ -30,13 +30,3 @@ def draw_blobs():
         return folder
 
     return draw
-
-
-@pytest.fixture
-def few_steps():
-    """Steps of training run as they are written: a graph of them takes as long as many steps to make."""
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)

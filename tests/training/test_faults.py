@@ -26,7 +26,7 @@ from training.recipes import paper as paper_recipe
 from training.recipes.generated import generate_anew, read_generated, run_gate
 from training.recipes.make import Material, drop_copies, write_fit
 
-pytestmark = [pytest.mark.training, pytest.mark.usefixtures("few_steps")]
+pytestmark = pytest.mark.training
 COMMANDS = {
     "fit": ["--epochs", "2"],
     "gan": ["--count", "4", "--steps", "2", "--epochs", "1"],
