@@ -1,16 +1,28 @@
 """A station's own baseline and the history of its control runs: one small JSON file beside the journal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from device.analysis.assess import AnalysisSettings
-from device.analysis.control import FIELDS_MIN, ControlRun, Learned, Seen, compare, learn, see_field
+from device.analysis.control import (
+    FIELDS_MIN,
+    ControlRun,
+    Learned,
+    Seen,
+    compare,
+    draw_control_chart,
+    learn,
+    see_field,
+)
 from device.config import Config
 from device.errors import ConfigError
-from device.model_card.strict import read_record
+from device.images import write_png
+from device.model_card.strict import read_record, write_record
 from device.records import Assay, Modality, ModelId, Reading
+
+RunState: TypeAlias = Literal["no_field", "learning", "learned", "in_control", "out_of_control"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +96,34 @@ def note_run(state: QcState, readings: Sequence[Reading], at: str) -> QcState:
     first = readings[0]
     baseline = Baseline(at, first.quality.um_per_px or 0.0, first.cell_model, learn(pending))
     return replace(state, pending=(), baseline=baseline)
+
+
+def control_run(config: Config, readings: Iterable[Reading], at: str, *, relearn: bool = False) -> QcState:
+    """Return what a station knows after a control run on `readings`: it is kept, and charted once learned.
+
+    With `relearn` the baseline is forgotten before. `at` is RFC 3339, UTC. ConfigError as `read_qc`, or if
+    nothing can be written.
+    """
+    path, kind = qc_file(config), (config.station.assay, config.station.modality)
+    state = QcState("qc/1", *kind) if relearn else read_qc(path, *kind)
+    write_record(path, state)  # a missing right shows before the fields; the gate forgets what is relearned
+    state = note_run(state, list(readings), at)
+    write_record(path, state)
+    if state.baseline is not None:
+        write_png(path.with_suffix(".png"), draw_control_chart(state.runs, state.baseline.learned))
+    return state
+
+
+def run_state(state: QcState) -> RunState:
+    """Return what the newest control run says; `learning` until there are enough accepted fields."""
+    run = state.runs[-1]
+    if run.n_refused == run.n_fields:
+        return "no_field"
+    if state.baseline is None:
+        return "learning"
+    if run.comparison is None:
+        return "learned"
+    return "out_of_control" if run.comparison.out or run.comparison.reasons else "in_control"
 
 
 def with_baseline(settings: AnalysisSettings, state: QcState) -> AnalysisSettings:

@@ -145,6 +145,16 @@ class CommandsSection:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpSection:
+    """`[http]`: `/metrics` and `/healthz` for the lab's monitoring; anybody who reaches the port may read."""
+
+    port: int | None = field(default=None, metadata={"range": (1024, 65_535)})
+    """Port to listen on; left out, nothing listens."""
+    host: str = "127.0.0.1"
+    """Address to listen on; `0.0.0.0` is every one of the machine."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All of station.toml."""
 
@@ -161,6 +171,7 @@ class Config:
     rule: RuleSection
     frames: FramesSection
     commands: CommandsSection
+    http: HttpSection
 
     @property
     def sha256(self) -> str:

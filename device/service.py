@@ -1,7 +1,10 @@
-"""What systemd wants to hear of the station, and what the machine can tell of its clock and its strain."""
+"""What systemd wants to hear of the station, what the machine can tell of clock and strain, and its light."""
 
+import contextlib
 import ctypes
+import math
 import os
+import re
 import shutil
 import socket
 import threading
@@ -47,22 +50,29 @@ class Watchdog:
 
     def __init__(self, loops: Iterable[str], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._loops, self._clock = frozenset(loops), clock
-        self._beaten: set[str] = set()
+        self._beaten_at = dict.fromkeys(self._loops, -math.inf)
         is_mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         # systemd asks for twice as often as it needs.
         self._period_s = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6 if is_mine else 0.0
-        self._fed_at = clock()
+        self._began = self._fed_at = clock()
 
     def beat(self) -> None:
         """Note that the thread that calls this turns."""
-        self._beaten.add(threading.current_thread().name)
+        self._beaten_at[threading.current_thread().name] = self._clock()
+
+    def late(self, limit_s: float) -> tuple[str, ...]:
+        """Return the loops that have not beaten for `limit_s` seconds, nor in the first so many."""
+        oldest = self._clock() - limit_s
+        if self._began > oldest:
+            return ()
+        return tuple(loop for loop in sorted(self._loops) if self._beaten_at[loop] < oldest)
 
     def feed(self) -> bool:
         """Tell `WATCHDOG=1` if it is due and each loop has beaten since the last time; return whether."""
         is_due = self._period_s > 0 and self._clock() - self._fed_at >= self._period_s
-        if not is_due or not self._loops <= self._beaten:
+        if not is_due or any(self._beaten_at[loop] < self._fed_at for loop in self._loops):
             return False
-        self._fed_at, self._beaten = self._clock(), set()
+        self._fed_at = self._clock()
         return notify_systemd("WATCHDOG=1")
 
 
@@ -111,6 +121,30 @@ def read_machine(folder: Path, root: Path = Path("/")) -> Machine:
     pages = _text(root / "proc/self/statm").split()
     rss = int(pages[1]) * os.sysconf("SC_PAGE_SIZE") if len(pages) > 1 else None
     return Machine(free, None if hottest is None else hottest / 1000, throttled, rss)
+
+
+def blink(seconds: float, root: Path = Path("/")) -> str:
+    """Let the light of a Raspberry Pi blink for some seconds; return its name.
+
+    OSError says why none can; a hardened unit does not let the station write there.
+    """
+    for name in ("ACT", "led0"):
+        trigger = root / "sys/class/leds" / name / "trigger"
+        if not trigger.exists():
+            continue
+        before = re.search(r"\[(.+?)\]", trigger.read_text(encoding="ascii"))
+        trigger.write_text("timer", encoding="ascii")
+        if before is not None and before[1] != "timer":  # else it blinks already
+            ending = threading.Timer(seconds, _put_back, (trigger, before[1]))
+            ending.daemon = True
+            ending.start()
+        return name
+    raise OSError("this machine has no light called ACT or led0")
+
+
+def _put_back(trigger: Path, before: str) -> None:
+    with contextlib.suppress(OSError):
+        trigger.write_text(before, encoding="ascii")
 
 
 def _text(file: Path) -> str:

@@ -6,8 +6,9 @@ import re
 import tomllib
 import types
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, Field, asdict, fields
+from dataclasses import MISSING, Field, asdict, fields, is_dataclass
 from datetime import datetime
+from enum import EnumType
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -60,6 +61,14 @@ class TableReader:
 
     def value(self, found: object, hint: Any, item: Field[Any], key: str) -> object:  # noqa: ANN401 - any option's type
         """Return `found` as `hint` wants it, or note a fault and return None."""
+        inner: Any = get_args(hint)[0] if get_origin(hint) is tuple else None
+        if (
+            isinstance(inner, type)
+            and is_dataclass(inner)
+            and isinstance(found, list)
+            and all(isinstance(part, dict) for part in found)
+        ):
+            return tuple(self.record(part, inner, f"{key}[{i}]") for i, part in enumerate(found))
         try:
             value = _convert(found, hint, self.folder)
             if _is_allowed(value, item.metadata):
@@ -135,6 +144,8 @@ def _convert(found: Any, hint: Any, folder: Path) -> Any:  # noqa: ANN401 - any 
     if hint is Path and isinstance(found, str) and found:
         # known inside the service only, so whoever opens the file resolves it
         return Path(found) if found.startswith("$CREDENTIALS_DIRECTORY/") else folder / found
+    if isinstance(hint, EnumType) and isinstance(found, str):
+        return hint(found)
     if hint is float and type(found) in (int, float) and math.isfinite(found):
         return float(found)
     if hint is datetime and isinstance(found, str) and (time := datetime.fromisoformat(found)).tzinfo:
@@ -155,6 +166,11 @@ def _expected(hint: Any, metadata: Mapping[str, Any]) -> str:  # noqa: ANN401 - 
     """Return in words what a value must be."""
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(repr(choice) for choice in get_args(hint))
+    if isinstance(hint, EnumType):
+        members: Mapping[str, Any] = hint.__members__
+        return "one of " + ", ".join(repr(member.value) for member in members.values())
+    if is_dataclass(hint):
+        return "an object"
     if "range" in metadata:
         low, high = metadata["range"]
         return f"{'a whole number from ' if hint is int else ''}{low:g} to {high:g}"

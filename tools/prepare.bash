@@ -65,6 +65,14 @@ ensure_mosquitto() {
         fail "mosquitto is not on PATH; expected Eclipse Mosquitto 2; install it (Debian: apt install mosquitto)"
 }
 
+# The browser that drives the dashboard; its tests skip where it cannot be had.
+ensure_chromium() {
+    if ! command -v chromium >/dev/null && command -v apt-get >/dev/null && is_root; then
+        headline "Install chromium with apt"
+        apt_install chromium || echo "apt could not install chromium: its tests will skip"
+    fi
+}
+
 # The checker of unit files; the tests that need it skip where it cannot be had.
 ensure_systemd_analyze() {
     if ! command -v systemd-analyze >/dev/null && command -v apt-get >/dev/null && is_root; then

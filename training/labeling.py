@@ -4,7 +4,7 @@ A candidate of `device.analysis.propose` on a true cell gets that cell's class; 
 `other`, a false proposal that the model must learn to drop.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -233,7 +233,6 @@ def dataset_cell_samples(
     classes: tuple[str, ...],
     *,
     settings: LabelSettings | None = None,
-    seed: int = 0,
 ) -> Samples:
     """Return the labeled crops of one split of a dataset folder (`cell_samples` over its images)."""
     return cell_samples(
@@ -245,7 +244,6 @@ def dataset_cell_samples(
         split=split,
         source=dataset.folder.name,
         settings=settings,
-        seed=seed,
     )
 
 
@@ -264,7 +262,6 @@ def field_samples(
     split: str,
     *,
     view: FieldView = "relative/2 squeezed",
-    label_of: Callable[[Entry], str] | None = None,
     unlabeled: bool = False,
 ) -> Samples:
     """Return whole fields as the field model of the station sees them.
@@ -277,12 +274,10 @@ def field_samples(
         One split, or `all`.
     view : str
         At 28x28, or as tiles, each with the label of its field.
-    label_of : callable, optional
-        Gives `toxic`, `non_toxic` or an empty text; by default `field_label`.
     unlabeled : bool
         Keep fields without a label, with class -1; else they are left out.
     """
-    fields = true_fields(dataset, split, label_of)
+    fields = true_fields(dataset, split)
     return view_samples(
         (field for field in fields if field[1] or unlabeled),
         view,
@@ -292,13 +287,10 @@ def field_samples(
     )
 
 
-def true_fields(
-    dataset: Dataset, split: str, label_of: Callable[[Entry], str] | None = None
-) -> Iterator[TrueField]:
-    """Yield the fields of a split with what `label_of`, by default `field_label`, says of each."""
+def true_fields(dataset: Dataset, split: str) -> Iterator[TrueField]:
+    """Yield the fields of a split with the label of each."""
     for entry in dataset.in_split(split):
-        label = label_of(entry) if label_of else field_label(dataset, entry)
-        yield read_gray(dataset.folder / entry.file), label, entry.group
+        yield read_gray(dataset.folder / entry.file), field_label(dataset, entry), entry.group
 
 
 def view_samples(

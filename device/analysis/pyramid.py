@@ -42,7 +42,6 @@ class Pyramid:
 def build_pyramid(
     image: NDArray[np.uint8],
     um_per_px: float,
-    working_um_per_px: float = WORKING_UM_PER_PX,
     *,
     shrink: int = 1,
     exact: bool = False,
@@ -66,7 +65,7 @@ def build_pyramid(
     if not FINEST_UM_PER_PX <= um_per_px <= COARSEST_UM_PER_PX:
         raise ValueError(f"um_per_px is {um_per_px}; expected {FINEST_UM_PER_PX} to {COARSEST_UM_PER_PX}")
     levels = [_read_only(image)]
-    ratio = working_um_per_px / (um_per_px * shrink)
+    ratio = WORKING_UM_PER_PX / (um_per_px * shrink)
     zoom = float(shrink)
     while not exact and ratio >= 2 * (1 - _SAME_SCALE) and min(levels[-1].shape) >= 2:
         levels.append(halve(levels[-1]))

@@ -2,7 +2,6 @@
 
 import argparse
 import getpass
-import hashlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -11,10 +10,7 @@ from typing import TYPE_CHECKING
 from device.options import Commands, add_config_option, positive_number, positive_whole
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from device.calibration import Kind
+    from device.calibration import Measurement, Shown
     from device.config import Config
 
 
@@ -65,69 +61,33 @@ def add_parser(commands: Commands) -> None:
 
 def run_pixel_size(args: argparse.Namespace) -> int:
     """Measure the pixel size and keep it."""
-    from device.analysis.rulings import join_periods, measure_period
-    from device.errors import CameraError, ImageError
+    from device.calibration import measure_pixel_size
     from device.station.instruments import load_config
 
-    config, periods, sums = load_config(args.config), [], []
-    for name, image, sha256 in _images(args, config):
-        try:
-            periods.append(measure_period(image, args.pattern))
-        except ValueError as error:
-            raise ImageError(f"{name}: {error}") from error
-        sums.append(sha256)
-    if not periods:
-        raise CameraError("the camera gave no frame; expected some, see nanotox doctor")
-    found = join_periods(periods)
-    value = args.period_um / found.period_px
-    _keep(
-        args,
-        config,
-        "pixel_size",
-        (value, value * found.uncertainty_px / found.period_px),
-        f"{args.pattern} {args.period_um:g} um apart, {found.period_px:.3f} px by Fourier phase, "
-        f"{found.n_periods:.0f} periods at {found.angle_deg:.1f} degrees",
-        sums,
-    )
-    stated = config.scale.um_per_px
-    if abs(stated / value - 1) > 0.01:
-        print(f"station.toml says {stated:g}; write um_per_px = {value:.4g}, else the station does not start")
+    config = load_config(args.config)
+    found = measure_pixel_size(_images(args, config), args.period_um, args.pattern)
+    _keep(args, config, found)
+    if abs(config.scale.um_per_px / found.value - 1) > 0.01:
+        print(
+            f"station.toml says {config.scale.um_per_px:g}; write um_per_px = {found.value:.4g}, "
+            "else the station does not start"
+        )
     return 0
 
 
 def run_flat_field(args: argparse.Namespace) -> int:
     """Measure the evenness of the light and keep it."""
-    import numpy as np
-
-    from device.analysis.light import measure_light
-    from device.analysis.pyramid import build_pyramid
-    from device.calibration import station_scale
-    from device.errors import CameraError, ImageError
+    from device.calibration import measure_flat_field, station_scale
     from device.station.instruments import load_config
 
-    config, sums = load_config(args.config), []
-    images: list[NDArray[np.uint8]] = []
-    um_per_px = station_scale(config).um_per_px
-    for name, image, sha256 in _images(args, config):
-        if images and image.shape != images[0].shape:
-            raise ImageError(f"{name} is {image.shape}; expected all of one size, {images[0].shape}")
-        images.append(image)
-        sums.append(sha256)
-    if not images:
-        raise CameraError("the camera gave no frame; expected some, see nanotox doctor")
-    mean = np.rint(np.mean(images, axis=0)).astype(np.uint8)
-    seen = [measure_light(build_pyramid(image, um_per_px)).flatness for image in (mean, *images)]
-    if None in seen:
-        raise ImageError("the fields are black; expected empty fields with the lamp on")
-    value, *each = [float(flatness or 0.0) for flatness in seen]
-    spread = float(np.std(each, ddof=1)) / len(each) ** 0.5 if len(each) > 1 else 0.0
-    method = f"(p95 - p5) / p50 of the mean of {len(each)} empty fields"
-    _keep(args, config, "flat_field", (value, max(spread, 0.5 / max(float(mean.mean()), 1.0))), method, sums)
+    config = load_config(args.config)
+    _keep(args, config, measure_flat_field(_images(args, config), station_scale(config).um_per_px))
     return 0
 
 
-def _images(args: argparse.Namespace, config: "Config") -> "Iterator[tuple[str, NDArray[np.uint8], str]]":
-    """Yield name, gray image and SHA-256 of each image that is asked for; ConfigError if none is."""
+def _images(args: argparse.Namespace, config: "Config") -> "Iterator[Shown]":
+    """Yield each image that is asked for; ConfigError if none is."""
+    from device.calibration import Shown, show_frame
     from device.cameras import LostFrame, Setup, open_camera
     from device.errors import ConfigError
     from device.images import read_gray
@@ -136,7 +96,7 @@ def _images(args: argparse.Namespace, config: "Config") -> "Iterator[tuple[str, 
     if bool(args.images) == (args.camera is not None):
         raise ConfigError("images and --camera exclude each other; expected one of them")
     for path in args.images:
-        yield str(path), read_gray(path), file_sha256(path)
+        yield Shown(str(path), read_gray(path), file_sha256(path))
     if args.camera is None:
         return
     setup = Setup(None, config.station.assay, config.station.modality)
@@ -144,24 +104,15 @@ def _images(args: argparse.Namespace, config: "Config") -> "Iterator[tuple[str, 
     try:
         for frame in islice(camera.frames(), args.camera):
             if not isinstance(frame, LostFrame):
-                yield frame.source, frame.image, hashlib.sha256(frame.image.tobytes()).hexdigest()
+                yield show_frame(frame)
     finally:
         camera.close()
 
 
-def _keep(
-    args: argparse.Namespace,
-    config: "Config",
-    kind: "Kind",
-    measured: tuple[float, float],
-    method: str,
-    sums: list[str],
-) -> None:
+def _keep(args: argparse.Namespace, config: "Config", found: "Measurement") -> None:
     from device.calibration import add_calibration, calibration_file
 
-    value, uncertainty = measured
-    operator = args.operator or getpass.getuser()
-    new = add_calibration(config, kind, value, uncertainty, operator=operator, method=method, images=sums)
-    unit = "um/px" if kind == "pixel_size" else "flatness"
-    print(f"{new.id}: {value:.5g} {unit}, standard uncertainty {uncertainty:.2g} ({method})")
+    new = add_calibration(config, found, operator=args.operator or getpass.getuser())
+    unit = "um/px" if new.kind == "pixel_size" else "flatness"
+    print(f"{new.id}: {new.value:.5g} {unit}, standard uncertainty {new.uncertainty:.2g} ({new.method})")
     print(f"kept in {calibration_file(config)}; the station uses it from its next start on")

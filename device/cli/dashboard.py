@@ -46,12 +46,8 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal; 0 then."""
     from device.cli import DONE, installed_version
-    from device.errors import ConfigError
 
-    if importlib.util.find_spec("nicegui") is None:
-        raise ConfigError(
-            "the package nicegui is missing; expected the extra dashboard: pip install 'nanotox[dashboard]'"
-        )
+    check_installed()
     logging.basicConfig(level="INFO", format="%(levelname)s %(message)s", force=True)
     from device.dashboard import serve
 
@@ -65,3 +61,13 @@ def run(args: argparse.Namespace) -> int:
         tell=lambda address: print(f"dashboard: {address}", file=sys.stderr, flush=True),
     )
     return DONE
+
+
+def check_installed() -> None:
+    """Raise ConfigError if the extra is not installed."""
+    from device.errors import ConfigError
+
+    if importlib.util.find_spec("nicegui") is None:
+        raise ConfigError(
+            "the package nicegui is missing; expected the extra dashboard: pip install 'nanotox[dashboard]'"
+        )

@@ -1,29 +1,20 @@
 """`nanotox dataset bundle`: readings worth a person's labels, with their kept frames, for the workstation."""
 
 import argparse
-import math
 import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from device.cli.bundle import BundleImage, write_tables
 from device.cli.kept import KeptFrames, add_frames_options
 from device.options import Commands, positive_whole
 
-if TYPE_CHECKING:
-    from device.plates import DatasetInfo
-
-_WHY = ("uncertain", "disagreeing", "odd", "random")
-_MANIFEST = (
-    *("file", "label", "group", "split", "why"),
-    *("site", "station", "ledger_id", "seq", "cell_model.sha256", "taken_at"),
-)
-_PROPOSALS = ("file", "label", "xmin", "ymin", "xmax", "ymax", "p_dead")
-_RADIUS_UM = 9.0
-"""Of a proposed box where the scale is assumed and areas are null: half the side of the cell model's crop."""
+_WHY = ("corrected", "uncertain", "disagreeing", "odd", "random")
+_RANDOM = 4  # one of so many is drawn at random
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +29,6 @@ class _Candidate:
     """By reason; the highest is chosen first. A reason that does not hold for it is not there."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Image:
-    """One chosen reading with its frame, as the bundle holds it."""
-
-    file: str
-    values: Mapping[str, Any]
-    why: str
-    shrink: int
-    """Pixels of the reading per pixel of `file`: a large image may have been decoded smaller."""
-
-
 def add_parser(commands: Commands) -> None:
     """Add `nanotox dataset` to the commands."""
     dataset = commands.add_parser(
@@ -60,10 +40,12 @@ def add_parser(commands: Commands) -> None:
         "bundle",
         help="write a dataset folder of readings that are worth a label",
         description="Choose readings whose frames were kept: a quarter at random over all, so that the set "
-        "does not hold hard cases only, the rest in equal parts by uncertain cells, by a field model that "
-        "contradicts the count, and by cells unlike those the model knows; a reason without readings leaves "
-        "its part to the others. Refused fields stay out. Write their frames as they are, and the station's "
-        "own cells as proposals.csv, which are no labels. Exits with 3 if a frame is missing or altered.",
+        "does not hold hard cases only, the rest in equal parts by a person's corrections, by uncertain "
+        "cells, by a field model that contradicts the count, and by cells unlike those the model knows; a "
+        "reason without readings leaves its part to the others. Refused fields stay out. Write their frames "
+        "as they are, the station's own cells as proposals.csv, which are no labels, the reviews of its "
+        "records as reviews.csv, and fields whose cells a person corrected as cells.csv, where only those "
+        "cells have a label. Exits with 3 if a frame is missing or altered.",
         epilog="Example: nanotox dataset bundle journal.db --frames frames --config station.toml "
         "--out to-label --count 50",
     )
@@ -108,8 +90,10 @@ def _find_candidates(args: argparse.Namespace, kept: KeptFrames) -> tuple[list[_
     Of readings that share a frame the newest stays. ConfigError if there are none, or of another station.
     """
     from device.errors import ConfigError
+    from device.journal.reviews import corrections, read_reviews
 
     found: dict[str, _Candidate] = {}
+    corrected = corrections(read_reviews(args.source))
     for number, values in _readings(args.source):
         section, origin = kept.config.station, (values.get("site"), values.get("station"))
         if origin != (section.site, section.name):
@@ -122,7 +106,8 @@ def _find_candidates(args: argparse.Namespace, kept: KeptFrames) -> tuple[list[_
             scale = quality["um_per_px"], quality["um_per_px_source"]
             made = (*scale, values["modality"], values["assay"], values["simulated"])
             found.pop(values["frame_sha256"], None)
-            found[values["frame_sha256"]] = _Candidate(number, made, _rank(values, kept))
+            ranks = _rank(values, kept) | ({"corrected": 1.0} if values["seq"] in corrected else {})
+            found[values["frame_sha256"]] = _Candidate(number, made, ranks)
     if not found:
         raise ConfigError(
             f"no {'' if args.refused else 'accepted '}reading of {args.source} has a kept frame and its list "
@@ -173,7 +158,7 @@ def _choose(pool: list[_Candidate], count: int, seed: int) -> dict[int, str]:
     """
     import numpy as np
 
-    n_random = max(1, min(count, len(pool)) // len(_WHY))
+    n_random = max(1, min(count, len(pool)) // _RANDOM)
     drawn = np.random.default_rng(seed).permutation(len(pool))[:n_random]
     chosen = {pool[index].number: "random" for index in drawn}
     left = {
@@ -193,7 +178,8 @@ def _choose(pool: list[_Candidate], count: int, seed: int) -> dict[int, str]:
 def _write_bundle(args: argparse.Namespace, kept: KeptFrames, chosen: Mapping[int, str]) -> Counter[str]:
     """Write the folder, SHA256SUMS last, and return how many readings came into it by reason."""
     from device.errors import ImageError
-    from device.plates import file_sha256, write_dataset_info, write_table, write_whole
+    from device.journal.reviews import read_reviews
+    from device.plates import file_sha256, write_whole
 
     images = list(_copy_frames(args, kept, chosen))
     if not images:
@@ -201,17 +187,16 @@ def _write_bundle(args: argparse.Namespace, kept: KeptFrames, chosen: Mapping[in
             f"none of {len(chosen)} chosen frames came into {args.out}; expected those in --frames"
         )
     sums = {image.file: image.values["frame_sha256"] for image in images}
-    proposals = (row for image in images for row in _propose(image))
-    write_table(args.out / "proposals.csv", [_PROPOSALS, *proposals])
-    write_table(args.out / "manifest.csv", [_MANIFEST, *(_manifest_row(image) for image in images)])
-    write_dataset_info(args.out, _info(images[0]))
-    for name in ("proposals.csv", "manifest.csv", "dataset.json"):
+    write_tables(args.out, images, read_reviews(args.source))
+    for name in ("proposals.csv", "manifest.csv", "reviews.csv", "dataset.json"):
         sums[name] = file_sha256(args.out / name)
     write_whole(args.out / "SHA256SUMS", (f"{sha256}  {name}\n" for name, sha256 in sums.items()))
     return Counter(image.why for image in images)
 
 
-def _copy_frames(args: argparse.Namespace, kept: KeptFrames, chosen: Mapping[int, str]) -> Iterator[_Image]:
+def _copy_frames(
+    args: argparse.Namespace, kept: KeptFrames, chosen: Mapping[int, str]
+) -> Iterator[BundleImage]:
     """Yield each chosen reading once its frame is in the folder; one that cannot be is named and left out."""
     from device.errors import ImageError
 
@@ -231,46 +216,10 @@ def _copy_frames(args: argparse.Namespace, kept: KeptFrames, chosen: Mapping[int
             if found != shrink:
                 fault = f"{path} holds 1 of {found} pixels a side; expected {shrink}, as those before it"
         if fault is None:
-            image = _Image(f"images/{values['frame_sha256'][:16]}.png", values, chosen[number], found)
+            image = BundleImage(f"images/{values['frame_sha256'][:16]}.png", values, chosen[number], found)
             shutil.copyfile(path, args.out / image.file)
             yield image
         else:
             print(
                 f"reading of {values['source']}, seq {values['seq']}, is left out: {fault}", file=sys.stderr
             )
-
-
-def _manifest_row(image: _Image) -> list[object]:
-    """Return a row of manifest.csv; a group, never divided between splits, is a well, else a day."""
-    v = image.values
-    place = (v["site"], v["station"], v["taken_at"][:10]) if v["well"] is None else (v["plate"], v["well"])
-    model = (v["cell_model"] or {}).get("sha256")
-    identity = (v["site"], v["station"], v["ledger_id"], v["seq"])
-    return [image.file, "", "/".join(place), "unlabeled", image.why, *identity, model, v["taken_at"]]
-
-
-def _info(image: _Image) -> "DatasetInfo":
-    from device.plates import DatasetInfo
-    from device.records import Scale
-
-    v = image.values
-    return DatasetInfo(
-        scale=Scale(v["quality"]["um_per_px"] * image.shrink, v["quality"]["um_per_px_source"]),
-        modality=v["modality"],
-        origin=f"station {v['site']}/{v['station']}",
-        licence="not stated",
-        assay=v["assay"],
-        simulated=v["simulated"],
-    )
-
-
-def _propose(image: _Image) -> Iterator[tuple[object, ...]]:
-    """Yield a row for each cell: its class and the box of a disk as large as it, in pixels of its file."""
-    for cell in image.values["cells"]:
-        area_um2 = cell["area_um2"]
-        radius_um = _RADIUS_UM if area_um2 is None else math.sqrt(area_um2 / math.pi)
-        # bounds are inclusive: the pixel itself adds a half
-        reach = radius_um / image.values["quality"]["um_per_px"] / image.shrink - 0.5
-        row, col = ((cell[name] + 0.5) / image.shrink - 0.5 for name in ("row", "col"))
-        box = (f"{bound:.1f}" for bound in (col - reach, row - reach, col + reach, row + reach))
-        yield image.file, cell["cell_class"], *box, f"{cell['p_dead']:.3f}"

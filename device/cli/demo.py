@@ -28,6 +28,11 @@ def add_parser(commands: Commands) -> None:
         help="wells of a dose (1); the rule wants 3 before it judges a sample",
     )
     parser.add_argument("--keep", action="store_true", help="leave plate.csv, station.toml, journal and logs")
+    parser.add_argument(
+        "--dashboard",
+        action="store_true",
+        help="show the plate in a browser too, and stay after the verdicts until Ctrl-C",
+    )
     parser.set_defaults(run=run)
 
 
@@ -37,7 +42,13 @@ def run(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from device.demo import run_demo
 
-    faults = run_demo(fields=args.fields, replicates=args.replicates, keep=args.keep)
+    if args.dashboard:
+        from device.cli.dashboard import check_installed
+
+        check_installed()
+    faults = run_demo(
+        fields=args.fields, replicates=args.replicates, keep=args.keep, dashboard=args.dashboard
+    )
     for fault in faults:
         print(f"nanotox: error: {fault}", file=sys.stderr)
     return 1 if faults else 0

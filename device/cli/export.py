@@ -2,12 +2,16 @@
 
 import argparse
 import json
+import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from device.cli.report import SOURCE
 from device.options import Commands
 
-_SCHEMAS = {"readings": "reading/", "verdicts": "verdict/", "plate": "plate/"}
+KINDS = {"readings": "reading", "verdicts": "verdict", "plate": "plate"}
+"""What a table tells, and the kind of its records."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -21,7 +25,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("source", type=Path, metavar="SOURCE", help=SOURCE)
     parser.add_argument("--form", choices=("csv/1", "jsonl/1"), required=True, help="form of the file")
-    parser.add_argument("--what", choices=tuple(_SCHEMAS), required=True, help="plate: a row for each sample")
+    parser.add_argument("--what", choices=tuple(KINDS), required=True, help="plate: a row for each sample")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write, whole or not")
     parser.set_defaults(run=run)
 
@@ -30,12 +34,25 @@ def run(args: argparse.Namespace) -> int:
     """Write the file."""
     from device.cli import DONE
     from device.journal.read import read_records
-    from device.plates import write_table, write_whole
+
+    found = (v for v in read_records(args.source) if v["schema"].startswith(f"{KINDS[args.what]}/"))
+    write_records(args.what, args.form, found, args.out)
+    return DONE
+
+
+def write_records(what: str, form: str, records: Iterable[dict[str, Any]], out: Path | None) -> None:
+    """Write records in a form such as `csv/1` to a file, which is there whole or not at all, or to stdout.
+
+    `what` is the name of a table, for csv/1 alone.
+    """
+    from device.plates import csv_lines, write_whole
     from device.report.table import table_rows
 
-    found = (v for v in read_records(args.source) if v["schema"].startswith(_SCHEMAS[args.what]))
-    if args.form == "csv/1":
-        write_table(args.out, table_rows(args.what, found), quoted=True)
+    if form == "csv/1":
+        lines = csv_lines(table_rows(what, records), quoted=True)
     else:
-        write_whole(args.out, (json.dumps(values, allow_nan=False) + "\n" for values in found))
-    return DONE
+        lines = (json.dumps(values, allow_nan=False) + "\n" for values in records)
+    if out is None:
+        sys.stdout.writelines(lines)
+    else:
+        write_whole(out, lines)

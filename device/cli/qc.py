@@ -48,33 +48,23 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make one control run; return 0 in control or while the baseline is learned, 3 otherwise."""
-    from device.analysis.control import draw_control_chart
-    from device.baseline import QcState, note_run, qc_file, read_qc
+    from device.baseline import control_run, qc_file, run_state
     from device.cli import DONE, REFUSED
-    from device.images import write_png
     from device.messages import rfc3339
-    from device.model_card.strict import write_record
     from device.station.instruments import load_config
 
-    config = load_config(args.config)
-    path, kind = qc_file(config), (config.station.assay, config.station.modality)
-    state = QcState("qc/1", *kind) if args.relearn else read_qc(path, *kind)
-    write_record(
-        path, state
-    )  # a missing right shows before the fields, and the gate forgets what is relearned
-    readings = list(_read_fields(config, args.fields))
-    state = note_run(state, readings, rfc3339(datetime.now(UTC)))
-    write_record(path, state)
-    chart = None
-    if state.baseline is not None:
-        chart = path.with_suffix(".png")
-        write_png(chart, draw_control_chart(state.runs, state.baseline.learned))
+    config, readings = load_config(args.config), []
+
+    def read() -> "Iterator[Reading]":
+        for reading in _read_fields(config, args.fields):
+            readings.append(reading)
+            yield reading
+
+    state = control_run(config, read(), rfc3339(datetime.now(UTC)), relearn=args.relearn)
+    chart = None if state.baseline is None else qc_file(config).with_suffix(".png")
     refusals = Counter(str(reason) for reading in readings for reason in reading.quality.refused_by)
     print(_as_json(state, refusals, chart) if args.json else _as_text(state, refusals, chart))
-    newest = state.runs[-1]
-    found = newest.comparison
-    bad = newest.n_refused == newest.n_fields or (found is not None and (found.out or found.reasons))
-    return REFUSED if bad else DONE
+    return REFUSED if run_state(state) in ("no_field", "out_of_control") else DONE
 
 
 def _read_fields(config: "Config", n_fields: int) -> "Iterator[Reading]":

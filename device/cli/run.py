@@ -51,11 +51,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         from device.station import begun, load_config
 
-        config = load_config(args.config)
-        if not stop.is_set():
-            with begun(config) as start:
-                if (station := _open_station(start, stop)) is not None:
-                    station.run(stop)
+        starts_anew = True
+        while starts_anew and not stop.is_set():
+            with begun(load_config(args.config)) as start:
+                station = _open_station(start, stop)
+                starts_anew = station is not None and station.run(stop)
     finally:
         logging.getLogger().removeHandler(handler)
         for number, previous in before.items():

@@ -18,17 +18,17 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from device.collector import live
 from device.collector.check import EVENTS, Aside, Kept, check
-from device.collector.gaps import Gaps
+from device.collector.gaps import ASK_S, Gaps, Station
 from device.collector.history import History
 from device.collector.live import Live, StationNow
 from device.collector.orders import Order, Orders, Reply, make_order
+from device.collector.retention import Keep
 from device.collector.store import Store
 from device.journal import StorageFullError
 from device.messages import Topics, canonical, rfc3339
@@ -41,36 +41,18 @@ log = logging.getLogger(__name__)
 
 _PATIENCE_S = 1.0
 """A gap must stay this long before it is asked for: most are messages that are still on their way."""
-_ASK_S = (1.1, 10.0)
-"""First and longest wait between two requests to one station; while nothing comes the wait doubles."""
 _BATCH = 200
 """Most messages in one commit."""
+_LET_GO_S = 60.0
+"""Time between two looks for records that need not be kept."""
 _FULL_S = 1.0
 """Wait before a full disk is tried again."""
 
 
-@dataclass(slots=True)
-class _Station:
-    """A station as far as it is heard."""
-
-    topics: Topics
-    ledger_id: str | None = None
-    """The ledger that its `head` tells: another one cannot be asked for."""
-    ask_at: float | None = None
-    """When to ask for what is missing; None while nothing is."""
-    wait_s: float = _ASK_S[0]
-    asked: range = field(default_factory=lambda: range(0))
-    transaction: str = ""
-
-    def hurry(self) -> None:
-        """Hear that it answers, or may answer again."""
-        self.wait_s = _ASK_S[0]
-        if self.ask_at is not None:
-            self.ask_at = min(self.ask_at, time.monotonic() + self.wait_s)
-
-
 class Collector:
     """A collection in the file `path` from the broker of `settings`; `tell` gets a line of numbers.
+
+    It lets go what `keep` does not ask for.
 
     With `on_change` it knows what stations say now (`now`); that is called with site, station and leaf in the
     thread of `run`, and must not wait.
@@ -85,12 +67,13 @@ class Collector:
         *,
         tell: Callable[[str], None],
         on_change: Callable[[str, str, str], None] | None = None,
+        keep: Keep = Keep(),  # noqa: B008 - frozen
     ) -> None:
-        self._store = Store(path)
+        self._store, self._keep_only, self._let_go_at = Store(path), keep, 0.0
         self._prefix, self._tell = settings.prefix, tell
         self._gaps = self._store.gaps()
         self._n_records, self._n_aside = self._store.count()
-        self._stations: dict[str, _Station] = {}
+        self._stations: dict[str, Station] = {}
         self._suspects: set[str] = set()
         self._losses: set[str] = set()
         self._events: queue.SimpleQueue[Event | Order] = queue.SimpleQueue()
@@ -120,6 +103,7 @@ class Collector:
                 for station in self._stations.values():
                     self._close_gaps(station, now)
                 self._orders.give_up(now)
+                self._let_go(now)
                 if self._live is not None:
                     self._live.expire()
                 self._report()
@@ -166,7 +150,7 @@ class Collector:
         """Store what came, then hear what it means, then tell the broker that it is kept."""
         records: list[Kept] = []
         aside: list[Aside] = []
-        told: list[tuple[str, _Station, dict[str, Any]]] = []
+        told: list[tuple[str, Station, dict[str, Any]]] = []
         for event in events:
             if isinstance(event, Order):
                 self._orders.send(event)
@@ -223,12 +207,12 @@ class Collector:
             self._live.keep(records)
         return True
 
-    def _station(self, topic: str) -> _Station:
+    def _station(self, topic: str) -> Station:
         site, name = topic.removeprefix(f"{self._prefix}/").split("/")[:2]
-        made = _Station(Topics(site, name, self._prefix))
+        made = Station(Topics(site, name, self._prefix))
         return self._stations.setdefault(f"{site}/{name}", made)
 
-    def _hear(self, leaf: str, station: _Station, values: Any) -> None:  # noqa: ANN401 - any JSON value
+    def _hear(self, leaf: str, station: Station, values: Any) -> None:  # noqa: ANN401 - any JSON value
         """Hear a head or an answer; what is none is passed over."""
         try:
             if leaf == "head":
@@ -245,7 +229,7 @@ class Collector:
         except (TypeError, KeyError, ValueError) as error:
             self._suspect(station.topics.of(leaf), f"{station.topics.of(leaf)} is not understood ({error})")
 
-    def _hear_refusal(self, station: _Station, code: str, message: str) -> None:
+    def _hear_refusal(self, station: Station, code: str, message: str) -> None:
         name = f"{station.topics.site}/{station.topics.station}"
         if code == "NOT_KEPT" and station.ledger_id is not None and station.asked:
             numbers = station.asked
@@ -253,11 +237,11 @@ class Collector:
             self._store.give_up(station.ledger_id, numbers, message)
             self._gaps[station.ledger_id].fill(numbers[0], numbers[-1])
         elif code == "BUSY":
-            station.ask_at = time.monotonic() + random.uniform(1.0, 1.5) * _ASK_S[0]  # noqa: S311 - jitter, no secret
+            station.ask_at = time.monotonic() + random.uniform(1.0, 1.5) * ASK_S[0]  # noqa: S311 - jitter, no secret
         else:
             self._suspect(name, f"{name} does not send records again: {message}")
 
-    def _close_gaps(self, station: _Station, now: float) -> None:
+    def _close_gaps(self, station: Station, now: float) -> None:
         """Ask a station for records that are missing and do not come by themselves."""
         gaps = self._gaps.get(station.ledger_id or "")
         if gaps is None or not gaps.missing:
@@ -266,7 +250,7 @@ class Collector:
             station.ask_at = now + _PATIENCE_S
         elif now >= station.ask_at:
             station.asked = asked = gaps.next_asked(station.asked.stop, REPLAY_ROWS)
-            station.ask_at, station.wait_s = now + station.wait_s, min(2 * station.wait_s, _ASK_S[1])
+            station.ask_at, station.wait_s = now + station.wait_s, min(2 * station.wait_s, ASK_S[1])
             station.transaction = uuid.uuid4().hex
             command = {
                 "transaction": station.transaction,
@@ -277,6 +261,13 @@ class Collector:
             answer_to = station.topics.of(f"reply/{self._store.client_id}")
             body, topic = canonical(command), station.topics.of("cmd/replay")
             self._publisher.send(Message(topic, body, expiry_s=30, response_topic=answer_to))
+
+    def _let_go(self, now: float) -> None:
+        """Let some old records go, if it is time; there may be more."""
+        if now >= self._let_go_at:
+            n_records = self._store.let_go(self._gaps, self._keep_only)
+            self._n_records -= n_records
+            self._let_go_at = now + (0.0 if n_records else _LET_GO_S)
 
     def _note_connection(self, event: Event) -> None:
         if isinstance(event, Connected):

@@ -1,7 +1,13 @@
-"""Which numbers of a ledger are missing, and what to ask for next."""
+"""Which numbers of a ledger are missing, and what to ask a station for next, and when."""
 
+import time
 from bisect import bisect_right
 from dataclasses import dataclass, field
+
+from device.messages import Topics
+
+ASK_S = (1.1, 10.0)
+"""First and longest wait between two requests to one station; while nothing comes the wait doubles."""
 
 
 @dataclass(slots=True)
@@ -32,6 +38,10 @@ class Gaps:
         self.missing[at:end] = [gap for gap in left if gap]
         return not is_new and sum(map(len, left)) < before
 
+    def has(self, first: int, last: int) -> bool:
+        """Return whether none of `first` to `last` is missing."""
+        return last <= self.newest and all(g.stop <= first or g.start > last for g in self.missing)
+
     def next_asked(self, start: int, limit: int) -> range:
         """Return the span to ask for next, from the first missing number at or after `start`, else from 1.
 
@@ -50,3 +60,23 @@ class Gaps:
 
     def __len__(self) -> int:
         return sum(map(len, self.missing))
+
+
+@dataclass(slots=True)
+class Station:
+    """A station as far as it is heard."""
+
+    topics: Topics
+    ledger_id: str | None = None
+    """The ledger that its `head` tells: another one cannot be asked for."""
+    ask_at: float | None = None
+    """When to ask for what is missing; None while nothing is."""
+    wait_s: float = ASK_S[0]
+    asked: range = field(default_factory=lambda: range(0))
+    transaction: str = ""
+
+    def hurry(self) -> None:
+        """Hear that it answers, or may answer again."""
+        self.wait_s = ASK_S[0]
+        if self.ask_at is not None:
+            self.ask_at = min(self.ask_at, time.monotonic() + self.wait_s)

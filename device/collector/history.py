@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from device.collector.check import EVENTS, Kept
+from device.collector.gaps import Gaps
 from device.collector.store import FORM
 from device.errors import JournalError
 from device.journal.read import PlateRun, open_read_only, plate_runs
@@ -53,19 +54,22 @@ class History:
     def stations(self) -> dict[tuple[str, str], str]:
         """Return when each station's newest record was made, RFC 3339, by site and station."""
         found: dict[tuple[str, str], str] = {}
-        where = ("", "")
-        following = (
-            "SELECT site, station FROM record INDEXED BY record_station "
-            "WHERE kind IS NOT NULL AND (site, station) > (?, ?) ORDER BY site, station LIMIT 1"
-        )
-        newest = (
-            "SELECT max(ts) FROM record INDEXED BY record_station WHERE site = ? AND station = ? AND kind = ?"
-        )
+        table = "FROM record INDEXED BY record_station WHERE"
+        sites = f"SELECT min(site) {table} kind IS NOT NULL AND site > ?"
+        names = f"SELECT min(station) {table} kind IS NOT NULL AND site = ? AND station > ?"
+        newest = f"SELECT max(ts) {table} site = ? AND station = ? AND kind = ?"
         with self._open() as database:
-            while (row := database.execute(following, where).fetchone()) is not None:
-                where = (row[0], row[1])
-                times = [database.execute(newest, (*where, kind)).fetchone()[0] for kind in EVENTS]
-                found[where] = max(ts for ts in times if ts is not None)
+
+            def ask(query: str, *values: str | None) -> str | None:
+                answer: str | None = database.execute(query, values).fetchone()[0]
+                return answer
+
+            # From one name to the next: DISTINCT would walk through every record.
+            site: str | None = ""
+            while (site := ask(sites, site)) is not None:
+                station: str | None = ""
+                while (station := ask(names, site, station)) is not None:
+                    found[site, station] = max(ask(newest, site, station, kind) or "" for kind in EVENTS)
         return found
 
     def select(
@@ -160,6 +164,43 @@ class History:
         query = f"SELECT rowid, {_KEPT} FROM record WHERE rowid > ? ORDER BY rowid LIMIT ?"  # noqa: S608 - names
         with self._open() as database:
             return [(row[0], Kept(*row[1:])) for row in database.execute(query, (after_rowid, limit))]
+
+    def export(
+        self,
+        kind: str | None,
+        site: str | None = None,
+        station: str | None = None,
+        *,
+        plate: str | None = None,
+        since: datetime | None = None,
+    ) -> Iterator[Payload]:
+        """Yield records of a kind, ledger after ledger in their order; None yields the chain.
+
+        That is every record, with a note where numbers were let go or given up: which was the last of them,
+        with its hash.
+        """
+        asked = {"kind": kind, "site": site, "station": station, "plate": plate}
+        asked = {f"{name} = ?": value for name, value in asked.items() if value is not None}
+        asked |= {} if since is None else {"ts >= ?": rfc3339(since)}
+        where = " AND ".join(asked) or "1"
+        query = f"SELECT ledger_id, seq, message FROM record WHERE {where} ORDER BY ledger_id, seq"  # noqa: S608 - names
+        gone = (
+            "SELECT ledger_id, 1, last_seq FROM let_go "
+            "UNION ALL SELECT ledger_id, first_seq, last_seq FROM given_up"
+        )
+        with self._open() as database:
+            known: dict[str, Gaps] = {}
+            for ledger_id, first, last in database.execute(gone):
+                known.setdefault(ledger_id, Gaps()).fill(first, last)
+            before = ("", 0)
+            for ledger_id, seq, message in database.execute(query, tuple(asked.values())):
+                values = json.loads(message)
+                first = before[1] + 1 if ledger_id == before[0] else 1
+                if kind is None and seq > first and known.get(ledger_id, Gaps()).has(first, seq - 1):
+                    n_gone, before_it = seq - first, values["prev_hash"]
+                    yield {"ledger_id": ledger_id, "seq": seq - 1, "hash": before_it, "n_gone": n_gone}
+                yield values
+                before = (ledger_id, seq)
 
     def newest(self) -> list[Kept]:
         """Return of each station the newest reading and verdict and its last 50 alerts, the oldest first."""

@@ -10,7 +10,8 @@ from typing import Any
 
 from device.errors import PublishError
 from device.messages import MAX_MESSAGE_BYTES, Topics, canonical, rfc3339
-from device.messages.commands import MAX_AGE_S, REPLY_EXPIRY_S
+from device.messages.commands import MAX_AGE_S
+from device.messages.replies import REPLY_EXPIRY_S
 from device.publishers import Message
 
 Reply = dict[str, Any]

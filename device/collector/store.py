@@ -3,13 +3,14 @@
 import logging
 import sqlite3
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from device.collector.check import Aside, Kept
 from device.collector.gaps import Gaps
+from device.collector.retention import Keep, oldest_segment
 from device.errors import JournalError
 from device.journal.file import guarded, lock
 from device.messages import rfc3339
@@ -29,12 +30,15 @@ CREATE TABLE given_up (ledger_id TEXT NOT NULL, first_seq INTEGER NOT NULL, last
 CREATE TABLE set_aside (id INTEGER PRIMARY KEY, received_at TEXT NOT NULL, topic TEXT NOT NULL,
     why TEXT NOT NULL, message BLOB NOT NULL);
 """
-_INDEXES = """
+_FORM_2 = """
+CREATE TABLE let_go (ledger_id TEXT NOT NULL PRIMARY KEY, last_seq INTEGER NOT NULL, last_hash TEXT NOT NULL,
+    n_records INTEGER NOT NULL, ts TEXT NOT NULL);
 CREATE INDEX record_station ON record (site, station, kind, ts) WHERE kind IS NOT NULL;
 CREATE INDEX record_plate ON record (plate, kind, well) WHERE plate IS NOT NULL AND kind IS NOT NULL;
 CREATE INDEX record_finished ON record (ts) WHERE kind = 'plate';
 """
-"""What questions of the history stand on. Records without a kind are kept for their place in the chain."""
+"""Of form 2: what retention took, with the hash that the oldest kept record goes on from; and what questions
+of the history stand on. Records without a kind are kept for their place in the chain."""
 _FROM_1 = """
 ALTER TABLE record ADD COLUMN kind TEXT;
 ALTER TABLE record ADD COLUMN plate TEXT;
@@ -68,6 +72,7 @@ class Store:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=FULL")
                 self.client_id, self.n_doubled = self._open()
+                self._let_go = dict(self._db.execute("SELECT ledger_id, last_seq FROM let_go"))
         except JournalError:
             self.close()
             raise
@@ -81,6 +86,9 @@ class Store:
         found: list[Aside] = []
         with self._transaction():
             for record in records:
+                if record.seq <= self._let_go.get(record.ledger_id, 0):
+                    n_doubled += 1
+                    continue
                 values = (*(getattr(record, name) for name in _COLUMNS), now)
                 if self._db.execute(_INSERT, values).rowcount == 0:
                     n_doubled += 1
@@ -104,6 +112,25 @@ class Store:
         with self._transaction():
             self._db.execute("INSERT INTO given_up VALUES (?, ?, ?, ?, ?)", values)
 
+    def let_go(self, gaps: Mapping[str, Gaps], keep: Keep) -> int:
+        """Delete some of what need not be kept, and note it; return how many records, 0 for none."""
+        now = datetime.now(UTC)
+        with self._transaction():
+            found = oldest_segment(self._db, gaps, keep, now)
+            if found is None:
+                return 0
+            where = (found.ledger_id, found.last_seq)
+            self._db.execute("DELETE FROM record WHERE ledger_id = ? AND seq <= ?", where)
+            noted = (*where, found.last_hash, found.n_records, rfc3339(now))
+            self._db.execute(
+                "INSERT INTO let_go VALUES (?, ?, ?, ?, ?) ON CONFLICT (ledger_id) DO UPDATE SET "
+                "last_seq = excluded.last_seq, last_hash = excluded.last_hash, ts = excluded.ts, "
+                "n_records = n_records + excluded.n_records",
+                noted,
+            )
+        self._let_go[found.ledger_id] = found.last_seq
+        return found.n_records
+
     def count(self) -> tuple[int, int]:
         """Return how many records are stored, and how many messages were kept aside."""
         with guarded(self.path, "read"):
@@ -118,7 +145,8 @@ class Store:
             GROUP BY ledger_id, run ORDER BY ledger_id, min(seq)"""
         found: dict[str, Gaps] = {}
         with guarded(self.path, "read"):
-            for query in (runs, "SELECT ledger_id, first_seq, last_seq FROM given_up"):
+            given_up = "SELECT ledger_id, first_seq, last_seq FROM given_up"
+            for query in ("SELECT ledger_id, 1, last_seq FROM let_go", runs, given_up):
                 for ledger_id, first, last in self._db.execute(query):
                     found.setdefault(ledger_id, Gaps()).fill(first, last)
         return found
@@ -141,7 +169,7 @@ class Store:
         if not tables:
             made = f"nanotox-collect-{uuid.uuid4().hex[:12]}"
             with self._transaction():
-                self._script(_TABLES + _INDEXES)
+                self._script(_TABLES + _FORM_2)
                 self._db.execute("INSERT INTO collector VALUES (?, ?, 0)", (FORM, made))
         elif "collector" not in tables:
             raise JournalError(f"{self.path} is a database of something else; name another file with --db")
@@ -149,7 +177,7 @@ class Store:
         if form == 1:
             log.info("%s gets form %d; a million records take a minute", self.path, FORM)
             with self._transaction():
-                self._script(_FROM_1 + _INDEXES)
+                self._script(_FROM_1 + _FORM_2)
                 self._db.execute("UPDATE collector SET form = ?", (FORM,))
         elif form != FORM:
             raise JournalError(f"{self.path} has form {form}; this nanotox writes {FORM}; name another file")

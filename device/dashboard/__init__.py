@@ -32,6 +32,8 @@ __all__ = ["serve"]
 log = logging.getLogger(__name__)
 
 _HERE = Path(__file__).parent
+_PATIENCE_S = 30.0
+"""A page that takes longer to make, such as on a machine that does much else, is an error."""
 
 
 def serve(
@@ -68,7 +70,7 @@ def serve(
     thread.start()
     try:
         shown = f"[{host}]" if ":" in host else host
-        tell(f"http://{shown}:{listener.getsockname()[1]}/")
+        pages.on_startup(lambda: tell(f"http://{shown}:{listener.getsockname()[1]}/"))
         server.run(sockets=[listener])
     finally:
         stop.set()
@@ -81,6 +83,7 @@ def serve(
 def _config(lab: Lab, *, is_local: bool) -> uvicorn.Config:
     outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     pages.add_static_files("/static", _HERE / "static")
+    pages.config.quasar_config["brand"]["primary"] = "#0b4f8a"
     _add_pages(lab)
     ui.run_with(outer, title="nanotox", language="en-US", tailwind=False, show_welcome_message=False)
     _mark_scripts()
@@ -89,23 +92,23 @@ def _config(lab: Lab, *, is_local: bool) -> uvicorn.Config:
 
 
 def _add_pages(lab: Lab) -> None:
-    @ui.page("/")
+    @ui.page("/", response_timeout=_PATIENCE_S)
     def wall() -> None:
         wall_page(lab)
 
-    @ui.page("/station/{site}/{station}")
+    @ui.page("/station/{site}/{station}", response_timeout=_PATIENCE_S)
     def one_station(site: str, station: str) -> None:
         station_page(lab, site, station)
 
-    @ui.page("/station/{site}/{station}/review")
+    @ui.page("/station/{site}/{station}/review", response_timeout=_PATIENCE_S)
     async def review(site: str, station: str, seq: int = 0) -> None:
         await review_page(lab, site, station, seq)
 
-    @ui.page("/plates")
+    @ui.page("/plates", response_timeout=_PATIENCE_S)
     async def plates() -> None:
         await plates_page(lab)
 
-    @ui.page("/plate")
+    @ui.page("/plate", response_timeout=_PATIENCE_S)
     async def one_plate(name: str = "", site: str = "", station: str = "") -> None:
         await plate_page(lab, name, site, station)
 

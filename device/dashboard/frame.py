@@ -1,6 +1,7 @@
 """What all pages share: the lab that they look at, heading, navigation, legend, and words read aloud."""
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ from device.report.words import OUTCOME_WORDS, outcome_name
 
 _OVERLAYS = 200
 """Newest pictures of all stations together, to be reviewed; 100 kB each."""
+_LEDGER = re.compile("[0-9A-Za-z-]{1,64}")
+"""A ledger that can stand in the address of a picture."""
 LOOK_S = 0.2
 """How often a page looks whether something changed, s."""
 
@@ -40,7 +43,8 @@ class Lab:
         with self._lock:
             if said is not None and said.overlay is not None and said.overlay.seq is not None:
                 key = site, station, said.overlay.ledger_id or "-", said.overlay.seq
-                self._overlays[key] = said.overlay.jpeg
+                if _LEDGER.fullmatch(key[2]):
+                    self._overlays[key] = said.overlay.jpeg
                 if len(self._overlays) > _OVERLAYS:
                     del self._overlays[next(iter(self._overlays))]
             self._versions[site, station] = self._versions.get((site, station), 0) + 1
@@ -98,6 +102,7 @@ def station_path(site: str, station: str) -> str:
 def page_frame(title: str, place: str = "") -> Iterator[None]:
     """Lay out a page around what is made in the `with` block; `place` stands beside the title."""
     ui.page_title(f"{title} - nanotox")
+    ui.colors(primary="#0b4f8a")
     ui.add_head_html('<link rel="stylesheet" href="/static/page.css">')
     with ui.element("header").classes("bar"):
         with ui.element("a").props('href="#content"').classes("skip"):

@@ -44,9 +44,9 @@ class StationPage:
             with ui.element("article").classes("tile"):
                 self._verdict = ui.html("")
             self._picture = ui.html("").classes("panel")
-            self._charts = ui.html(tag("p", "Reading the history ...")).classes("panel wide")
-            self._quality = ui.html("").classes("panel")
             self._health = ui.html("").classes("panel")
+            self._charts = ui.html(tag("p", "Reading the history ...")).classes("panel double")
+            self._quality = ui.html("").classes("panel")
             order_panel(lab, site, name)
             self._about = ui.html("").classes("panel")
         self.look()
@@ -64,7 +64,9 @@ class StationPage:
         seen = sight(said, utc_now())
         verdict = said.verdict
         numbers = None if verdict is None else guarded(lambda: shares_text(verdict))
-        self._verdict.set_content(tag("h2", "Verdict", class_="unseen") + tile_html(seen) + tag("p", numbers))
+        self._verdict.set_content(
+            tag("h2", "Verdict", class_="unseen") + tile_html(seen) + tag("p", numbers, class_="lines")
+        )
         self._verdict.classes(replace=f"look-{seen.look}")
         self._picture.set_content(guarded(lambda: self._picture_html(said)))
         self._health.set_content(guarded(lambda: health_html(said)))

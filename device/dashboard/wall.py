@@ -7,7 +7,7 @@ from nicegui import ui
 from device.collector.live import StationNow
 from device.dashboard.frame import LOOK_S, Herald, Lab, legend, page_frame, shape, station_path, utc_now
 from device.dashboard.words import Sight, sight
-from device.report.markup import Html, tag
+from device.report.markup import Html, join, tag
 
 _SUMMARY = {
     "toxic": "toxic",
@@ -53,12 +53,11 @@ class _Tile:
 
     def __init__(self, site: str, name: str) -> None:
         self.seen: Sight | None = None
-        with ui.element("li"):
-            self._card = ui.element("article").classes("tile")
-            with self._card:
-                link = tag("a", name, href=station_path(site, name))
-                ui.html(tag("span", link, " ", tag("small", site)), tag="h2")
-                self._body = ui.html("")
+        self._card = ui.element("li").classes("tile")
+        with self._card:
+            link = tag("a", name, href=station_path(site, name))
+            ui.html(join(link, " ", tag("small", site)), tag="h2")
+            self._body = ui.html("")
 
     def show(self, seen: Sight) -> str | None:
         """Show what is seen; return the new word if it is another one than before."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from device.demo.processes import Messages, run_broker, run_station, subscribe
+from device.demo.processes import Messages, run_broker, run_dashboard, run_station, subscribe
 from device.demo.table import Row, Table
 from device.errors import StationError
 from device.messages import Topics
@@ -41,6 +41,7 @@ site = "{site}"
 name = "{name}"
 assay = "adherent"
 modality = "phase"
+overlay = {overlay}
 
 [scale]
 um_per_px = 0.65
@@ -76,15 +77,18 @@ def make_plate(fields: int, replicates: int) -> Plate:
     return Plate("demo", tuple(wells))
 
 
-def station_toml(*, port: int) -> str:
+def station_toml(*, port: int, overlay: bool = False) -> str:
     """Return the station.toml of the demo's station, whose broker listens on `port` of loopback."""
-    return _STATION.format(site=TOPICS.site, name=TOPICS.station, port=port)
+    return _STATION.format(
+        site=TOPICS.site, name=TOPICS.station, port=port, overlay="true" if overlay else "false"
+    )
 
 
-def run_demo(*, fields: int, replicates: int, keep: bool) -> list[str]:
+def run_demo(*, fields: int, replicates: int, keep: bool, dashboard: bool = False) -> list[str]:
     """Run the chain, show it on stdout, and return what did not come out right; an empty list is success.
 
-    `keep` leaves the folder with plate.csv, station.toml, journal and logs, and says where it is.
+    `keep` leaves the folder with plate.csv, station.toml, journal and logs, and says where it is. `dashboard`
+    shows the plate in a browser too, and goes on after the verdicts until Ctrl-C.
 
     Raises
     ------
@@ -99,18 +103,34 @@ def run_demo(*, fields: int, replicates: int, keep: bool) -> list[str]:
             port = stack.enter_context(run_broker(folder))
             messages = stack.enter_context(subscribe(port, TOPICS))
             write_plate(folder / "plate.csv", plate)
-            (folder / "station.toml").write_text(station_toml(port=port), encoding="utf-8")
+            settings = station_toml(port=port, overlay=dashboard)
+            (folder / "station.toml").write_text(settings, encoding="utf-8")
+            shown = stack.enter_context(run_dashboard(folder, port)) if dashboard else None
+            if shown is not None:
+                print(f"dashboard: {shown[0]}", flush=True)
             print(f"{len(plate.wells)} wells of {fields} fields; broker on 127.0.0.1:{port}; station starts")
             station = stack.enter_context(run_station(folder))
             rows = {well.well: Row(well) for well in plate.wells}
             report = _follow(messages, rows, station, folder)
             _await_end(station, folder)
+            faults = _conclude(list(rows.values()), report, time.monotonic() - started)
+            if shown is not None:
+                _stay(*shown)
     finally:
         if keep:
             print(f"kept: {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
-    return _conclude(list(rows.values()), report, time.monotonic() - started)
+    return faults
+
+
+def _stay(address: str, dashboard: subprocess.Popen[bytes]) -> None:
+    print(f"the dashboard stays at {address} until Ctrl-C", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        code = dashboard.wait()
+        raise StationError(
+            f"the dashboard ended with {code}; expected it to stay; see dashboard.log with --keep"
+        )
 
 
 def _conclude(rows: Sequence[Row], report: dict[str, Any] | None, elapsed_s: float) -> list[str]:

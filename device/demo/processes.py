@@ -20,7 +20,8 @@ from device.publishers import Connected, Event, Received, Setup, mqtt, open_publ
 Messages: TypeAlias = "queue.Queue[tuple[str, dict[str, Any]]]"
 """Last part of the topic, and what stood there."""
 
-_START_S = 20.0
+_START_S = 120.0
+"""Generous, for a machine that does much else."""
 _STOP_S = 10.0
 
 
@@ -33,14 +34,29 @@ def run_broker(folder: Path) -> Iterator[int]:
             "mosquitto is not on PATH; expected the broker Eclipse Mosquitto 2; start the demo with "
             "tools/demo, which fetches it, or run: apt install mosquitto"
         )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = _free_port()
     settings = folder / "mosquitto.conf"
     settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
     with _run([binary, "-c", str(settings)], folder / "mosquitto.log") as process:
-        _wait_for(port, process)
+        _wait_for(port, process, "mosquitto")
         yield port
+
+
+@contextlib.contextmanager
+def run_dashboard(folder: Path, broker_port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run the dashboard on the broker of this port; yield its address and its process."""
+    port = _free_port()
+    command = [sys.executable, "-m", "device.cli", "dashboard", "--broker", f"mqtt://127.0.0.1:{broker_port}"]
+    command += ["--db", str(folder / "lab.db"), "--port", str(port)]
+    with _run(command, folder / "dashboard.log") as process:
+        _wait_for(port, process, "dashboard")
+        yield f"http://127.0.0.1:{port}/", process
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def run_station(folder: Path) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
@@ -90,12 +106,12 @@ def subscribe(port: int, topics: Topics) -> "Iterator[Messages]":
         client.close()
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+def _wait_for(port: int, process: subprocess.Popen[bytes], name: str) -> None:
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.02)
     raise PublishError(
-        f"mosquitto did not open port {port} within {_START_S:.0f} s; expected it to; see its log with --keep"
+        f"{name} did not open port {port} within {_START_S:.0f} s; expected it to; see {name}.log with --keep"
     )

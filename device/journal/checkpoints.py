@@ -42,7 +42,7 @@ def segment_to_go(
         if last < first:
             continue
         is_old = before is not None and ts < rfc3339(before)
-        if not is_old and _used_bytes(database) <= max_bytes:
+        if not is_old and used_bytes(database) <= max_bytes:
             return None
         unsent = database.execute("SELECT min(seq) FROM record WHERE sent_at IS NULL").fetchone()[0]
         # the newest record stays: the numbering goes on from it
@@ -51,7 +51,7 @@ def segment_to_go(
     return None
 
 
-def _used_bytes(database: sqlite3.Connection) -> int:
+def used_bytes(database: sqlite3.Connection) -> int:
     """Return what the file holds, without pages that are free for new records."""
     pages, free, size = (
         int(database.execute(f"PRAGMA {name}").fetchone()[0])

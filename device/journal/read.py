@@ -46,14 +46,18 @@ def read_records(source: Path) -> Iterator[dict[str, Any]]:
     JournalError
         If it is a database but no journal.
     """
+    yield from _read_journal(source) if is_journal(source) else _read_lines(source)
+
+
+def is_journal(source: Path) -> bool:
+    """Return whether a file is a database, such as a journal; ConfigError if it cannot be read."""
     try:
         with source.open("rb") as stream:
-            is_journal = stream.read(len(_SQLITE)) == _SQLITE
+            return stream.read(len(_SQLITE)) == _SQLITE
     except OSError as error:
         raise ConfigError(
             f"{source} cannot be read ({error.strerror}); expected a journal or JSON lines"
         ) from error
-    yield from _read_journal(source) if is_journal else _read_lines(source)
 
 
 def is_complete(values: dict[str, Any]) -> bool:

@@ -11,7 +11,8 @@ from enum import Enum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from device.messages import LEAVES, MAX_MESSAGE_BYTES, OVERLAY, RETAINED, SCHEMAS, Identity, Published, Topics
-from device.messages.commands import COMMANDS, Command, Reply
+from device.messages.commands import COMMANDS, Command
+from device.messages.replies import Reply
 from device.records import Latest, NonToxic, Outcome
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -117,19 +118,22 @@ def _commands() -> dict[str, Any]:
         if leaf == "reply":
             schema = _record_schema(record, definitions)
         else:
-            schema = _asked_schema(Command)
+            schema = _asked_schema(Command, definitions)
             del schema["properties"]["issued_at"]["pattern"]  # any time with a zone
-            schema["properties"]["args"] = _asked_schema(record)
+            schema["properties"]["args"] = _asked_schema(record, definitions)
         moved = _moved(schema | {"$defs": definitions}, f"#/components/messages/{leaf}/payload/$defs/")
         title = " ".join((record.__doc__ or "").split())
         found[leaf] = {"name": leaf, "title": title, "contentType": "application/json", "payload": moved}
     return found
 
 
-def _asked_schema(record: type[Any]) -> dict[str, Any]:
+def _asked_schema(record: type[Any], definitions: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of what others send: defaults may be left out, nothing may come besides."""
     needed = [f.name for f in fields(record) if f.default is MISSING and f.default_factory is MISSING]
-    return _record_schema(record, {}) | {"required": needed, "additionalProperties": False}
+    schema = _record_schema(record, definitions)
+    for inner in definitions.values():
+        inner["additionalProperties"] = False
+    return schema | {"required": needed, "additionalProperties": False}
 
 
 def field_docs(record: type[Any]) -> dict[str, str]:
@@ -157,6 +161,8 @@ def _record_schema(record: type[Any], definitions: dict[str, Any]) -> dict[str, 
         schema = _type_schema(hints[item.name], definitions)
         if "pattern" in item.metadata:
             schema["pattern"] = f"^{item.metadata['pattern']}$"
+        if "range" in item.metadata:
+            schema["minimum"], schema["maximum"] = item.metadata["range"]
         properties[item.name] = schema | ({"description": docs[item.name]} if item.name in docs else {})
     description = " ".join((record.__doc__ or "").split())
     required = list(properties)

@@ -8,7 +8,7 @@ from device.plates.dataset import (
     scale_of,
     write_dataset_info,
 )
-from device.plates.files import file_sha256, write_table, write_whole
+from device.plates.files import csv_lines, file_sha256, write_table, write_whole
 from device.plates.table import (
     Plate,
     find_fields,
@@ -22,6 +22,7 @@ __all__ = [
     "DATASET_FILE",
     "DatasetInfo",
     "Plate",
+    "csv_lines",
     "file_sha256",
     "find_dataset_info",
     "find_fields",

@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -15,10 +15,18 @@ def write_table(path: Path, rows: Iterable[Sequence[object]], *, quoted: bool = 
 
     Raises as `write_whole`.
     """
+    write_whole(path, csv_lines(rows, quoted=quoted))
+
+
+def csv_lines(rows: Iterable[Sequence[object]], *, quoted: bool) -> Iterator[str]:
+    """Yield rows as lines of CSV with every cell `quoted` or only those that need it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
-    writer.writerows(rows)
-    write_whole(path, [text.getvalue()])
+    for row in rows:
+        writer.writerow(row)
+        yield text.getvalue()
+        text.seek(0)
+        text.truncate()
 
 
 def write_whole(path: Path, parts: Iterable[str]) -> None:

@@ -28,9 +28,10 @@ from device.publishers import Received, open_publisher
 from device.records import Frame, PlateWell, Reading, Reason
 from device.service import Watchdog, clock_state, notify_systemd
 from device.station.analysis import Analysis
+from device.station.bench_commands import BenchCommands
 from device.station.buffer import Buffer
 from device.station.capture import Capture, Shot
-from device.station.commands import REMEMBERED, Desk, Order
+from device.station.commands import NOTED, REMEMBERED, Desk
 from device.station.health import Watch
 from device.station.instruments import (
     Instruments,
@@ -39,7 +40,10 @@ from device.station.instruments import (
     open_instruments,
     open_plate,
 )
+from device.station.monitor import Monitor
 from device.station.newest import overlay_message
+from device.station.orders import Order
+from device.station.plate_commands import PlateCommands
 from device.station.safe_mode import HEALTHY_S, Start, begun
 from device.station.sender import Sender
 from device.station.store import Records
@@ -57,6 +61,8 @@ _FRAMES, _READINGS = 2, 8
 _STOP_DRAIN_S = 1.0
 """On a signal the broker gets this long for what is on its way; the rest is sent at the next start."""
 _JOIN_S = 5.0
+_LATE_S = 30.0
+"""A loop that has not turned for so long is told on `/healthz`; WatchdogSec of the shipped unit."""
 
 
 class Station:
@@ -85,6 +91,7 @@ class Station:
         self._readings: Buffer[Read | Order] = Buffer(_READINGS, beat)
         self._stopping = threading.Event()
         self._finished = threading.Event()
+        self._starts_anew = False
         self._mutex = threading.Lock()
         self._failure: Exception | None = None
         section, publisher = config.station, config.publisher
@@ -142,24 +149,45 @@ class Station:
                 stopping=self._stopping,
                 beat=beat,
             )
-            self._desk = Desk(
+            self._bench = BenchCommands(
+                config,
                 self._records,
                 self._capture,
+                journal,
+                deliver=self._readings.put,
+            )
+            self._desk = Desk(
                 topics,
-                known=[body["transaction"] for _, body in journal.notes("command", limit=REMEMBERED)],
+                known=[body["transaction"] for _, body in journal.notes(*NOTED, limit=REMEMBERED)],
                 answer=self._sender.reply,
-                open_camera=self._open_camera,
-                note_plate=self._say_plate,
-                finish=self._finish_plate,
+                records=self._records,
+                plates=PlateCommands(
+                    self._records,
+                    self._capture,
+                    open_camera=self._open_camera,
+                    note_plate=self._say_plate,
+                    finish=self._finish_plate,
+                ),
+                bench=self._bench,
+                restart=self._start_anew,
+            )
+            self._monitor = Monitor(
+                config.http,
+                site=section.site,
+                station=section.name,
+                health=lambda: self._watch.health(self._sender.n_reconnects),
+                late=lambda: self._watchdog.late(_LATE_S),
+                fault=lambda: self._watch.fault,
             )
             self._records.waits = False
             self._records.resume(tools.plate)
             opened.pop_all()
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event) -> bool:
         """Run until the camera ends or `stop` is set; return when all is stored and the broker has been left.
 
-        StationError if records are left unsent after the drain, or the reason why the station had to end.
+        Returns True where a command wants the station to be opened anew and run again. StationError if
+        records are left unsent after the drain, or the reason why the station had to end.
         """
         loops = [
             threading.Thread(target=self._guard, args=(loop,), name=name, daemon=True)
@@ -182,6 +210,7 @@ class Station:
         self._records.waits = True
         self._say_plate()
         self._sender.start()
+        self._monitor.start()
         for loop in loops:
             loop.start()
         notify_systemd("READY=1", "STATUS=running")
@@ -193,20 +222,22 @@ class Station:
                     break
                 self._watch.look()
         finally:
-            notify_systemd("STOPPING=1")
+            notify_systemd("RELOADING=1" if self._starts_anew else "STOPPING=1")
             self._stop(loops)
-        n_unsent = self._part(stop)
+        is_brief = stop.is_set() or self._starts_anew
+        n_unsent = self._part(is_brief=is_brief)
         if isinstance(self._failure, StationError):
             raise self._failure
         if self._failure is not None:
             raise StationError(
                 "the station had to end, see the log; all that it stored is kept"
             ) from self._failure
-        if n_unsent and not stop.is_set():
+        if n_unsent and not is_brief:
             raise JournalError(
                 f"{n_unsent} records unsent, kept in {self._config.journal.path}; "
                 "expected a broker, start the station again when it is there"
             )
+        return self._starts_anew and not stop.is_set()
 
     def _stop(self, loops: list[threading.Thread]) -> None:
         """End the loops: the frame in work is finished and stored, frames behind it are not begun."""
@@ -217,18 +248,19 @@ class Station:
             # One that hangs all the same is left behind; what is stored is stored.
             loop.join(_JOIN_S)
 
-    def _part(self, stop: threading.Event) -> int:
+    def _part(self, *, is_brief: bool) -> int:
         """Leave the broker; return how many records are unsent."""
         self._watch.look(is_last=True)
         self._say(mode="idle")
         drain_s = self._config.journal.drain_s
-        n_unsent = self._sender.end(min(drain_s, _STOP_DRAIN_S) if stop.is_set() else drain_s)
+        n_unsent = self._sender.end(min(drain_s, _STOP_DRAIN_S) if is_brief else drain_s)
         self._failure = self._failure or self._sender.error
         log.info(
             "station ends: %d fields, %d frames passed over",
             self._records.n_fields,
             self._frames.flow.n_dropped,
         )
+        self._monitor.close()
         self._journal.close()
         return n_unsent
 
@@ -268,11 +300,21 @@ class Station:
                 continue
             shot, reading = item
             if shot.frame is not None and reading is not None:
-                self._keep(shot.run, shot.frame, reading)
+                reading = self._keep(shot.run, shot.frame, reading)
             elif shot.run == self._records.aim.run and not self._stopping.is_set():
                 self._finish_plate()  # the camera has shown all; a plate that was broken off has no verdict
+            else:
+                continue
+            if (rest := self._bench.see(shot.frame, reading, self._records.seq)) is not None:
+                self._desk.carry_out(rest)
+        self._desk.leave()
 
-    def _keep(self, run: int, frame: Frame | LostFrame, reading: Reading) -> None:
+    def _start_anew(self) -> None:
+        log.info("the station starts anew, as a command wants it")
+        self._starts_anew = True
+        self._finished.set()
+
+    def _keep(self, run: int, frame: Frame | LostFrame, reading: Reading) -> Reading:
         try:
             stored = self._records.take(run, frame, reading)
         except ValueError as error:
@@ -286,6 +328,7 @@ class Station:
         planned = self._records.fields_planned(stored.well)
         self._say(well=stored.well, field=stored.field, fields_planned=planned)
         notify_systemd(f"STATUS={self._records.n_fields} fields, {self._frames.flow.n_dropped} passed over")
+        return stored
 
     def _keep_up(self) -> None:
         while not self._stopping.wait(UPKEEP_S):

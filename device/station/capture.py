@@ -20,8 +20,8 @@ from device.station.buffer import Buffer
 
 log = logging.getLogger(__name__)
 
-_REOPEN_S = (0.5, 5.0)
-"""First and longest wait before a lost camera is opened again."""
+_REOPEN_S = (0.5, 2.5)
+"""First and longest wait before a lost camera is opened again: under 5 s with the 2 s of its process."""
 _TURN_S = 0.25
 """Longest wait before the loop says that it turns."""
 _FROZEN = 5
@@ -78,6 +78,11 @@ class Capture:
         self._fault: Reason | None = None
         self._last: NDArray[np.uint8] | None = None
         self._n_alike = 1
+
+    @property
+    def fault(self) -> Reason | None:
+        """Why a live camera gives no frames now; None while it does."""
+        return self._fault
 
     def run(self) -> None:
         """Read what is shown until `close`; CameraError only if a camera fails that is not live."""

@@ -1,143 +1,63 @@
 """Commands over the broker: heard by the send loop, carried out by the store loop between two fields."""
 
-import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from device.analysis.plate_state import PlateState
-from device.cameras import Camera
-from device.errors import CameraError, ConfigError
-from device.messages import MAX_MESSAGE_BYTES, Topics, canonical, payload, rfc3339
-from device.messages.commands import (
-    COMMANDS,
-    MAX_AGE_S,
-    REPLY_EXPIRY_S,
-    TRANSACTION,
-    Command,
-    PlateStatus,
-    Refusal,
-    Reply,
-)
-from device.plates import parse_plate
+from device.errors import CameraError, ConfigError, ImageError, ModelError, StationError
+from device.journal import StorageFullError
+from device.messages import MAX_MESSAGE_BYTES, Topics, canonical, payload
+from device.messages.commands import TRANSACTION
+from device.messages.replies import REPLY_EXPIRY_S, PlateStatus, Refusal, Reply, Result
 from device.publishers import Message, Received
-from device.records import PlateWell
-from device.station.capture import Capture
+from device.station.bench_commands import BenchCommands
+from device.station.orders import LARGE, LARGEST_BYTES, Order, RefusedError, read_json, read_order
+from device.station.plate_commands import PlateCommands
 from device.station.store import Records
-from device.tables import TableReader, shorten
 
 log = logging.getLogger(__name__)
 
 REMEMBERED = 1000
 """So many transactions are refused a second time, the newest."""
-LARGEST_BYTES = 4 * 1024
-"""Largest command; `plate_start` carries a plate.csv and may be as large as any message."""
-_DEEPEST = 8
-"""Most lists and objects within one another; commands need three."""
-_TOLD = 3000
-"""Most characters of an error, so that its reply stays below 16 KiB."""
-
-
-class RefusedError(Exception):
-    """A command that is not carried out, and why."""
-
-    def __init__(self, code: str, message: str, field: str | None = None) -> None:
-        super().__init__(message)
-        self.refusal = Refusal(code, message if len(message) <= _TOLD else f"{message[:_TOLD]}...", field)
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A command that was understood."""
-
-    name: str
-    command: Command
-    args: Any
-    """Record of `COMMANDS[name]`."""
-    received: Received
-
-
-def read_order(received: Received, values: dict[str, Any], name: str, now: datetime) -> Order:
-    """Return the order that the JSON object `values` gives on `cmd/<name>`; RefusedError where it is none."""
-    if name not in COMMANDS:
-        found = f"command {shorten(name)} is unknown"
-        raise RefusedError("UNKNOWN_COMMAND", f"{found}; expected one of {', '.join(COMMANDS)}")
-    reader = TableReader()
-    command = reader.record(values, Command, "")
-    args = reader.record(command.args, COMMANDS[name], "args") if isinstance(command, Command) else None
-    if not isinstance(command, Command) or args is None:
-        raise RefusedError("MALFORMED", "; ".join(reader.faults), re.split("[: ]", reader.faults[0])[0][:100])
-    age_s = (now - command.issued_at).total_seconds()
-    if abs(age_s) > MAX_AGE_S and name != "replay":
-        found = f"issued_at is {rfc3339(command.issued_at)}, this station's clock says {rfc3339(now)}"
-        expected = f"expected at most {MAX_AGE_S} s between them; check both clocks and send it anew"
-        raise RefusedError("EXPIRED", f"{found}; {expected}", "issued_at")
-    return Order(name, command, args, received)
-
-
-def read_json(text: bytes, largest_bytes: int = LARGEST_BYTES) -> dict[str, Any]:
-    """Return a JSON object; RefusedError for anything else.
-
-    That is what is too large or too deep, NaN, a key twice, or what UTF-8 cannot tell.
-    """
-
-    def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(pairs)
-        if len(values) < len(pairs):
-            raise ValueError("a key stands twice")
-        return values
-
-    if len(text) > largest_bytes:
-        found = f"the command has {len(text)} bytes; expected at most {largest_bytes}"
-        raise RefusedError("TOO_LARGE", f"{found}: name files by patterns such as B03/*.png in plate.csv")
-    try:
-        values = json.loads(text.decode(), object_pairs_hook=once)
-        canonical({"": values})
-    except (ValueError, RecursionError) as error:
-        raise RefusedError("MALFORMED", f"the command is no JSON ({error}); expected an object") from error
-    if not isinstance(values, dict):
-        raise RefusedError("MALFORMED", f"the command is {shorten(values)}; expected an object")
-    if _is_deeper(values, _DEEPEST):
-        raise RefusedError(
-            "MALFORMED", f"the command is nested more than {_DEEPEST} deep; expected at most that"
-        )
-    return values
-
-
-def _is_deeper(value: object, levels: int) -> bool:
-    """Return whether lists and objects lie within one another more than `levels` deep."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    return inner is not None and (levels == 0 or any(_is_deeper(item, levels - 1) for item in inner))
+NOTED = ("command", "review")
+"""Events of the journal that keep a command which was carried out."""
+_ASKS = ("ping", "plate_status", "config_get")
+"""Commands that change nothing: the journal keeps that they were asked, without the answer."""
+_CODES: dict[type[StationError], str] = {
+    ConfigError: "CONFIG",
+    ModelError: "MODEL",
+    CameraError: "CAMERA",
+    ImageError: "IMAGE",
+    StorageFullError: "STORAGE_FULL",
+}
 
 
 class Desk:
-    """Takes commands in, carries them out and answers.
+    """Takes commands in, has them carried out and answers.
 
-    `known` are transactions of before; `answer` sends a reply; `open_camera` opens a camera that is not live
-    on the wells of a plate; `note_plate` hears that the plate or its well is another; `finish` finishes the
-    plate. `clock` gives the time, UTC.
+    `known` are transactions of before; `answer` sends a reply. `plates` and `bench` carry out what is
+    ordered, `records` note it, and `restart` lets the station start anew; without them a desk only hears.
+    `clock` gives the time, UTC.
     """
 
     def __init__(
         self,
-        records: Records,
-        capture: Capture,
         topics: Topics,
         *,
         known: Iterable[str],
         answer: Callable[[Message], None],
-        open_camera: Callable[[tuple[PlateWell, ...]], Camera],
-        note_plate: Callable[[], None],
-        finish: Callable[[], None],
+        records: Records | None = None,
+        plates: PlateCommands | None = None,
+        bench: BenchCommands | None = None,
+        restart: Callable[[], None] = lambda: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._records, self._capture, self._topics = records, capture, topics
-        self._known = dict.fromkeys(known)
-        self._answer, self._open_camera, self._note_plate = answer, open_camera, note_plate
-        self._finish, self._clock = finish, clock
+        self._topics, self._known, self._answer = topics, dict.fromkeys(known), answer
+        self._records, self._plates, self._bench = records, plates, bench
+        self._restart, self._clock = restart, clock
 
     def hear(self, received: Received) -> Order | None:
         """Return what a message orders, None where it is refused and answered; for the send loop alone."""
@@ -149,7 +69,7 @@ class Desk:
         values: dict[str, Any] = {}
         try:
             name = received.topic.removeprefix(self._topics.of("cmd/"))
-            largest_bytes = MAX_MESSAGE_BYTES if name == "plate_start" else LARGEST_BYTES
+            largest_bytes = MAX_MESSAGE_BYTES if name in LARGE else LARGEST_BYTES
             values = read_json(received.payload, largest_bytes)
             order = read_order(received, values, name, self._clock())
             self._remember(order.command.transaction)
@@ -170,75 +90,44 @@ class Desk:
     def carry_out(self, order: Order) -> None:
         """Do what is ordered, note it in the journal and answer; called by the store loop alone.
 
-        JournalError if it cannot be noted.
+        One that takes longer comes a second time, with what is left. JournalError if it cannot be noted.
         """
         refusal = result = None
         try:
-            result = getattr(self, f"_{order.name}")(order)
+            result = order.then() if order.then is not None else self._begin(order)
         except RefusedError as error:
             refusal = error.refusal
-        except ConfigError as error:
-            refusal = RefusedError("PLATE_CSV", str(error), "args.csv").refusal
-        except CameraError as error:
-            refusal = RefusedError("CAMERA", str(error)).refusal
+        except (ConfigError, ModelError, CameraError, ImageError, StorageFullError) as error:
+            code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
+            refusal = RefusedError(code, str(error)).refusal
         else:
-            self._records.note("command", name=order.name, **payload(order.command))
+            if result is None:
+                return
+            self._note(order, result)
         self._reply(order.received, order.command.transaction, refusal, result)
+        if getattr(result, "restarts", False):
+            self._restart()
 
-    def _ping(self, _order: Order) -> PlateStatus:
-        return self._records.status()
+    def leave(self) -> None:
+        """Answer what is under way when the station ends."""
+        if self._bench is not None and self._bench.under_way is not None:
+            self.refuse_busy(self._bench.under_way)
 
-    def _plate_status(self, _order: Order) -> PlateStatus:
-        return self._records.status(wells=True)
+    def _begin(self, order: Order) -> Result | None:
+        """Return what an order gives, None where that takes longer."""
+        bench = self._bench
+        if order.name == "plate_start" and bench is not None and bench.under_way is not None:
+            raise RefusedError("BUSY", bench.is_busy)
+        place = self._plates if hasattr(self._plates, order.name) else bench
+        result: Result | None = getattr(place, order.name)(order)
+        return result
 
-    def _plate_start(self, order: Order) -> PlateStatus:
-        if (running := self._records.plate) is not None:
-            found = f"plate {running.plate} runs; expected none"
-            raise RefusedError("PLATE_RUNS", f"{found}; finish it first, with plate_finish")
-        plate = parse_plate(order.args.csv, name=order.args.plate)
-        camera = None if self._capture.live else self._open_camera(plate.wells)
-        self._records.start(plate, order.command.operator)
-        if camera is not None:
-            self._capture.show(camera, self._records.aim.run)
-        self._note_plate()
-        return self._records.status()
-
-    def _plate_well(self, order: Order) -> PlateStatus:
-        well, plate = order.args.well, self._running_plate()
-        if not self._capture.live:
-            expected = "expected it to be told where a live camera looks"
-            raise RefusedError("NOT_LIVE", f"the camera shows the wells of plate.csv by itself; {expected}")
-        if well is not None and well not in (names := [planned.well for planned in plate.wells]):
-            found = f"well {shorten(well)} is not on the plate; expected one of {', '.join(names)}"
-            raise RefusedError("UNKNOWN_WELL", found, "args.well")
-        if well is not None and self._records.is_full(well):
-            found = f"well {well} has all its planned fields; expected one that has not"
-            raise RefusedError("WELL_DONE", found, "args.well")
-        self._records.aim_at(well)
-        self._note_plate()
-        return self._records.status()
-
-    def _plate_finish(self, order: Order) -> PlateStatus:
-        plate = self._running_plate()
-        if not order.args.force:
-            do = "measure them, or finish by force with what is there"
-            missing = self._records.unfinished_wells()
-            if missing and not self._capture.live:
-                found = f"plate {plate.plate} finishes by itself when the camera has shown all its fields"
-                raise RefusedError(
-                    "NOT_DONE", f"{found}; wait, or finish by force with what is there", "args.force"
-                )
-            if missing:
-                found = f"fields are missing in {', '.join(missing)}; expected as many as planned"
-                raise RefusedError("NOT_DONE", f"{found}; {do}", "args.force")
-        status = self._records.status()
-        self._finish()
-        return status
-
-    def _running_plate(self) -> PlateState:
-        if (plate := self._records.plate) is None:
-            raise RefusedError("NO_PLATE", "no plate runs; expected one; start it with plate_start")
-        return plate
+    def _note(self, order: Order, result: Result) -> None:
+        """Keep who ordered what, why, and what came of it."""
+        told = {} if order.name in _ASKS else {"result": payload(result)}
+        kind = "review" if order.name == "annotate" else "command"
+        if self._records is not None:
+            self._records.note(kind, name=order.name, **payload(order.command), **told)
 
     def _remember(self, transaction: str) -> None:
         """Note a transaction; RefusedError if it came before."""
@@ -254,7 +143,7 @@ class Desk:
         received: Received,
         transaction: object,
         refusal: Refusal | None,
-        result: PlateStatus | None = None,
+        result: Result | None = None,
     ) -> None:
         """Answer on the response topic where that is below the station's own, else by transaction."""
         if refusal is not None:
@@ -268,8 +157,14 @@ class Desk:
                 return  # nobody could hear it
             topic = below + named
         reply = Reply(refusal is None, named, refusal, result)
-        while len(body := canonical(payload(reply))) > MAX_MESSAGE_BYTES and reply.result is not None:
+        while len(body := canonical(payload(reply))) > MAX_MESSAGE_BYTES and isinstance(
+            reply.result, PlateStatus
+        ):
             reply = replace(reply, result=_shorter(reply.result))
+        if len(body) > MAX_MESSAGE_BYTES:
+            found = f"the answer has {len(body)} bytes; expected at most {MAX_MESSAGE_BYTES}"
+            reply = Reply(False, named, Refusal("TOO_LARGE", f"{found}; look at the station itself"))
+            body = canonical(payload(reply))
         self._answer(Message(topic, body, expiry_s=REPLY_EXPIRY_S, correlation=received.correlation))
 
 

@@ -82,8 +82,8 @@ class Watch:
     @property
     def fault(self) -> str | None:
         """Code of the newest condition that keeps the station from its work; None without one."""
-        with self._mutex:
-            there = [code for code, found in self._conditions.items() if found.gone_at is None]
+        # No lock: it is held while an alert is stored, and a probe must not wait for a disk that hangs.
+        there = [code for code, found in self._conditions.copy().items() if found.gone_at is None]
         return next((code for code in reversed(there) if code not in _OF_MACHINE), None)
 
     def note(self, code: str, is_there: bool) -> None:

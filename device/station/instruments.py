@@ -18,7 +18,7 @@ from device.config import Config, read_config
 from device.errors import ConfigError
 from device.journal import Journal
 from device.messages import LEAVES, Calibrated, Info
-from device.model_card import settings_from_card
+from device.model_card import Bundle, settings_from_card
 from device.models import default_bundle, field_bundle, find_bundle
 from device.plates import Plate, read_plate
 from device.publishers import publisher_settings
@@ -60,16 +60,9 @@ def open_instruments(config: Config, activations: Sequence[Activation] | None = 
     """
     station, model = config.station, config.model
     rule, plate = check_files(config)
-    if model.cell_model is not None:
-        bundle = find_bundle(_place(config, model.cell_model) or "", trusted=model.trusted)
-    else:
-        bundle = active_bundle(config, "cell", activations) or default_bundle(
-            station.assay, station.modality, trusted=model.trusted
-        )
+    bundle, second = choose_bundles(config, activations)
     settings = settings_from_card(bundle.card, method=station.method)
     settings = with_baseline(settings, read_qc(qc_file(config), station.assay, station.modality))
-    second = None if model.field_model is not None else active_bundle(config, "field", activations)
-    second = second or field_bundle(_place(config, model.field_model), trusted=model.trusted)
     for unknown in (bundle, second):
         if unknown is not None and not unknown.id.trusted:
             try_bundle(unknown.folder, unknown.id.sha256)  # its bytes may crash whoever loads them
@@ -78,6 +71,32 @@ def open_instruments(config: Config, activations: Sequence[Activation] | None = 
     if second is not None and classify_field is None:
         log.info("field model %s abstains on %s %s by its card", second.name, station.assay, station.modality)
     return Instruments(settings, classify, classify_field, rule, plate)
+
+
+def choose_bundles(
+    config: Config, activations: Sequence[Activation] | None = None
+) -> tuple[Bundle, Bundle | None]:
+    """Return the cell model that a station uses from its next start on, and the field model, if any.
+
+    A name in station.toml goes before what was activated, and that before the shipped ones; `activations`
+    stand in place of those that are kept. ModelError if one is missing or damaged.
+    """
+    station, model = config.station, config.model
+    if model.cell_model is not None:
+        bundle = find_bundle(model_place(config, model.cell_model), trusted=model.trusted)
+    else:
+        bundle = active_bundle(config, "cell", activations) or default_bundle(
+            station.assay, station.modality, trusted=model.trusted
+        )
+    if model.field_model is not None:
+        return bundle, field_bundle(model_place(config, model.field_model), trusted=model.trusted)
+    return bundle, active_bundle(config, "field", activations) or field_bundle(None, trusted=model.trusted)
+
+
+def model_place(config: Config, name: str) -> str | Path:
+    """Return the folder beside station.toml that a model's name means, else the name."""
+    beside = config.path.parent / name
+    return beside if beside.is_dir() else name
 
 
 def open_plate(
@@ -126,12 +145,6 @@ def make_info(config: Config, tools: Instruments, journal: Journal, version: str
         capabilities=tuple(LEAVES.values()),
         calibrations=tuple(Calibrated(r.id, r.kind, r.at, r.value, r.uncertainty) for r in in_use(config)),
     )
-
-
-def _place(config: Config, name: str | None) -> str | Path | None:
-    """Return the folder beside station.toml that a model's name means, else the name."""
-    beside = None if name is None else config.path.parent / name
-    return beside if beside is not None and beside.is_dir() else name
 
 
 def check_files(config: Config) -> tuple[Rule, Plate | None]:

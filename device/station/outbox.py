@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from device.journal import Journal, Row
-from device.messages.commands import Refusal
+from device.messages.replies import Refusal
 
 _BACKLOG = 1000
 _REFUSED_S = 30.0

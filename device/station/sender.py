@@ -111,6 +111,11 @@ class Sender:
         """Publish the answer to a command, once, if there is a broker; of retained pictures the newest."""
         self._events.put(message)
 
+    @property
+    def n_reconnects(self) -> int:
+        """How often the broker was reached again."""
+        return max(0, self._n_connects - 1)
+
     def end(self, drain_s: float) -> int:
         """Drain for at most `drain_s` seconds, part from the broker; return how many rows are unsent."""
         self._events.put(time.monotonic() + drain_s)
@@ -305,7 +310,7 @@ class Sender:
 
     def _retain_health(self) -> None:
         if self._health is not None and self._window:
-            body = canonical(payload(self._health(self._n_connects - 1)))
+            body = canonical(payload(self._health(self.n_reconnects)))
             self._retain("health", body, math.ceil(3 * self._health_s))
             self._health_at = time.monotonic()
 

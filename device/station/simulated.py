@@ -22,7 +22,7 @@ from device.cameras import LostFrame
 from device.config import Config
 from device.journal import Journal
 from device.messages import State, Topics
-from device.messages.commands import Refusal
+from device.messages.replies import Refusal
 from device.publishers import Received, mqtt, open_publisher
 from device.records import Frame, Reading, Reason, Scale
 from device.service import clock_state
@@ -147,8 +147,7 @@ class SimulatedStation:
             note_fault=lambda *_: None,
             stopping=stop,
         )
-        nothing = dict.fromkeys(("open_camera", "note_plate", "finish"))
-        self._desk = Desk(self._records, None, topics, known=(), answer=self._sender.reply, **nothing)  # type: ignore[arg-type]  # it carries nothing out
+        self._desk = Desk(topics, known=(), answer=self._sender.reply)  # it carries nothing out
         self._sender.start()
 
     def take(self) -> None:

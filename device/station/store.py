@@ -20,8 +20,8 @@ from device.analysis.repeats import refuse_repeat
 from device.cameras import LostFrame
 from device.journal import Journal, StorageFullError
 from device.messages import Published, payload
-from device.messages.commands import PlateStatus, WellStatus
 from device.messages.recompute import parse, with_decision
+from device.messages.replies import PlateStatus, WellStatus
 from device.plates import Plate
 from device.records import Frame, PlateWell, Reading, Verdict
 from device.station.capture import Aim

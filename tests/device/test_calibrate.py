@@ -11,7 +11,7 @@ import pytest
 
 from device import cli
 from device.analysis.rulings import join_periods, measure_period
-from device.calibration import add_calibration, outdated, read_calibrations, station_scale
+from device.calibration import Measurement, add_calibration, outdated, read_calibrations, station_scale
 from device.errors import ConfigError
 from device.station import Station, load_config
 
@@ -181,7 +181,7 @@ def test_a_mistake_is_said_and_nothing_is_kept(lab, capsys, arguments, code, exp
 
 
 def test_an_old_calibration_is_a_fault_of_the_state(lab, caplog):
-    new = add_calibration(config(), "flat_field", 0.1, 0.01, operator="Ada", method="by hand", images=[])
+    new = add_calibration(config(), Measurement("flat_field", 0.1, 0.01, "by hand", ()), operator="Ada")
     then = datetime.now(UTC) + timedelta(days=365.5)
     assert outdated(config(), datetime.now(UTC)) == []
     assert outdated(config(), then) == [f"calibration {new.id} is 366 days old, over 365"]

@@ -4,15 +4,23 @@ import csv
 import hashlib
 import json
 from collections import Counter
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
 from device import cli
+from device.journal import Journal
 from device.journal.read import read_records
+from device.messages import Topics, rfc3339
 from device.plates import read_dataset_info
+from device.publishers import Received
 from device.records import Scale
+from device.station import load_config
+from device.station.bench_commands import BenchCommands
+from device.station.commands import Desk
 
 
 def bundle(folder, *options, source="journal.db", out="out"):
@@ -60,6 +68,7 @@ def chosen(folder, *options):
 def test_a_bundle_holds_frames_proposals_and_where_they_came_from(station, capsys):
     assert bundle(station) == 0
     assert capsys.readouterr().out.splitlines() == [
+        "corrected       0",
         "uncertain       1",
         "disagreeing     0",
         "odd             1",
@@ -112,6 +121,56 @@ def test_a_bundle_has_one_scale(invent, capsys):
     assert bundle(folder, source="many.jsonl") == 3
     assert "holds 1 of 2 pixels a side; expected 1, as those before it" in capsys.readouterr().err
     assert [row["seq"] for row in rows(folder)] == ["1", "3"]
+
+
+@pytest.fixture
+def review(station):
+    """A function that sends a review of a record to the desk of the station; it returns the answer."""
+
+    def send(**args):
+        config, answers = load_config(station / "station.toml"), []
+        topics, now = Topics("lab", "bench-1"), datetime.now(UTC)
+        journal = Journal(config.journal.path, site="lab", station="bench-1")
+        bench = BenchCommands(config, None, None, journal, deliver=None)
+        noting = SimpleNamespace(note=journal.note)
+        desk = Desk(topics, known=(), answer=answers.append, records=noting, bench=bench)
+        command = {"transaction": "t", "issued_at": rfc3339(now), "operator": "Ada", "args": args}
+        desk.carry_out(desk.hear(Received(topics.of("cmd/annotate"), json.dumps(command).encode())))
+        journal.close()
+        return json.loads(answers[0].payload)
+
+    return send
+
+
+def test_reviews_come_along_and_only_corrected_cells_have_a_label(station, review, capsys):
+    readings = [v for v in read_records(station / "journal.db") if v["schema"].startswith("reading/")]
+    seen, other = readings[:2]
+    first, *_ = seen["cells"]
+    missed = {"row": 1.0, "col": 1.0, "label": "lysed"}
+    moved = {"row": first["row"] + 1, "col": first["col"], "label": "other"}
+    why = {"decision": "correct", "reason": "debris"}
+    assert review(seq=seen["seq"], **why, cells=[moved, missed])["ok"]
+    assert review(seq=other["seq"], **why, cells=[{"row": 9, "col": 9, "label": "dead"}])["ok"]
+    assert review(seq=other["seq"], decision="accept")["ok"]
+    assert bundle(station, "--count", 2) == 0
+    assert capsys.readouterr().out.startswith("corrected       1\n")
+    reviews = rows(station, "reviews.csv")
+    assert [(int(r["seq"]), r["decision"], r["n_cells"]) for r in reviews] == [
+        (seen["seq"], "correct", "2"), (other["seq"], "correct", "1"), (other["seq"], "accept", "0"),
+    ]  # fmt: skip
+    assert {(r["operator"], r["reviewed"]) for r in reviews} == {("Ada", "reading/1")}
+    assert (reviews[0]["hash"], reviews[0]["reason"]) == (seen["hash"], "debris")
+    cells = rows(station, "cells.csv")
+    assert {cell["file"] for cell in cells} == {reviews[0]["file"]}
+    said = [(c["label"], c["label_source"], c["operator"]) for c in cells]
+    assert said[0] == ("other", "person", "Ada")
+    assert said[-1] == ("lysed", "person", "Ada")
+    assert set(said[1:-1]) == {("", "", "")}, "what nobody said is no label"
+    assert len(said) == len(seen["cells"]) + 1
+    assert float(cells[-1]["xmax"]) + float(cells[-1]["xmin"]) == pytest.approx(2.0, abs=0.2)
+    sums = (station / "out/SHA256SUMS").read_text()
+    assert "reviews.csv" in sums
+    assert "cells.csv" not in sums, "a person goes on with it"
 
 
 PLAIN = [{} for _ in range(8)]

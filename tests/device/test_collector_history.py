@@ -39,11 +39,16 @@ def path(tmp_path_factory):
     """A file of N readings of four stations; each hundred of them is a plate of its own."""
     path = tmp_path_factory.mktemp("history") / "lab.db"
     store = Store(path)
-    cells = [{"row": 1.0, "col": 2.0}] * 2
-    for first in range(0, N, 10_000):
-        store.keep(
-            kept(n, plate=f"p{n // 100}", well=f"A{n % 10}", n_live=n, cells=cells)
-            for n in range(first, first + 10_000)
+    cells = ", ".join(['{"row": 1.0, "col": 2.0}'] * (40 if N > 20_000 else 2))
+    with store._db as db:  # as `keep` would, in a tenth of the time
+        db.execute("PRAGMA synchronous = OFF")
+        db.execute("BEGIN")
+        db.execute(
+            f"""WITH RECURSIVE number(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM number WHERE n < {N - 1})
+            INSERT INTO record SELECT 'ledger-b' || (n % 4), n + 1, 'lab', 'b' || (n % 4), 'reading/1',
+            strftime('%Y-%m-%dT%H:%M:%S.000Z', '2026-03-02', '+' || n || ' seconds'), 'h',
+            CAST('{{"schema":"reading/1","seq":' || (n + 1) || ',"cells":[{cells}]}}' AS BLOB), '',
+            'reading', 'p' || (n / 100), 'A' || (n % 10) FROM number"""  # noqa: S608 - numbers
         )
     store.keep([kept(N, "plate", station="b0", plate="p0"), kept(N, "verdict", station="b1")])
     store.close()
@@ -89,20 +94,17 @@ def test_a_series_is_spread_evenly_and_ends_with_the_newest(history):
     assert history.series("lab", "b9") == []
 
 
-def test_plates_are_listed_and_one_is_read_whole(history, tmp_path, judged_plate):
+def test_plates_are_listed_and_one_is_read_whole(history, tmp_path):
     assert [(item.plate, item.station) for item in history.plates()] == [("p0", "b0")]
     assert history.plate("p7") is None, "it is not finished"
-    report, verdicts, readings = judged_plate()
+    told = [("reading", {"well": "A1"})] * 4  # two of them of a run that was broken off
+    told += [("verdict", {"well": "A1", "stage": "final", "n_fields": 1, "n_fields_refused": 1})]
+    told += [("plate", {"n_wells": 1})]
+    made = [kept(n, kind, station="b", plate="p7", **values) for n, (kind, values) in enumerate(told)]
     with closing(Store(tmp_path / "lab.db")) as store:
-        records = (
-            [("reading", v) for v in readings] + [("verdict", v) for v in verdicts] + [("plate", report)]
-        )
-        made = [kept(n, kind, station="b", **values) for n, (kind, values) in enumerate(records)]
         store.keep(reversed(made))  # as a replay brings them
     run = History(tmp_path / "lab.db").plate("p7")
-    assert run.plate["decision_sha256"] == report["decision_sha256"]
-    assert [v["well"] for v in run.verdicts] == [v["well"] for v in verdicts]
-    assert len(run.readings) == len(readings)
+    assert (run.plate["n_wells"], seqs(run.verdicts), seqs(run.readings)) == (1, [5], [3, 4])
 
 
 def test_records_are_read_on_in_the_order_in_which_they_came(history):
@@ -161,6 +163,7 @@ def test_a_file_of_the_first_form_gets_its_indexes(tmp_path):
     with closing(sqlite3.connect(path)) as db, db:
         for name in ("record_station", "record_plate", "record_finished"):
             db.execute(f"DROP INDEX {name}")
+        db.execute("DROP TABLE let_go")
         for name in ("kind", "plate", "well"):
             db.execute(f"ALTER TABLE record DROP COLUMN {name}")
         db.execute("UPDATE collector SET form = 1")

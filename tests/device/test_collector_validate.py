@@ -84,11 +84,11 @@ def test_it_judges_as_jsonschema_does(published):
     counts = {True: 0, False: 0}
     for values in published:
         judge = jsonschema.Draft202012Validator(json_schema(values["schema"]))
-        for changed in (values, *(spoiled(values, rng) for _ in range(40))):
+        for changed in (values, *(spoiled(values, rng) for _ in range(20))):
             is_valid = judge.is_valid(changed)
             assert (fault_of(changed) is None) == is_valid, (fault_of(changed), changed)
             counts[is_valid] += 1
-    assert min(counts.values()) > 30
+    assert min(counts.values()) > 15
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Whatever stands on `cmd/`, it is carried out once, or refused with what was found and expected."""
 
+import functools
 import json
 import os
 import re
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device.messages import MAX_MESSAGE_BYTES, Topics
-from device.messages.commands import COMMANDS
+from device.messages.commands import COMMANDS, REVIEW_CELLS, LabeledCell
 from device.messages.schema import asyncapi
 from device.publishers import Received
-from device.station.commands import REMEMBERED, Desk
+from device.records import CellClass
+from device.station.commands import _CODES, REMEMBERED, Desk
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 TOPICS = Topics("lab", "bench-1")
@@ -27,8 +30,7 @@ class Answers(list):
 
     def __init__(self, known=()):
         super().__init__()
-        nothing = dict.fromkeys(("open_camera", "note_plate", "finish"))
-        self.desk = Desk(None, None, TOPICS, known=known, answer=self.append, clock=lambda: NOW, **nothing)
+        self.desk = Desk(TOPICS, known=known, answer=self.append, clock=lambda: NOW)
 
     def hear(self, payload, *, name="ping", **options):
         text = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
@@ -36,15 +38,17 @@ class Answers(list):
 
     def error(self):
         reply = json.loads(self[-1].payload)
-        jsonschema.validate(reply, _whole("reply"))
+        form("reply").validate(reply)
         assert reply["ok"] is False
         return reply["error"]
 
 
-def _whole(leaf):
-    """The schema of a message with its references counted from itself."""
+@functools.cache
+def form(leaf):
+    """What checks a message; its references count from itself."""
     schema = MESSAGES[leaf]["payload"]
-    return json.loads(json.dumps(schema).replace(f"#/components/messages/{leaf}/payload/", "#/"))
+    whole = json.loads(json.dumps(schema).replace(f"#/components/messages/{leaf}/payload/", "#/"))
+    return jsonschema.Draft202012Validator(whole)
 
 
 def command(**changes):
@@ -68,15 +72,38 @@ def answers():
         ("plate_finish", {}),
         ("plate_finish", {"force": True}),
         ("replay", {"from_seq": 7, "to_seq": 1006}),
+        ("capture", {}),
+        ("capture", {"n": 20}),
+        ("qc_run", {"fields": 30}),
+        ("calibrate", {"kind": "pixel_size", "period_um": 10.0, "pattern": "grid"}),
+        ("calibrate", {"kind": "flat_field", "frames": 5}),
+        ("annotate", {"seq": 7, "decision": "accept", "hash": "0" * 64}),
+        ("annotate", {"seq": 7, "decision": "correct", "outcome": "toxic", "reason": "debris"}),
+        ("config_get", {}),
+        ("model_activate", {"name": "phase-cell"}),
+        ("model_rollback", {}),
+        ("identify", {}),
     ],
 )
 def test_what_obeys_the_schema_is_an_order(answers, name, args):
     sent = command(args=args, reason="a new lot")
-    jsonschema.validate(sent, _whole(f"cmd_{name}"))
+    form(f"cmd_{name}").validate(sent)
     order = answers.hear(sent, name=name)
     assert (order.name, order.command.operator, order.command.reason) == (name, "Ada", "a new lot")
     assert {key: getattr(order.args, key) for key in args} == args
     assert not answers
+
+
+def test_cells_of_a_review_come_as_records(answers):
+    cells = [{"row": i, "col": 2.5, "label": "dead"} for i in range(REVIEW_CELLS)]
+    sent = command(args={"seq": 1, "decision": "correct", "reason": "dead", "cells": cells})
+    form("cmd_annotate").validate(sent)
+    order = answers.hear(sent, name="annotate")
+    assert order.args.cells[7] == LabeledCell(7.0, 2.5, CellClass.DEAD)
+    assert len(sent["args"]["cells"]) == len(order.args.cells)
+    sent["args"]["cells"][0]["size"] = 3
+    with pytest.raises(jsonschema.ValidationError):
+        form("cmd_annotate").validate(sent)
 
 
 def test_arguments_and_reason_may_be_left_out(answers):
@@ -103,6 +130,29 @@ def test_arguments_and_reason_may_be_left_out(answers):
         ("replay", {"args": {"from_seq": 0, "to_seq": 1}}, "MALFORMED", "args.from_seq", "from_seq is 0"),
         ("replay", {"args": {"from_seq": 7, "to_seq": 6}}, "MALFORMED", "args", "expected from_seq to"),
         ("replay", {"args": {"from_seq": 7, "to_seq": 1007}}, "MALFORMED", "args", "expected from_seq to"),
+        ("capture", {"args": {"n": 21}}, "MALFORMED", "args.n", "a whole number from 1 to 20"),
+        ("qc_run", {"args": {"fields": 0}}, "MALFORMED", "args.fields", "a whole number from 1 to 100"),
+        ("calibrate", {"args": {"kind": "focus"}}, "MALFORMED", "args.kind", "expected one of 'pixel_size'"),
+        ("calibrate", {"args": {"kind": "pixel_size"}}, "MALFORMED", "args", "period_um is missing"),
+        ("calibrate", {"args": {"kind": "flat_field", "period_um": 1}}, "MALFORMED", "args", "that only"),
+        ("annotate", {"args": {"seq": 1, "decision": "correct"}}, "MALFORMED", "args", "no outcome and no"),
+        ("annotate", {"args": {"seq": 1, "decision": "accept", "outcome": "toxic"}}, "MALFORMED",
+         "args", "accept comes with something else"),
+        ("annotate", {"args": {"seq": 1, "decision": "correct", "outcome": "toxic", "reason": " "}},
+         "MALFORMED", "args", "reason is empty; expected why"),
+        ("annotate", {"args": {"seq": 1, "decision": "correct", "outcome": "dead"}}, "MALFORMED",
+         "args.outcome", "expected one of 'toxic', 'non_toxic'"),
+        ("annotate", {"args": {"seq": 1, "decision": "correct", "cells": [
+            {"row": 1, "col": 1, "label": "x"}]}}, "MALFORMED",
+         "args.cells[0].label", "expected one of 'live', 'dead'"),
+        ("annotate", {"args": {"seq": 1, "decision": "correct", "cells": [1]}}, "MALFORMED", "args.cells",
+         "expected a list, each item an object"),
+        ("annotate", {"args": {"seq": 1, "decision": "correct", "reason": "x", "cells": [
+            {"row": 1, "col": 1, "label": "dead"}] * 301}}, "MALFORMED", "args", "expected at most 300"),
+        ("annotate", {"args": {"seq": 1, "decision": "accept", "reason": "x" * 257}}, "MALFORMED",
+         "args.reason", "expected text that matches"),
+        ("model_activate", {"args": {"name": "../x"}}, "MALFORMED", "args.name", "args.name is '../x'"),
+        ("model_activate", {"args": {"name": "a/b"}}, "MALFORMED", "args.name", "args.name is 'a/b'"),
         ("ping", {"issued_at": "2026-03-04T05:05:36Z"}, "EXPIRED", "issued_at", "expected at most 30 s"),
         ("ping", {"issued_at": "2026-03-04T05:06:38Z"}, "EXPIRED", "issued_at", "check both clocks"),
     ],
@@ -201,10 +251,25 @@ near_misses = st.builds(
 )
 
 
+close_args = st.builds(
+    lambda made: json.dumps(command(args=made)).encode(),
+    st.dictionaries(
+        st.sampled_from(sorted({item.name for args in COMMANDS.values() for item in fields(args)})),
+        json_values
+        | st.sampled_from(["pixel_size", "correct", "toxic", "grid", "phase-cell", 1, 3.5])
+        | st.lists(st.fixed_dictionaries({"row": json_values, "col": json_values, "label": json_values})),
+        max_size=6,
+    ),
+)
+
+
 @settings(max_examples=2000 if os.environ.get("NANOTOX_LONG") else 300)
 @given(
     name=st.sampled_from(sorted(COMMANDS)) | st.text(max_size=40),
-    text=st.binary(max_size=200) | near_misses | json_values.map(lambda v: json.dumps(v).encode()),
+    text=st.binary(max_size=200)
+    | near_misses
+    | close_args
+    | json_values.map(lambda v: json.dumps(v).encode()),
     asked=st.none() | st.text(max_size=30) | st.text(max_size=10).map(lambda end: TOPICS.of("reply/") + end),
 )
 def test_junk_is_refused_and_never_an_error(name, text, asked):
@@ -219,8 +284,8 @@ def test_junk_is_refused_and_never_an_error(name, text, asked):
 
 def test_every_code_of_a_refusal_stands_in_the_docs():
     root = Path(__file__).parents[2]
-    source = (root / "device" / "station" / "commands.py").read_text()
-    codes = set(re.findall(r'(?:RefusedError|Refusal)\(\s*"([A-Z_]+)"', source))
-    assert len(codes) > 10
+    source = "".join(path.read_text() for path in (root / "device").rglob("*.py"))
+    codes = set(re.findall(r'(?:RefusedError|Refusal)\(\s*"([A-Z_]+)"', source)) | set(_CODES.values())
+    assert len(codes) > 20
     told = (root / "docs" / "mqtt.md").read_text()
     assert {code for code in codes if f"`{code}`" not in told} == set()

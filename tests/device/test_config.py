@@ -24,7 +24,7 @@ um_per_px = 0.65
 [camera]
 kind = "toy"
 """
-SECTIONS = "station, scale, camera, model, publisher, journal, plate, rule, frames, commands"
+SECTIONS = "station, scale, camera, model, publisher, journal, plate, rule, frames, commands, http"
 OPTIONS = "exposure_ms, gain, mode, path, loop, levels"
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from device.service import Watchdog, clock_state, notify_systemd
+from device import service
+from device.service import Watchdog, blink, clock_state, notify_systemd
 
 UNIT = Path(__file__).parents[2] / "systemd" / "nanotox.service"
 
@@ -141,3 +142,19 @@ def test_a_systemd_that_reads_nothing_hangs_no_loop(tmp_path, monkeypatch):
         deaf.bind(str(tmp_path / "notify"))
         assert notify_systemd("READY=1")
         assert not all(notify_systemd("STATUS=x" * 1000) for _ in range(2000))
+
+
+def test_a_light_blinks_and_then_does_what_it_did(tmp_path, monkeypatch):
+    with pytest.raises(OSError, match="this machine has no light called ACT or led0"):
+        blink(0.0, tmp_path)
+    light, ended = tmp_path / "sys/class/leds/led0", threading.Event()
+    light.mkdir(parents=True)
+    (light / "trigger").write_text("none [mmc0] timer heartbeat")
+    put_back = service._put_back
+    monkeypatch.setattr(service, "_put_back", lambda *asked: (put_back(*asked), ended.set()))
+    assert blink(0.0, tmp_path) == "led0"
+    assert ended.wait(20)
+    assert (light / "trigger").read_text() == "mmc0"
+    (light / "trigger").write_text("none [timer]")
+    assert blink(0.0, tmp_path) == "led0", "one that blinks already is left to whoever puts it back"
+    assert (light / "trigger").read_text() == "timer"

@@ -1,6 +1,7 @@
 """A station that cannot hang unseen: its loops are watched, and no fault outside of it stops them."""
 
 import json
+import os
 import socket
 import threading
 import time
@@ -142,6 +143,7 @@ def test_a_loop_that_hangs_withholds_the_watchdog_within_one_period(
     feeds = Watchdog.feed
     monkeypatch.setattr(Watchdog, "feed", feed)
     monkeypatch.setattr(owner, name, may_hang)
+    monkeypatch.setattr(station_module, "_LATE_S", 0.3)
     running = start()
     systemd("READY=1")
     systemd("WATCHDOG=1", n=3)
@@ -155,6 +157,8 @@ def test_a_loop_that_hangs_withholds_the_watchdog_within_one_period(
         systemd.left()
         goes_on.wait(0.01)
     assert sum(looks[n_before:]) <= 1, "what had turned before may be told once more"
+    status, _, told = running.station._monitor.answer("/healthz")
+    assert (status, loop in json.loads(told)["loops"]) == (503, True)
     systemd.left()
     goes_on.set()
     systemd("WATCHDOG=1", n=2)
@@ -307,6 +311,27 @@ def test_noise_is_never_frozen_nor_is_what_may_repeat(at_once):
     given, _ = watch([live, dark, rendered])
     assert Reason.FROZEN_FRAME not in given
     assert given.count(None) == 900 + 20 + 20
+
+
+@pytest.mark.timeout(3600)
+def test_a_million_noisy_frames_are_no_frozen_ones():
+    """The least noise that a sensor has: 1 % of the pixels of a small frame are a gray level off."""
+    n_frames = 1_000_000 if os.environ.get("NANOTOX_LONG") else 2000
+    rng = np.random.default_rng(4)
+    pool = np.rint(rng.normal(120, 0.2, 1 << 22)).astype(np.uint8)
+    starts = rng.integers(0, pool.size - 768, n_frames)
+    assert 0.005 < (pool != 120).mean() < 0.02
+    given, faults = watch([Plugged(pool[i : i + 768].reshape(24, 32) for i in starts)], size=9)
+    assert given == [None] * 8 + [Reason.CAMERA_LOST]
+    assert faults == [(Reason.CAMERA_LOST, True)]
+
+
+def test_a_camera_that_is_away_for_long_is_tried_often_enough(monkeypatch):
+    waits, start_s = [], 2.1  # a camera's process on a busy machine, docs/reliability.md
+    monkeypatch.setattr(Capture, "_pause", lambda _, wait_s: waits.append(wait_s))
+    watch(Plugged([], CameraError("away")) for _ in range(20))
+    assert waits[:2] == [0.5, 1.0]
+    assert max(waits) + start_s <= 5.0
 
 
 def test_a_thousand_unplugs_leave_no_thread_and_no_frame_uncounted(at_once):

@@ -1,4 +1,4 @@
-"""Plates on a running station: started, aimed, finished and brought over restarts by commands."""
+"""What commands do on a running station: plates from start to finish, and all that concerns the bench."""
 
 import hashlib
 import json
@@ -14,15 +14,20 @@ import pytest
 
 import device.station as station_module
 import device.station.analysis as analysis_module
+from device import baseline
+from device.analysis import control
 from device.analysis.assess import AnalysisSettings
 from device.analysis.grading import RULES
-from device.errors import JournalError
+from device.calibration import read_calibrations
+from device.config import to_toml
+from device.errors import CameraError, JournalError
 from device.journal import Journal
+from device.journal.reviews import read_reviews
 from device.messages import rfc3339
 from device.plates import parse_plate
 from device.publishers import Connected, Received, Settled
 from device.records import Frame, ModelId, Outcome, Quality, Reading, Reason, Tally
-from device.station import Instruments, Station, load_config
+from device.station import Instruments, Station, activation, bench_commands, load_config
 from device.tables import read_rule
 
 CONFIG = """
@@ -63,7 +68,9 @@ def read(frame, _classify, settings, *, classify_field=None):
         raise RuntimeError("a defect in the analysis")
     refused = (Reason.BLUR,) if n_dead == BLURRED else ()
     n_dead = min(n_dead, 100)
-    quality = Quality(not refused, refused, (), 0.1, 0.1, -1.0, 0.0, 0.0, 0.5, 0.1, 0.65, "measured")
+    quality = Quality(
+        not refused, refused, (), 0.1, 0.1, -1.0, 0.0, 0.0, 0.5, 0.1, 0.65, "measured", noise=0.01
+    )
     return Reading(
         source=frame.source, sequence=frame.sequence, taken_at=frame.taken_at, well=frame.well,
         field=frame.field, simulated=frame.simulated,
@@ -86,9 +93,11 @@ class Microscope:
 
     def frames(self):
         while (level := self.shutter.get()) is not None:
-            image = np.full((4, 4), level, np.uint8)
-            image[1, :] = np.arange(4) + self.n_shown
             self.n_shown += 1
+            image = level
+            if not isinstance(level, np.ndarray):
+                image = np.full((4, 4), level, np.uint8)
+                image[1, :] = np.arange(4) + self.n_shown - 1
             yield Frame(image, datetime.now(UTC), "microscope", self.n_shown)
 
     def close(self):
@@ -101,7 +110,7 @@ class Lab:
     def __init__(self, folder, monkeypatch):
         self.folder = folder
         self.messages, self._news = [], threading.Condition()
-        self.stop, self.thread, self.failure = threading.Event(), None, None
+        self.stop, self.thread, self.failure, self.restarts = threading.Event(), None, None, None
         self.is_live, self.camera, self.rule = True, None, RULES["iso10993-5-extract/1"]
         monkeypatch.setattr("device.station.sender._QUIET_S", 0.0)
         monkeypatch.setattr(analysis_module, "assess", read)
@@ -153,7 +162,7 @@ class Lab:
 
     def _run(self):
         try:
-            self.station.run(self.stop)
+            self.restarts = self.station.run(self.stop)
         except Exception as error:  # noqa: BLE001 - the test asks for it
             self.failure = error
 
@@ -180,8 +189,8 @@ class Lab:
             self.camera.shutter.put(level)
             self.wait(lambda n=n: len(self.sent("reading")) > n)
 
-    def ask(self, name, *, transaction=None, **args):
-        """What the station answers to a command."""
+    def tell(self, name, /, *, transaction=None, **args):
+        """Send a command; return its transaction."""
         asked = transaction or uuid.uuid4().hex
         body = {
             "transaction": asked,
@@ -189,18 +198,26 @@ class Lab:
             "operator": "Ada",
             "args": args,
         }
-        n = len(self.sent(f"reply/{asked}"))
         topic = f"nanotox/v1/lab/bench-1/cmd/{name}"
         self.setup.notify(Received(topic, json.dumps(body).encode()))
+        return asked
+
+    def answer(self, asked, *, n=0):
+        """What the station answers to a transaction beyond its first `n` answers."""
         self.wait(lambda: len(self.sent(f"reply/{asked}")) > n)
         return self.sent(f"reply/{asked}")[-1]
 
-    def do(self, name, **args):
+    def ask(self, name, /, *, transaction=None, **args):
+        """What the station answers to a command."""
+        n = 0 if transaction is None else len(self.sent(f"reply/{transaction}"))
+        return self.answer(self.tell(name, transaction=transaction, **args), n=n)
+
+    def do(self, name, /, **args):
         reply = self.ask(name, **args)
         assert reply["ok"], reply
         return reply["result"]
 
-    def refusal(self, name, **args):
+    def refusal(self, name, /, **args):
         reply = self.ask(name, **args)
         assert not reply["ok"]
         return reply["error"]["code"], reply["error"]["message"]
@@ -597,3 +614,258 @@ def test_a_folder_that_cannot_be_written_is_told_once_and_costs_no_verdict(lab, 
     lab.show(2)
     lab.wait(lambda: lab.sent("state")[-1]["fault"] is None)
     assert lab.sent("reading")[-1]["frame_sha256"]
+
+
+# The bench
+
+
+def ruled(period):
+    """A frame that shows a ruling whose lines are `period` px apart."""
+    col = np.arange(640) + 0.5
+    dark = np.clip(0.15 * period + 0.5 - np.abs((col + 3) % period - period / 2), 0, 1)
+    noise = np.random.default_rng(0).normal(0, 3, (480, 640))
+    return np.clip(170 - 110 * dark + noise, 0, 255).astype(np.uint8)
+
+
+def test_capture_answers_with_the_readings_of_the_next_frames(lab):
+    lab.run().show(2)
+    asked = lab.tell("capture", n=2)
+    lab.do("ping")
+    lab.show(BLURRED, 3)
+    reply = lab.answer(asked)
+    readings = lab.sent("reading")
+    assert reply["result"] == {
+        "ledger_id": readings[0]["ledger_id"],
+        "seqs": [reading["seq"] for reading in readings[-2:]],
+    }
+    assert {reading["plate"] for reading in readings} == {None}
+    lab.do("plate_start", plate="p", csv=PLATE)
+    lab.do("plate_well", well="A1")
+    asked = lab.tell("capture")
+    lab.do("ping")
+    lab.show(4)
+    assert lab.answer(asked)["result"]["seqs"] == [lab.sent("reading")[-1]["seq"]]
+    assert lab.sent("reading")[-1]["well"] == "A1"
+
+
+def test_what_takes_longer_comes_alone_and_holds_up_nothing(lab):
+    lab.run().show(2)
+    asked = lab.tell("qc_run", fields=2)
+    assert lab.refusal("capture") == (
+        "BUSY",
+        "qc_run is under way; expected one thing at a time; ask again when it is answered",
+    )
+    assert lab.refusal("model_rollback")[0] == "BUSY"
+    assert lab.refusal("plate_start", plate="p", csv=PLATE)[0] == "BUSY"
+    lab.show(2, 2)
+    assert lab.answer(asked)["ok"]
+    asked = lab.tell("capture", n=20)
+    lab.do("ping")
+    lab.end()
+    assert lab.answer(asked)["error"]["code"] == "BUSY", "who waits when the station ends is told"
+
+
+def test_a_command_that_wants_frames_is_refused_without_a_camera(lab, monkeypatch):
+    lab.run().show(2)
+    asked = lab.tell("capture", n=2)
+    lab.do("ping")
+    lab.show(2)
+
+    def fail(*_, **__):
+        raise CameraError("no such device")
+
+    monkeypatch.setattr(station_module, "ProcessCamera", fail)
+    lab.camera.close()
+    error = lab.answer(asked)["error"]
+    assert error["code"] == "CAMERA"
+    assert "is lost (CAMERA_LOST) after 1 of 2 fields" in error["message"]
+    for name, args in (("capture", {}), ("qc_run", {}), ("calibrate", {"kind": "flat_field"})):
+        assert lab.refusal(name, **args) == (
+            "CAMERA",
+            "the camera is away (CAMERA_LOST); expected frames; see nanotox doctor",
+        )
+
+
+def test_a_camera_that_waits_for_a_plate_gives_no_frame_of_its_own(lab):
+    lab.is_live = False
+    lab.draw(n=[2])
+    lab.run("[plate]\nwait = true\n")
+    assert lab.refusal("capture")[0] == "CAMERA"
+
+
+def test_a_control_run_learns_compares_and_is_noted(lab, monkeypatch):
+    for module in (baseline, control):
+        monkeypatch.setattr(module, "FIELDS_MIN", 4)
+    lab.run()
+    asked = lab.tell("qc_run", fields=3)
+    lab.do("ping")
+    lab.show(2, BLURRED, 2)
+    result = lab.answer(asked)["result"]
+    told = {key: result[key] for key in ("n_fields", "n_refused", "state", "n_pending", "restarts")}
+    assert told == {"n_fields": 3, "n_refused": 1, "state": "learning", "n_pending": 2, "restarts": False}
+    asked = lab.tell("qc_run", fields=2)
+    lab.do("ping")
+    lab.show(3, 2)
+    result = lab.answer(asked)["result"]
+    assert (result["state"], result["restarts"]) == ("learned", True)
+    lab.join()
+    assert lab.restarts is True, "its gate uses what was learned from the next start on"
+    state = baseline.read_qc(lab.folder / "journal.qc.json", "adherent", "phase")
+    assert (len(state.runs), state.baseline.learned_at) == (2, result["at"])
+    notes = lab.notes("command")
+    assert [note["result"]["state"] for note in notes if note["name"] == "qc_run"] == ["learning", "learned"]
+    assert {note["operator"] for note in notes} == {"Ada"}
+    lab.run()
+    asked = lab.tell("qc_run", fields=1)
+    lab.do("ping")
+    lab.show(2)
+    assert lab.answer(asked)["result"]["state"] == "in_control"
+
+
+def test_a_calibration_is_kept_and_the_station_starts_anew_with_it(lab):
+    lab.run()
+    asked = lab.tell("calibrate", kind="pixel_size", period_um=10)
+    lab.do("ping")
+    lab.show(ruled(20.0))
+    error = lab.answer(asked)["error"]
+    assert error["code"] == "CONFIG"
+    assert "scale.um_per_px is 0.65, but the present frame measured 0.5" in error["message"]
+    asked = lab.tell("calibrate", kind="pixel_size", period_um=10)
+    lab.do("ping")
+    lab.show(90)
+    error = lab.answer(asked)["error"]
+    assert error["code"] == "IMAGE"
+    config = load_config(lab.folder / "station.toml")
+    assert not read_calibrations(config).records
+    asked = lab.tell("calibrate", kind="pixel_size", period_um=10, frames=2)
+    lab.do("ping")
+    lab.show(ruled(10 / 0.65), ruled(10 / 0.65))
+    result = lab.answer(asked)["result"]
+    lab.join()
+    assert lab.restarts is True
+    kept = read_calibrations(config).newest("pixel_size")
+    assert (kept.id, kept.operator, len(kept.images_sha256)) == (result["id"], "Ada", 2)
+    assert kept.value == result["value"] == pytest.approx(0.65, rel=1e-3)
+    lab.run()
+    lab.wait(lambda: lab.sent("info"))
+    assert lab.sent("info")[0]["calibrations"][0]["id"] == kept.id
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("qc_run", {}),
+        ("calibrate", {"kind": "flat_field"}),
+        ("model_activate", {"name": "phase-cell"}),
+        ("model_rollback", {}),
+    ],
+)
+def test_what_would_change_a_plate_waits_for_its_end(lab, name, args):
+    lab.run()
+    lab.do("plate_start", plate="p7", csv=PLATE)
+    code, message = lab.refusal(name, **args)
+    assert code == "PLATE_RUNS"
+    assert message.startswith("plate p7 runs; expected none, because its ")
+
+
+def test_a_review_is_kept_beside_its_record(lab):
+    lab.run().show(2, 3)
+    reading, verdict = lab.sent("reading")[0], lab.sent("verdict")[0]
+    cells = [{"row": 7.5, "col": 8, "label": "dead"}]
+    result = lab.do(
+        "annotate", seq=reading["seq"], decision="correct", cells=cells, reason="debris", hash=reading["hash"]
+    )
+    identity = {key: reading[key] for key in ("ledger_id", "seq", "hash")}
+    assert result == identity | {"reviewed": "reading/1"}
+    assert lab.do("annotate", seq=verdict["seq"], decision="accept")["hash"] == verdict["hash"]
+    assert lab.refusal("annotate", seq=99, decision="accept") == (
+        "UNKNOWN_RECORD",
+        f"seq is 99; expected a record that the journal keeps, {lab.sent('head')[-1]['seq']} at most",
+    )
+    assert lab.refusal("annotate", seq=1, decision="accept", hash="0" * 64)[0] == "OTHER_RECORD"
+    wrong = {"decision": "correct", "reason": "x"}
+    assert lab.refusal("annotate", seq=verdict["seq"], **wrong, cells=cells)[0] == "UNKNOWN_RECORD"
+    outside = [{"row": 480.0, "col": 8, "label": "dead"}]
+    _, message = lab.refusal("annotate", seq=reading["seq"], **wrong, cells=outside)
+    assert message == "cell 0 is at row 480, column 8; expected it within 480 x 640"
+    lab.end()
+    review, accepted = lab.notes("review")
+    assert (review["operator"], review["args"]["reason"], review["args"]["cells"]) == ("Ada", "debris", cells)
+    assert (review["result"], accepted["result"]["seq"]) == (result, verdict["seq"])
+    read = [(r.seq, r.hash, r.decision, len(r.cells)) for r in read_reviews(lab.folder / "journal.db")]
+    assert read == [
+        (reading["seq"], reading["hash"], "correct", 1),
+        (verdict["seq"], verdict["hash"], "accept", 0),
+    ]
+    lab.run()
+    assert (
+        lab.refusal("annotate", transaction=review["transaction"], seq=1, decision="accept")[0] == "REPEATED"
+    )
+
+
+def test_the_configuration_is_told_with_every_default(lab):
+    lab.run()
+    result = lab.do("config_get")
+    lab.wait(lambda: lab.sent("info"))
+    assert result["toml"] == to_toml(load_config(lab.folder / "station.toml"))
+    sha256 = hashlib.sha256((lab.folder / "station.toml").read_bytes()).hexdigest()
+    assert result["config_sha256"] == lab.sent("info")[0]["config_sha256"] == sha256
+    lab.end()
+    assert "result" not in lab.notes("command")[0], "the journal keeps who asked, not the answer"
+
+
+def test_a_model_is_tried_while_fields_are_read_and_used_after_a_clean_start(lab, monkeypatch):
+    trying, tried = threading.Event(), threading.Event()
+
+    def try_bundle(_folder, _sha256):
+        trying.set()
+        assert tried.wait(20)
+
+    monkeypatch.setattr(activation, "try_bundle", try_bundle)
+    lab.run()
+    code, message = lab.refusal("model_activate", name="no-such")
+    assert code == "MODEL"
+    assert "no model 'no-such'; expected the folder of a bundle or a shipped name" in message
+    asked = lab.tell("model_activate", name="phase-cell")
+    assert trying.wait(20)
+    lab.show(2, 3)
+    lab.do("ping")
+    assert not lab.sent(f"reply/{asked}")
+    tried.set()
+    result = lab.answer(asked)["result"]
+    lab.join()
+    assert (result["cell_model"]["name"], result["cell_model"]["trusted"]) == ("phase-cell", True)
+    assert lab.restarts is result["restarts"] is True
+    (switched,) = lab.notes("model_activate")
+    assert (switched["activation"]["operator"], switched["activation"]["name"]) == ("Ada", "phase-cell")
+    lab.run()
+    assert lab.do("model_rollback")["cell_model"]["name"] == "phase-cell", "the shipped one is the same"
+    lab.join()
+    lab.run()
+    assert lab.refusal("model_rollback") == (
+        "MODEL",
+        "no model was activated; expected one to go back from; station.toml decides",
+    )
+
+
+def test_a_defect_of_a_command_does_not_end_the_station(lab, monkeypatch, caplog):
+    monkeypatch.setattr(bench_commands, "activate", lambda *_, **__: 1 / 0)
+    lab.run()
+    assert lab.refusal("model_activate", name="phase-cell")[0] == "FAILED"
+    assert "ZeroDivisionError" in caplog.text
+    lab.show(2)
+
+
+def test_a_station_says_where_it_is(lab, monkeypatch, caplog):
+    lab.run()
+    monkeypatch.setattr(bench_commands, "blink", lambda seconds: "ACT")
+    found = lab.do("identify")
+    assert (found["led"], found["text"]) == ("ACT", "the light ACT blinks for 30 s")
+
+    def refuse(_seconds):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(bench_commands, "blink", refuse)
+    found = lab.do("identify")
+    assert (found["led"], found["text"]) == (None, "no light blinks (read-only); the log names the machine")
+    assert found["host"] in caplog.text

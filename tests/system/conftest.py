@@ -97,16 +97,14 @@ class Subscriber:
         self._client.loop_stop()
 
 
-@pytest.fixture
-def make_broker(tmp_path):
-    """Give a function that starts a Mosquitto with extra lines of configuration."""
+def _brokers(parent):
     program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
     if program is None:
         pytest.skip("mosquitto is not installed; tools/test installs it")
     brokers = []
 
     def make(extra=""):
-        folder = tmp_path / f"broker-{len(brokers)}"
+        folder = parent / f"broker-{len(brokers)}"
         folder.mkdir()
         # As root it would change its user and could no longer read the files of a test.
         broker = Broker(program, folder, f"user root\n{extra}" if os.geteuid() == 0 else extra)
@@ -116,6 +114,18 @@ def make_broker(tmp_path):
     yield make
     for broker in brokers:
         broker.stop()
+
+
+@pytest.fixture
+def make_broker(tmp_path):
+    """Give a function that starts a Mosquitto with extra lines of configuration."""
+    yield from _brokers(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def make_lasting_broker(tmp_path_factory):
+    """The same for all tests of a module."""
+    yield from _brokers(tmp_path_factory.mktemp("broker"))
 
 
 @pytest.fixture

@@ -1,13 +1,16 @@
+import argparse
 import contextlib
 import hashlib
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +19,12 @@ import cv2
 import jsonschema
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from device import models
 from device.analysis.assess import assess
 from device.cli import main
+from device.cli.plate import RefusedError, RunningStation
 from device.journal import Journal
 from device.messages import State, Topics, payload
 from device.messages.schema import asyncapi
@@ -33,6 +38,12 @@ pytestmark = pytest.mark.system
 NOW = datetime(2026, 3, 4, tzinfo=UTC)
 TINY = Path(__file__).parents[1] / "device" / "data" / "tiny-cell"
 WILL = Message("nanotox/v1/lab/b/availability", b"offline", retain=True, content_type="text/plain")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def wait_until(is_met, timeout_s=30):
@@ -429,7 +440,47 @@ def test_nobody_at_the_other_end_is_told_in_one_line(bench, make_broker, capsys,
 # What is on the wire
 
 
-def test_all_that_a_station_publishes_is_in_the_contract_and_obeys_it(bench, broker, subscribe, capsys):
+def ask(bench, name, /, **args):
+    """What the station answers to a command: its result, or the code of its refusal.
+
+    On a very busy machine the rendering camera misses its deadline: it is asked again when it is back.
+    """
+    asker = argparse.Namespace(config=bench.folder / "station.toml", operator="Ada")
+    for _ in range(20):
+        with RunningStation(asker) as station:
+            try:
+                return station.ask(name, args)
+            except RefusedError as error:
+                if error.code != "CAMERA":
+                    return error.code
+    raise AssertionError("the camera does not come back")
+
+
+def test_a_calibration_by_command_is_used_by_the_station_that_starts_anew(
+    bench, broker, subscribe, monkeypatch
+):
+    monkeypatch.setattr("device.cli.plate._ANSWER_S", 60.0)
+    subscriber = subscribe(broker)
+    bench.configure(broker.port, camera='kind = "phantom"\nlive = true\nperiod_s = 0.2')
+    bench.trust_model()
+    bench.start()
+    assert subscriber.wait_for(lambda s: s.payloads("reading"), 90)
+    made = ask(bench, "calibrate", kind="flat_field")
+    assert subscriber.wait_for(lambda s: s.words() == ["online", "stopped", "online"], 90)
+    n = len(subscriber.payloads("reading"))
+    assert subscriber.wait_for(lambda s: len(s.payloads("reading")) > n, 90)
+    first, second = (subscriber.payloads("info")[i] for i in (0, -1))
+    assert first["boot_id"] != second["boot_id"]
+    assert (first["calibrations"], second["calibrations"][0]["id"]) == ([], made["id"])
+    assert bench.process.poll() is None, "it is one process"
+    code, said = bench.end(number=signal.SIGTERM)
+    assert code == 0, said
+    assert sorted(subscriber.seqs()) == list(range(1, max(subscriber.seqs()) + 1))
+
+
+def test_all_that_a_station_publishes_is_in_the_contract_and_obeys_it(
+    bench, broker, subscribe, capsys, monkeypatch
+):
     subscriber, document = subscribe(broker), asyncapi("0.1.0")
     (bench.folder / "plate.csv").write_text(PLATE)
     (bench.folder / "occupied").write_text("frames cannot be kept here")
@@ -444,6 +495,18 @@ def test_all_that_a_station_publishes_is_in_the_contract_and_obeys_it(bench, bro
     assert subscriber.wait_for(lambda s: s.payloads("latest"), 90)
     assert plate(bench, "finish", "--force") == 0
     assert subscriber.wait_for(lambda s: s.payloads("plate"))
+    monkeypatch.setattr("device.cli.plate._ANSWER_S", 60.0)
+    (captured,) = ask(bench, "capture")["seqs"]
+    assert ask(bench, "annotate", seq=captured, decision="accept")["reviewed"] == "reading/1"
+    assert 'kind = "phantom"' in ask(bench, "config_get")["toml"]
+    assert ask(bench, "identify")["host"]
+    assert ask(bench, "qc_run", fields=1)["n_fields"] == 1
+    assert ask(bench, "ping") == ask(bench, "plate_status")
+    assert ask(bench, "calibrate", kind="pixel_size", period_um=10) == "IMAGE"
+    assert ask(bench, "model_activate", name="phase-cell") == "CONFIG", "station.toml names a model"
+    assert ask(bench, "model_rollback") == "MODEL"
+    assert ask(bench, "plate_start", plate="p", csv="well") == "PLATE_CSV"
+    assert ask(bench, "replay", from_seq=captured, to_seq=captured) is None
     late = subscribe(broker)
     assert late.wait_for(lambda s: s.payloads("latest"))
     code, said = bench.end(number=signal.SIGTERM)
@@ -455,7 +518,7 @@ def test_all_that_a_station_publishes_is_in_the_contract_and_obeys_it(bench, bro
         leaf = "reply" if leaf.startswith("reply_") else leaf
         seen.setdefault(leaf, []).append(message)
     heard = {leaf for leaf in channels if not leaf.startswith("cmd_")}
-    assert {leaf for leaf in seen if not leaf.startswith("cmd_")} == heard, "every leaf, and none besides"
+    assert seen.keys() == channels.keys(), "every leaf and every command, and none besides"
     for leaf, messages in seen.items():
         form = document["components"]["messages"][leaf]
         # a $ref counts from the document
@@ -622,7 +685,11 @@ def test_a_visitor_hears_what_it_asks_for_but_nothing_that_was_kept(broker):
     assert heard.wait(Connected).refused is None
     asked = Message("nanotox/v1/lab/b/cmd/ping", b"{}", response_topic="a/b", correlation=b"7", expiry_s=30)
     sender.send(asked)
-    assert heard.wait(Received) == Received("nanotox/v1/lab/b/cmd/ping", b"{}", "a/b", b"7", retained=False)
+    found = heard.wait(Received)
+    assert found.expiry_s in (29, 30)
+    assert replace(found, expiry_s=None) == Received(
+        "nanotox/v1/lab/b/cmd/ping", b"{}", "a/b", b"7", retained=False
+    )
     sender.send(Message("nanotox/v1/lab/b/cmd/ping", b"1", retain=True))
     assert heard.wait(Received, n=2).retained
     for publisher in (sender, visitor):
@@ -746,3 +813,42 @@ def a_plate(n_samples):
     )
     samples = (sample,) * n_samples
     return PlateReport("p", None, "r/1", "d" * 64, None, False, (), samples, (), None, n_samples, False)
+
+
+def test_monitoring_reads_what_health_says_until_the_station_ends(bench, broker, subscribe):
+    subscriber, port = subscribe(broker), free_port()
+    bench.configure(broker.port, more=f"[http]\nport = {port}\n")
+    bench.trust_model()
+
+    def ask(page):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=30) as answer:
+                return answer.read().decode()
+        except OSError:
+            return ""
+
+    def scrape():
+        families = list(text_string_to_metric_families(ask("metrics")))
+        whose = {(s.labels["site"], s.labels["station"]) for family in families for s in family.samples}
+        assert whose <= {("lab", "bench-1")}
+        return {s.name: s.value for family in families for s in family.samples if len(s.labels) == 2}
+
+    bench.start()
+    assert wait_until(lambda: scrape().get("nanotox_frames_analyzed_total", 0) >= 6)
+    assert json.loads(ask("healthz"))["status"] == "ok"
+    assert subscriber.wait_for(lambda s: s.payloads("health"))
+    told = scrape()
+    assert told["nanotox_disk_free_bytes"] > 0
+    assert told["nanotox_resident_memory_bytes"] > 1 << 20
+    counted = [told[f"nanotox_frames_{what}"] for what in ("analyzed_total", "dropped_total", "waiting")]
+    assert told["nanotox_frames_captured_total"] == sum(counted)
+    with contextlib.ExitStack() as crowd:
+        for _ in range(30):  # none of them says anything
+            crowd.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+        n_before = bench.n_stored()
+        assert wait_until(lambda: bench.n_stored() >= n_before + 6)
+    code, said = bench.end(number=signal.SIGTERM)
+    assert code == 0, said
+    last = subscriber.payloads("health")[-1]
+    assert last["n_captured"] >= told["nanotox_frames_captured_total"]
+    assert ask("metrics") == ""

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 from device.images import write_png
-from device.plates import DatasetInfo
 from device.records import Scale
 from training import cli, provenance
 from training.cli import main
 from training.cotraining import paper as paper_module
 from training.cotraining.paper import PaperSettings, run_paper
-from training.dataset import Entry, TrueCell, read_dataset, write_dataset
+from training.dataset import Entry, read_dataset, write_dataset
 from training.dataset.samples import Samples, join_samples
 from training.evaluation.gate import GateResult
 from training.fitting import FitSettings
@@ -27,11 +26,7 @@ from training.recipes import paper as paper_recipe
 from training.recipes.generated import generate_anew, read_generated, run_gate
 from training.recipes.make import Material, drop_copies, write_fit
 
-pytestmark = [
-    pytest.mark.training,
-    # keras hands TensorFlow's variables to numpy 2, which do not know its copy keyword yet; nothing of ours
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
-]
+pytestmark = [pytest.mark.training, pytest.mark.usefixtures("few_steps")]
 COMMANDS = {
     "fit": ["--epochs", "2"],
     "gan": ["--count", "4", "--steps", "2", "--epochs", "1"],
@@ -41,29 +36,10 @@ COMMANDS = {
 CLASSES = ("live", "dead")
 
 
-def draw_field(seed):
-    """A field of four blobs, dark live and bright dead ones in their turn."""
-    image, boxes = np.random.default_rng(seed).normal(120, 3, (120, 160)), []
-    rows, cols = np.mgrid[:120, :160]
-    for k, (row, col) in enumerate([(30, 30), (30, 110), (85, 40), (90, 120)]):
-        image += (70 if k % 2 else -70) * np.exp(-((rows - row) ** 2 + (cols - col) ** 2) / 50)
-        boxes.append(TrueCell(CLASSES[k % 2], col - 9, row - 9, col + 9, row + 9))
-    return np.clip(image, 0, 255).astype(np.uint8), tuple(boxes)
-
-
 @pytest.fixture
-def folder(tmp_path):
+def folder(draw_blobs, tmp_path):
     """Four training and two validation fields, each a group; tests change it."""
-    path, entries, cells = tmp_path / "data", [], {}
-    (path / "images").mkdir(parents=True)
-    for i, split in enumerate(["train"] * 4 + ["val"] * 2):
-        image, boxes = draw_field(i)
-        write_png(path / f"images/{i}.png", image)
-        entries.append(Entry(f"images/{i}.png", "", f"well-{i}", split))
-        cells[f"images/{i}.png"] = boxes
-    info = DatasetInfo(Scale(0.65, "measured"), "brightfield", "drawn", "Apache-2.0", assay="suspension")
-    write_dataset(path, info, entries, cells)
-    return path
+    return draw_blobs(tmp_path / "data", ["train"] * 4 + ["val"] * 2)
 
 
 @pytest.fixture(autouse=True)
@@ -212,8 +188,7 @@ def test_the_same_command_gives_the_same_numbers_and_says_what_made_them(command
     assert len(said["code"]["sha256"]) == 64
     assert set(said["data"]) == {"manifest.csv", "cells.csv", "dataset.json", "images"}
     assert "tensorflow" in said["environment"]
-    image, _ = draw_field(9)
-    write_png(folder / "images/0.png", image)
+    write_png(folder / "images/0.png", np.full((120, 160), 120, np.uint8))
     provenance.write_provenance(a, {}, folder, [entry.file for entry in read_dataset(folder).entries])
     changed = json.loads((a / "provenance.json").read_text())["data"]
     assert {key for key in changed if changed[key] != said["data"][key]} == {"images"}

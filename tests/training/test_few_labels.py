@@ -17,11 +17,7 @@ from training.dataset.samples import Samples
 from training.fitting import FitSettings, fit_network, seed_network
 from training.provenance import read_run
 
-pytestmark = [
-    pytest.mark.training,
-    # keras hands TensorFlow's variables to numpy 2, which do not know its copy keyword yet; nothing of ours
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
-]
+pytestmark = pytest.mark.training
 CLASSES = ("live", "dead")
 UNLABELED_FIELDS = (12, 13)
 

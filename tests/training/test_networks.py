@@ -11,14 +11,10 @@ import pytest
 from device.analysis.crops import OUTSIDE
 from device.classifier import open_cell_classifier, open_network
 from device.errors import ConfigError, ModelError
-from device.images import write_png
 from device.model_card import network_input
 from device.models import find_bundle
-from device.plates import DatasetInfo
-from device.records import Scale
 from training.cli import main
 from training.cotraining.contrast import ContrastSettings
-from training.dataset import Entry, TrueCell, write_dataset
 from training.dataset.samples import Samples
 from training.export import convert, familiar
 from training.export.parity import LIMITS, Parity, measure_parity, parity_table
@@ -29,11 +25,7 @@ from training.learners import list_learners, open_learner
 from training.provenance import read_run
 from training.recipes import list_recipes, read_recipe, stale_recipe
 
-pytestmark = [
-    pytest.mark.training,
-    # keras hands TensorFlow's variables to numpy 2, which do not know its copy keyword yet; nothing of ours
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
-]
+pytestmark = pytest.mark.training
 CLASSES = ("live", "dead")
 
 
@@ -49,26 +41,8 @@ def disks(n, seed=0):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A dataset of dark live and bright dead blobs."""
-    path = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(8)
-    rows, cols = np.mgrid[:120, :160]
-    entries, cells = [], {}
-    (path / "images").mkdir()
-    for split, n in (("train", 5), ("val", 3)):
-        for i in range(n):
-            image, file = rng.normal(120, 3, (120, 160)), f"images/{split}{i}.png"
-            boxes = []
-            for k, (row, col) in enumerate([(30, 30), (30, 110), (85, 40), (90, 120)]):
-                image += (70 if k % 2 else -70) * np.exp(-((rows - row) ** 2 + (cols - col) ** 2) / 50)
-                boxes.append(TrueCell("dead" if k % 2 else "live", col - 9, row - 9, col + 9, row + 9))
-            write_png(path / file, np.clip(image, 0, 255).astype(np.uint8))
-            entries.append(Entry(file, "", f"{split}-{i}", split))
-            cells[file] = tuple(boxes)
-    info = DatasetInfo(Scale(0.65, "measured"), "brightfield", "drawn", "Apache-2.0", assay="suspension")
-    write_dataset(path, info, entries, cells)
-    return path
+def folder(draw_blobs, tmp_path_factory):
+    return draw_blobs(tmp_path_factory.mktemp("data") / "blobs", ["train"] * 5 + ["val"] * 3)
 
 
 @pytest.fixture(scope="module")

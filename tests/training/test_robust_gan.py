@@ -5,21 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from device.images import write_png
-from device.plates import DatasetInfo
-from device.records import Scale
 from training.cli import main
-from training.dataset import Entry, TrueCell, write_dataset
 from training.dataset.samples import Samples
 from training.gan import generate_samples, robust
 from training.gan.robust import RobustSettings, bound_norm, diff_augment, mean_decay, open_robust_gan
 
 tf = pytest.importorskip("tensorflow")
 
-pytestmark = [
-    pytest.mark.training,
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
-]
+pytestmark = pytest.mark.training
 SMALL = RobustSettings(steps=4, log_every=2, grid_at=(2,), batch=8, r1_every=1, seed=5)
 STILL = RobustSettings(brightness=0.0, shift_px=0, cutout_px=0)
 
@@ -139,22 +132,10 @@ def test_both_sides_are_augmented_and_the_mean_follows_what_the_generator_learns
     assert 0 < np.abs(seen[3][0] - seen[2][0]).max() < np.abs(seen[2][0] - seen[0][0]).max()
 
 
-def test_the_command_says_what_images_are_worth_and_that_no_gate_was_run(tmp_path, capsys):
-    rng, cells, entries = np.random.default_rng(1), {}, []
-    (tmp_path / "images").mkdir()
-    for split in ("train", "val"):
-        file, image = f"images/{split}.png", rng.normal(120, 3, (120, 160))
-        boxes = []
-        for k, (row, col) in enumerate([(30, 30), (30, 110), (85, 40), (90, 120)]):
-            image[row - 6 : row + 6, col - 6 : col + 6] += 60 if k % 2 else -60
-            boxes.append(TrueCell("dead" if k % 2 else "live", col - 9, row - 9, col + 9, row + 9))
-        write_png(tmp_path / file, np.clip(image, 0, 255).astype(np.uint8))
-        entries.append(Entry(file, "", split, split))
-        cells[file] = tuple(boxes)
-    info = DatasetInfo(Scale(0.65, "measured"), "brightfield", "drawn", "Apache-2.0", assay="suspension")
-    write_dataset(tmp_path, info, entries, cells)
+def test_the_command_says_what_images_are_worth_and_that_no_gate_was_run(draw_blobs, tmp_path, capsys):
+    data = draw_blobs(tmp_path / "data", ["train", "val"])
     out = tmp_path / "out"
-    arguments = ["gan", str(tmp_path), "--out", str(out), "--profile", "robust", "--classes", "live,dead"]
+    arguments = ["gan", str(data), "--out", str(out), "--profile", "robust", "--classes", "live,dead"]
     assert main([*arguments, "--count", "4", "--steps", "1", "--labels", "4"]) == 0
     said = capsys.readouterr().out
     assert "gate not run: generated images stay out of shipped models" in said

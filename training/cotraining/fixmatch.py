@@ -3,7 +3,7 @@
 The modern reference beside Algorithm 1: one network, one view, labels that it gives itself anew each step.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -55,8 +55,6 @@ def fit_fixmatch(
     unlabeled: Samples,
     settings: FixMatchSettings,
     progress: Callable[[str], None] | None = None,
-    *,
-    start: Sequence[NDFloat] | None = None,
 ) -> Fitted:
     """Return the network fitted to labeled and unlabeled crops: the mean of its weights over the steps.
 
@@ -70,8 +68,6 @@ def fit_fixmatch(
         Equal settings and samples give equal weights on one machine.
     progress : callable, optional
         Called with one line an epoch.
-    start : sequence of ndarray of float32, optional
-        As in `fit_network`.
 
     Returns
     -------
@@ -88,7 +84,7 @@ def fit_fixmatch(
 
     require_labels(labeled)
     fit = settings.fit
-    model, mean = (seed_network(fit, len(labeled.classes), start) for _ in range(2))
+    model, mean = (seed_network(fit, len(labeled.classes)) for _ in range(2))
     rng = np.random.default_rng(fit.seed)
     steps = fit.steps_per_epoch or max(1, -(-len(labeled) // fit.batch))
     rate = keras.optimizers.schedules.CosineDecay(fit.learning_rate, steps * fit.epochs, alpha=0.02)

@@ -38,10 +38,8 @@ class BinaryScores:
     """What a perfectly calibrated model with these probabilities shows at this n: read `ece` beside it."""
 
 
-def binary_scores(
-    p_dead: ArrayLike, is_dead: ArrayLike, *, threshold: float = 0.5, seed: int = 0
-) -> BinaryScores:
-    """Return the scores of probabilities.
+def binary_scores(p_dead: ArrayLike, is_dead: ArrayLike) -> BinaryScores:
+    """Return the scores of probabilities; from 0.5 on one counts as dead.
 
     Parameters
     ----------
@@ -49,10 +47,6 @@ def binary_scores(
         Probability of the positive class, 0 to 1; N >= 1.
     is_dead : (N,) array_like of bool
         The truth.
-    threshold : float
-        From which on a probability counts as dead.
-    seed : int
-        Of the simulation behind `ece_perfect`.
 
     Raises
     ------
@@ -64,14 +58,14 @@ def binary_scores(
         raise ValueError(f"probabilities are {p.shape}, truth {dead.shape}; expected one shape (N,), N >= 1")
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError(f"probabilities reach from {p.min()} to {p.max()}; expected 0 to 1")
-    called = p >= threshold
+    called = p >= 0.5
     tp, fp = int((called & dead).sum()), int((called & ~dead).sum())
     n_dead, n_live = int(dead.sum()), int((~dead).sum())
     sensitivity = tp / n_dead if n_dead else None
     specificity = 1 - fp / n_live if n_live else None
     both = sensitivity is not None and specificity is not None
     truth = np.where(dead, p, 1 - p)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     perfect = [expected_calibration_error(p, rng.random(len(p)) < p) for _ in range(_DRAWS)]
     return BinaryScores(
         n=len(p),
@@ -105,9 +99,7 @@ def measure(
     return Metric(figure(scores, positive), low, high, len(scores), data)
 
 
-def expected_calibration_error(
-    p: NDArray[np.float64], is_dead: NDArray[np.bool_], *, bins: int = BINS
-) -> float:
+def expected_calibration_error(p: NDArray[np.float64], is_dead: NDArray[np.bool_]) -> float:
     """Return the mean distance of stated and observed shares over bins of equally many probabilities, 0 to 1.
 
     Parameters
@@ -116,11 +108,9 @@ def expected_calibration_error(
         Probabilities, N >= 1.
     is_dead : (N,) ndarray of bool
         The truth.
-    bins : int
-        At most this many; fewer where N is smaller.
     """
     order = np.argsort(p, kind="stable")
-    parts = np.array_split(order, min(bins, len(p)))
+    parts = np.array_split(order, min(BINS, len(p)))
     return float(sum(len(part) * abs(p[part].mean() - is_dead[part].mean()) for part in parts) / len(p))
 
 

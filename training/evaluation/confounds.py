@@ -75,7 +75,7 @@ def describe_background(
 
 
 def judge_features(
-    features: NDArray[np.float64], toxic: NDArray[np.bool_], groups: Sequence[str], *, seed: int = 0
+    features: NDArray[np.float64], toxic: NDArray[np.bool_], groups: Sequence[str]
 ) -> tuple[float, Interval] | None:
     """Return how well features predict labels across groups: AUC with its 95 % interval over groups.
 
@@ -87,8 +87,6 @@ def judge_features(
         Their labels.
     groups : sequence of N str
         No group is on both sides of a fit.
-    seed : int
-        Of folds and intervals.
 
     Returns
     -------
@@ -100,24 +98,22 @@ def judge_features(
         < GROUPS_MIN
     ):
         return None
-    scores = fold_scores(features, toxic, groups, seed=seed)
+    scores = fold_scores(features, toxic, groups)
 
     def auc(index: NDArray[np.intp]) -> float | None:
         return rank_auc(scores[index], toxic[index]) if 0 < toxic[index].sum() < len(index) else None
 
-    interval = group_bootstrap(groups, auc, seed=seed, n_resamples=500)
+    interval = group_bootstrap(groups, auc, n_resamples=500)
     return None if interval is None else (rank_auc(scores, toxic), interval)
 
 
-def drown_small_differences(taken: NDArray[np.float64], *, seed: int = 0) -> NDArray[np.float64]:
+def drown_small_differences(taken: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return (N, 4) features of how images were taken with noise of 5 % on level and noise, seeded."""
-    noise = np.random.default_rng(seed).normal(0, _DITHER, (len(taken), 2))
+    noise = np.random.default_rng(0).normal(0, _DITHER, (len(taken), 2))
     return np.column_stack([taken[:, :2] + noise, taken[:, 2:]])
 
 
-def judge_batches(
-    toxic: NDArray[np.bool_], batches: Sequence[str], *, seed: int = 0
-) -> tuple[float, Interval] | None:
+def judge_batches(toxic: NDArray[np.bool_], batches: Sequence[str]) -> tuple[float, Interval] | None:
     """Return how well the batch alone tells labels: balanced accuracy and its 95 % interval over images.
 
     Each image gets the label of most others of its batch; on a tie, or alone, it is half right. None where
@@ -135,5 +131,5 @@ def judge_batches(
         return float(drawn[label].mean() + drawn[~label].mean()) / 2 if 0 < label.sum() < len(index) else None
 
     value = accuracy(np.arange(len(toxic)))
-    interval = group_bootstrap([str(i) for i in range(len(toxic))], accuracy, seed=seed, n_resamples=500)
+    interval = group_bootstrap([str(i) for i in range(len(toxic))], accuracy, n_resamples=500)
     return None if value is None or interval is None else (value, interval)

@@ -29,7 +29,7 @@ class CountErrors:
     limits_high: float | None
 
 
-def count_errors(true: ArrayLike, found: ArrayLike, *, mape_from: float = MAPE_FROM) -> CountErrors:
+def count_errors(true: ArrayLike, found: ArrayLike) -> CountErrors:
     """Return how `found` numbers differ from `true` ones.
 
     Parameters
@@ -37,8 +37,6 @@ def count_errors(true: ArrayLike, found: ArrayLike, *, mape_from: float = MAPE_F
     true, found : (N,) array_like of float
         One number a field, N >= 1: cells, or shares of affected cells (where bias, mae and rmse
         say something).
-    mape_from : float
-        Smallest true number that enters the relative error.
 
     Raises
     ------
@@ -53,7 +51,7 @@ def count_errors(true: ArrayLike, found: ArrayLike, *, mape_from: float = MAPE_F
     difference = observed - expected
     bias = float(difference.mean())
     sd = float(difference.std(ddof=1)) if len(difference) > 1 else None
-    enough = expected >= mape_from
+    enough = expected >= MAPE_FROM
     varies = len(expected) > 1 and np.ptp(expected) > 0 and np.ptp(observed) > 0
     return CountErrors(
         n=len(difference),

@@ -146,29 +146,29 @@ def match_classes(
     }
 
 
-def match_regions(true: NDArray[np.integer], found: NDArray[np.integer], *, iou_min: float = 0.5) -> Matches:
-    """Return which true region was found as which: pairs whose intersection over union exceeds `iou_min`.
+def match_regions(true: NDArray[np.integer], found: NDArray[np.integer]) -> Matches:
+    """Return which true region was found as which: pairs whose intersection over union exceeds 0.5.
+
+    From there on no region can have two partners.
 
     Parameters
     ----------
     true, found : (M, N) ndarray of int
         Labels, 0 for background; numbers may be missing.
-    iou_min : float
-        At least 0.5, from which on no region can have two partners.
 
     Raises
     ------
     ValueError
-        If the shapes differ or `iou_min` is under 0.5.
+        If the shapes differ.
     """
-    if true.shape != found.shape or not iou_min >= 0.5:
-        raise ValueError(f"regions {true.shape} and {found.shape}, IoU {iou_min}; expected one shape, >= 0.5")
+    if true.shape != found.shape:
+        raise ValueError(f"regions are {true.shape} and {found.shape}; expected one shape")
     (n_true, true), (n_found, found) = (_number(labels) for labels in (true, found))
     shared = np.bincount(
         (true * (n_found + 1) + found).ravel(), minlength=(n_true + 1) * (n_found + 1)
     ).reshape(n_true + 1, n_found + 1)
     union = shared.sum(axis=1, keepdims=True) + shared.sum(axis=0) - shared
-    pairs = np.argwhere((shared > iou_min * union)[1:, 1:])
+    pairs = np.argwhere((shared > 0.5 * union)[1:, 1:])
     return Matches(pairs.astype(np.intp), n_true, n_found)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from device.records import Interval
 
 NDFloat = NDArray[np.float64]
+_DRAWS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +74,7 @@ def estimate_noise(p: NDFloat, y: NDArray[np.intp]) -> LabelNoise:
     )
 
 
-def f1_ceiling(
-    joint: tuple[tuple[float, ...], ...], n: int, *, seed: int = 0, n_draws: int = 2000
-) -> tuple[float, Interval]:
+def f1_ceiling(joint: tuple[tuple[float, ...], ...], n: int) -> tuple[float, Interval]:
     """Return the mean F1 of class 1 that a perfect classifier gets from noisy labels, and where 95 % fall.
 
     Parameters
@@ -84,8 +83,6 @@ def f1_ceiling(
         Labeled (row) and true (column); `LabelNoise.joint`.
     n : int
         Samples that judge, > 0.
-    seed, n_draws
-        Of the simulation.
 
     Examples
     --------
@@ -93,8 +90,8 @@ def f1_ceiling(
     1.0
     """
     share = np.array(joint)
-    draws = np.random.default_rng(seed).multinomial(n, share.ravel() / share.sum(), n_draws)
-    table = draws.reshape(n_draws, *share.shape)
+    draws = np.random.default_rng(0).multinomial(n, share.ravel() / share.sum(), _DRAWS)
+    table = draws.reshape(_DRAWS, *share.shape)
     both = 2 * table[:, 1, 1]
     f1 = both / np.maximum(table[:, 1].sum(axis=1) + table[:, :, 1].sum(axis=1), 1)
     low, high = np.quantile(f1, [0.025, 0.975])

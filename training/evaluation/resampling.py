@@ -16,7 +16,6 @@ def group_bootstrap(
     groups: Sequence[str],
     statistic: Callable[[NDArray[np.intp]], float | None],
     *,
-    seed: int = 0,
     n_resamples: int = 2000,
     level: float = 0.95,
 ) -> Interval | None:
@@ -29,10 +28,8 @@ def group_bootstrap(
     statistic : callable
         Gets the indices of the drawn items, each as often as its group was drawn, and returns a figure, or
         None where it does not exist for them.
-    seed : int
-        Of the draws; the same seed gives the same interval.
     n_resamples : int
-        Draws.
+        Draws, the same each time.
     level : float
         Coverage, such as 0.95.
 
@@ -41,7 +38,7 @@ def group_bootstrap(
     Interval or None
         None for fewer than two groups, or where the statistic exists in no draw.
     """
-    known = _resample(groups, statistic, seed, n_resamples)
+    known = _resample(groups, statistic, n_resamples)
     if not known:
         return None
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
@@ -49,18 +46,14 @@ def group_bootstrap(
 
 
 def paired_difference(
-    groups: Sequence[str],
-    difference: Callable[[NDArray[np.intp]], float | None],
-    *,
-    seed: int = 0,
-    n_resamples: int = 2000,
+    groups: Sequence[str], difference: Callable[[NDArray[np.intp]], float | None]
 ) -> tuple[Interval, float] | None:
     """Return the 95 % interval of a difference over drawn groups, and its two-sided p-value against 0.
 
     Parameters as those of `group_bootstrap`, which also says when there is None. The p-value is twice the
-    share of draws on the rarer side of 0, those at 0 on both, never under 2 / (n_resamples + 1).
+    share of draws on the rarer side of 0, those at 0 on both, never under 2 / 2001.
     """
-    known = np.array(_resample(groups, difference, seed, n_resamples))
+    known = np.array(_resample(groups, difference, 2000))
     if not len(known):
         return None
     low, high = np.quantile(known, [0.025, 0.975])
@@ -86,14 +79,13 @@ def holm_adjusted(p_values: Sequence[float]) -> list[float]:
 def _resample(
     groups: Sequence[str],
     statistic: Callable[[NDArray[np.intp]], float | None],
-    seed: int,
     n_resamples: int,
 ) -> list[float]:
     names, inverse = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
     if len(names) < 2:
         return []
     members = [np.flatnonzero(inverse == i) for i in range(len(names))]
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     draws = (rng.integers(len(names), size=len(names)) for _ in range(n_resamples))
     figures = [statistic(np.concatenate([members[i] for i in draw])) for draw in draws]
     return [figure for figure in figures if figure is not None]
@@ -104,8 +96,8 @@ def share_wilson(part: int, whole: int) -> Interval | None:
     return wilson(part / whole, whole, _Z975) if whole else None
 
 
-def corrected_lower(gains: Sequence[float], test_share: float, *, level: float = 0.9) -> float | None:
-    """Return the lower end of the one-sided interval of a mean gain over folds that share training images.
+def corrected_lower(gains: Sequence[float], test_share: float) -> float | None:
+    """Return the lower end of the one-sided 90 % interval of a mean gain over folds of shared images.
 
     Parameters
     ----------
@@ -113,8 +105,6 @@ def corrected_lower(gains: Sequence[float], test_share: float, *, level: float =
         Of each fold.
     test_share : float
         Test images over training images of a fold, > 0.
-    level : float
-        Coverage.
 
     Returns
     -------
@@ -130,4 +120,4 @@ def corrected_lower(gains: Sequence[float], test_share: float, *, level: float =
     if k < 2:
         return None
     error = float(np.std(gains, ddof=1) * np.sqrt(1 / k + test_share))
-    return float(np.mean(gains)) - float(student_t.ppf(level, k - 1)) * error
+    return float(np.mean(gains)) - float(student_t.ppf(0.9, k - 1)) * error

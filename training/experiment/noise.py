@@ -22,7 +22,7 @@ N_FOLDS = 5
 N_SHOWN, COLUMNS, MAGNIFIED = 60, 10, 4
 
 
-def report_noise(out: Path, samples: Samples, n_judged: int, *, seed: int = 0) -> str:
+def report_noise(out: Path, samples: Samples, n_judged: int) -> str:
     """Write `noise.json`, `noise.csv` and `noise-worst.png` on the labels of `samples`; return a line on it.
 
     Parameters
@@ -33,15 +33,13 @@ def report_noise(out: Path, samples: Samples, n_judged: int, *, seed: int = 0) -
         All that may be looked at, both classes in it; never split test.
     n_judged : int
         Size of the set that the ceiling is given for, > 0.
-    seed : int
-        Of folds and learners.
     """
-    fold = group_folds(samples, N_FOLDS, seed)
+    fold = group_folds(samples, N_FOLDS, seed=0)
     p = np.zeros((len(samples), len(samples.classes)))
     for k in range(N_FOLDS):
         known = samples.take(fold != k)
         for fit in LEARNERS.values():
-            logits = fit(known, seed)
+            logits = fit(known, 0)
             p[fold == k] += softmax(logits(samples.x[fold == k]), 1.0) / len(LEARNERS)
     found = estimate_noise(p, samples.y)
     ceiling, interval = f1_ceiling(found.joint, n_judged)

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from device.analysis.assess import AnalysisSettings, CellClassifier
 from device.analysis.crops import CROP_PX, cut_crops
@@ -15,7 +15,7 @@ from device.classifier import softmax
 from device.errors import ConfigError
 from device.model_card import Bundle
 from training.cotraining.paper import PaperRun, PaperSettings, choose_labeled, run_paper
-from training.dataset import FIELD_LABELS, Dataset, Entry
+from training.dataset import FIELD_LABELS, Dataset
 from training.dataset.samples import Samples, join_samples
 from training.evaluation.binary import BinaryScores
 from training.export.acceptance import ANY, FieldResult, read_fields, score_crops
@@ -25,10 +25,9 @@ from training.gan import GanSettings
 from training.labeling import (
     TOXIC_ABOVE,
     LabeledField,
-    LabelSettings,
-    cell_samples,
+    bundle_samples,
+    dataset_fields,
     field_input,
-    field_samples,
     find_candidates,
 )
 from training.recipes import Recipe
@@ -123,11 +122,12 @@ def run_recipe(
     recipe = improvise(dataset, unit=settings.unit, classes="live,dead", assay=None, fit=settings.paper.fit)
     recipe = replace(recipe, scope=f"{settings.unit} model of the paper's recipe; it never decides alone")
     analysis = AnalysisSettings(recipe.assay, recipe.modality, "paper")
-    fields = {split: _fields(dataset, split, settings.max_images) for split in ("train", "val")}
-    files, images = zip(*fields["train"], strict=True)
+    limit = settings.max_images or None
+    files = [entry.file for entry in dataset.in_split("train")[:limit]]
+    images = list(islice(dataset_fields(dataset, "train"), limit))
     progress(f"counting {len(files)} images by the paper's chain")
     results = read_fields(images, classify, analysis, dataset.info.scale)
-    samples, rule = _label_by_counting(dataset, recipe, list(images), results)
+    samples, rule = _label_by_counting(dataset, recipe, images, results)
     progress(f"labels by counting: {samples.count()} ({rule})")
     if len(np.unique(samples.y)) < 2:
         raise ConfigError(
@@ -136,7 +136,7 @@ def run_recipe(
         )
     labeled, rest = choose_labeled(samples, settings.paper.n_labeled, settings.paper.seed)
     unlabeled = draw_samples(rest, settings.max_unlabeled, settings.paper.seed)
-    held_out = _held_out(recipe, dataset, [image for _, image in fields["val"]])
+    held_out = bundle_samples(recipe.kind, recipe.classes, dataset, "val")
     held_out = drop_copies(samples, held_out, progress)
     if not len(held_out) and len(np.unique(labeled.group)) < 2:
         raise ConfigError(
@@ -157,7 +157,7 @@ def run_recipe(
     outcome = PaperOutcome(
         settings,
         results,
-        list(files),
+        files,
         rule,
         labeled,
         len(run.unlabeled),
@@ -194,19 +194,6 @@ def co_train_material(
     rounds = [asdict(step) for step in run.co_training.rounds]
     (out / "rounds.json").write_text(json.dumps(rounds, indent=2) + "\n", encoding="utf-8")
     return run
-
-
-def _fields(dataset: Dataset, split: str, limit: int) -> list[tuple[str, LabeledField]]:
-    from device.images import read_gray
-
-    entries = dataset.in_split(split)[: limit or None]
-    return [
-        (entry.file, _labeled(dataset, entry, read_gray(dataset.folder / entry.file))) for entry in entries
-    ]
-
-
-def _labeled(dataset: Dataset, entry: Entry, image: NDArray[np.uint8]) -> LabeledField:
-    return LabeledField(image, dataset.cells.get(entry.file, ()), entry.group)
 
 
 def _label_by_counting(
@@ -262,22 +249,6 @@ def draw_samples(samples: Samples, limit: int, seed: int) -> Samples:
     """Return at most `limit` of the samples, chosen at random, in their order."""
     order = np.random.default_rng(seed).permutation(len(samples))
     return samples.take(np.sort(order[:limit]))
-
-
-def _held_out(recipe: Recipe, dataset: Dataset, fields: list[LabeledField]) -> Samples:
-    """Return the true cells, or the fields, of split val with their labels."""
-    if recipe.kind == "field":
-        return field_samples(dataset, "val")
-    return cell_samples(
-        fields,
-        recipe.classes,
-        um_per_px=dataset.info.scale.um_per_px,
-        assay=recipe.assay,
-        modality=recipe.modality,
-        split="val",
-        source=dataset.folder.name,
-        settings=LabelSettings(candidates=False, jitter_px=0),
-    )
 
 
 def _judge_generated(

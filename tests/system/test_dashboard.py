@@ -1,0 +1,563 @@
+"""The dashboard in a real headless Chromium, on a real broker with real stations; NANOTOX_LONG=1: more."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribe import simple as listen_once
+from playwright.sync_api import sync_playwright
+
+from device import models
+from device.collector.history import History
+from device.errors import JournalError
+from device.journal import Journal
+from device.messages import Identity, Info, State, Topics, body_of, canonical, seal
+from device.messages.recompute import parse
+from device.messages.schema import json_schema
+from device.publishers import mqtt, open_publisher
+from device.records import Outcome, Verdict
+from device.station.sender import Sender
+
+pytestmark = pytest.mark.system
+
+TINY = Path(__file__).parents[1] / "device/data/tiny-cell"
+LONG = bool(os.environ.get("NANOTOX_LONG"))
+TOKEN = "a-token-of-the-lab-4711"  # noqa: S105 - of this test alone
+SIZES = {"bench": (800, 480), "phone": (390, 844), "wall": (1920, 1080)}
+WAIT_MS = 60_000
+STATION = """
+[station]
+site = "lab"
+name = "{name}"
+assay = "adherent"
+modality = "phase"
+overlay = true
+health_s = 2.0
+[scale]
+um_per_px = 0.65
+[model]
+cell_model = "toy"
+trusted = ["{trusted}"]
+[journal]
+path = "{name}.db"
+[publisher]
+host = "127.0.0.1"
+port = {port}
+[camera]
+kind = "phantom"
+{more}
+"""
+PLATE = """well,sample,role,dose,dose_unit,dead_fraction,fields
+A1,medium,negative,,,0.03,1
+A2,zinc,positive,,,0.9,1
+B1,silver,test,10,ug/mL,0.1,1
+"""
+
+PAGES = (
+    "/",
+    "/station/lab/bench-1",
+    "/station/lab/bench-2",
+    "/station/lab/nobody",
+    "/station/lab/bench-2/review",
+    "/plates",
+    "/plate?name=plate&site=lab&station=bench-1",
+    "/plate?name=none&site=lab&station=bench-1",
+)
+HOSTILE = json.loads((Path(__file__).parent / "hostile.json").read_text(encoding="utf-8"))
+"""Strings that want to be code, to fetch something, or to break the page."""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+INTRUDERS = """() => [...document.querySelectorAll("*")].filter(e => {
+    const is = (...names) => names.includes(e.tagName.toUpperCase());
+    return is("IFRAME", "OBJECT", "EMBED", "BASE", "MARQUEE", "VIDEO", "AUDIO", "MATH")
+        || (is("META") && e.httpEquiv == "refresh") || (is("IMG") && !e.src.includes("/overlay/"))
+        || (is("SCRIPT") && !e.nonce && e.type != "application/json")
+        || (is("FORM") && e.hasAttribute("action"))
+        || (is("LINK") && e.href.includes("pwned"))
+        || (is("STYLE") && /pwned|display:none!/.test(e.textContent))
+        || [...e.attributes].some(a => /^on/.test(a.name)
+            || (a.name == "href" && /^\\s*(java\\s*script|data):/.test(a.value)));
+}).map(e => e.outerHTML.slice(0, 200))"""
+"""What only a payload would bring in."""
+
+
+def spoil(values, schema, root, text):
+    """Return a payload in which every text that is free by its schema is `text`."""
+    if "$ref" in schema:
+        schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
+    for arm in schema.get("anyOf", ()):
+        if arm.get("type") != "null":
+            return spoil(values, arm, root, text)
+    if isinstance(values, dict):
+        kept = ("schema", "site", "station", "ts", "prev_hash", "hash", "full_sha256")
+        known = schema.get("properties", {})
+        return {
+            key: value if key in kept else spoil(value, known.get(key, {}), root, text)
+            for key, value in values.items()
+        }
+    if isinstance(values, list):
+        items = schema.get("items", {})
+        return [spoil(value, items, root, text) for value in values] or (
+            [text] * (items == {"type": "string"})
+        )
+    is_free = schema.get("type") == "string" and not {"enum", "const", "pattern", "format"} & set(schema)
+    return text if is_free else values
+
+
+class Watcher:
+    """A page of the browser, and whatever it did that it should not."""
+
+    def __init__(self, context, base):
+        self.page, self._base, self.wrong, self.urls = context.new_page(), base, [], []
+        self.page.set_default_timeout(WAIT_MS)
+        self.page.on(
+            "console", lambda m: self.wrong.append(f"console: {m.text}") if m.type == "error" else None
+        )
+        self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
+        self.page.on(
+            "dialog", lambda dialog: (self.wrong.append(f"dialog: {dialog.message}"), dialog.dismiss())
+        )
+        self.page.on("request", self._note)
+        self.page.on("websocket", lambda socket: self._note(socket))
+
+    def _note(self, request):
+        self.urls.append(request.url)
+        if urlsplit(request.url).netloc != urlsplit(self._base).netloc and not request.url.startswith(
+            "data:"
+        ):
+            self.wrong.append(f"request: {request.url}")
+
+    def open(self, path):
+        answer = self.page.goto(self._base + path)
+        assert answer.status == 200, path
+        self.page.wait_for_function("document.querySelector('#content')?.innerText.trim().length > 0")
+        return self.page
+
+    def look_for_intruders(self, where):
+        """Nothing of a payload ran, nor became more than text."""
+        if self.page.evaluate("window.__pwned"):
+            self.wrong.append(f"{where}: code of a payload ran")
+        if found := self.page.evaluate(INTRUDERS):
+            self.wrong.append(f"{where}: markup of a payload: {found}")
+
+    def look_at_layout(self, where):
+        """No page is wider than its window, at none of the sizes."""
+        for name, (width, height) in SIZES.items():
+            self.page.set_viewport_size({"width": width, "height": height})
+            found = self.page.evaluate(
+                "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+            )
+            if found[0] > found[1]:
+                self.wrong.append(f"{where} at {name}: {found[0]} px wide in {found[1]}")
+
+    def look_for_barriers(self, where):
+        self.page.evaluate((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
+        found = self.page.evaluate("axe.run()")
+        for fault in found["violations"]:
+            if fault["impact"] in ("serious", "critical"):
+                nodes = [node["html"][:150] for node in fault["nodes"][:3]]
+                self.wrong.append(f"{where}: axe {fault['impact']} {fault['id']}: {nodes}")
+
+
+class Lab:
+    """A dashboard on a broker, with one finished plate and one live station."""
+
+    def __init__(self, folder, broker):
+        self.folder, self.broker, self._programs = folder, broker, []
+        bundle = models.find_bundle(TINY)
+        card = replace(bundle.card, name="toy", assay="adherent", modality="phase")
+        models.write_bundle(folder / "toy", card=card, model=bundle.model, golden=bundle.golden)
+        (folder / "plate.csv").write_text(PLATE)
+        (folder / "token").write_text(TOKEN + "\n")
+        (folder / "token").chmod(0o600)
+        port = free_port()
+        self.dashboard = self.start(
+            "dashboard",
+            "--broker",
+            f"mqtt://127.0.0.1:{broker.port}",
+            "--db=lab.db",
+            f"--port={port}",
+            "--operator-token-file=token",
+        )
+        self.base = f"http://127.0.0.1:{port}"
+
+    def wait(self):
+        """Wait until the dashboard answers, and collects."""
+        for _ in range(600):
+            with socket.socket() as probe:
+                is_open = probe.connect_ex(("127.0.0.1", urlsplit(self.base).port)) == 0
+            if is_open and self.records("reading", "bench-2"):
+                return
+            time.sleep(0.1)
+        raise AssertionError(self.logs())
+
+    def start(self, name, *arguments):
+        command = [sys.executable, "-m", "device.cli", name, *arguments]
+        with (self.folder / f"{name}-{len(self._programs)}.log").open("w") as said:
+            self._programs.append(subprocess.Popen(command, stderr=said, stdout=said, cwd=self.folder))
+        return self._programs[-1]
+
+    def run_station(self, name, more):
+        digest = hashlib.sha256((self.folder / "toy/SHA256SUMS").read_bytes()).hexdigest()
+        config = self.folder / f"{name}.toml"
+        config.write_text(STATION.format(name=name, trusted=digest, port=self.broker.port, more=more))
+        return self.start("run", f"--config={config}")
+
+    @contextlib.contextmanager
+    def speaker(self, name):
+        """A station without a camera: give a function that stores a record, which the real sender sends."""
+        journal = Journal(self.folder / f"{name}.db", site="lab", station=name)
+        told = self.listen("info", "state")
+        own = {"station": name, "boot_id": journal.boot_id, "ledger_id": journal.ledger_id}
+        settings = mqtt.Settings(host="127.0.0.1", port=self.broker.port)
+        sender = Sender(
+            journal,
+            Topics("lab", name),
+            info=parse(Info, told["info"] | own),
+            state=parse(State, told["state"] | own | {"plate": None, "well": None}),
+            make_publisher=lambda setup: open_publisher("mqtt", settings, setup),
+            client_id=f"nanotox-{name}",
+        )
+        sender.start()
+
+        def say(record):
+            journal.append(record)
+            sender.stored()
+
+        try:
+            yield say
+        finally:
+            sender.end(5.0)
+            journal.close()
+
+    def listen(self, *leaves, under="nanotox/v1/lab/bench-2"):
+        """Return what is retained of a station."""
+        topics = {f"{under}/{leaf}": leaf for leaf in leaves}
+        heard = {}
+        asked = [(topic, 1) for topic in topics]
+        options = {"hostname": "127.0.0.1", "port": self.broker.port, "msg_count": len(topics)}
+        for message in listen_once(asked, **options):
+            heard[topics[message.topic]] = message.payload
+        return {leaf: said if leaf.startswith("image") else json.loads(said) for leaf, said in heard.items()}
+
+    def records(self, kind, station="bench-1"):
+        """Return what the collector has of a station; bench-1 ran the finished plate."""
+        path = self.folder / "lab.db"
+        try:
+            return History(path).select(kind, "lab", station) if path.exists() else []
+        except JournalError:  # it is being made
+            return []
+
+    def logs(self):
+        return "\n".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
+
+    def close(self):
+        for program in self._programs:
+            if program.poll() is None:
+                program.send_signal(signal.SIGTERM)
+        for program in self._programs:
+            program.wait(30)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, make_lasting_broker):
+    made = Lab(tmp_path_factory.mktemp("lab"), make_lasting_broker())
+    try:
+        made.run_station("bench-2", "live = true\nperiod_s = 1.0\nwidth_px = 320\nheight_px = 240")
+        made.wait()
+        plate = made.run_station("bench-1", 'width_px = 320\nheight_px = 240\n[plate]\nfile = "plate.csv"')
+        assert plate.wait(120) == 0, made.logs()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("chromium is not installed; tools/test installs it")
+    with sync_playwright() as playwright:
+        # as root it cannot lock itself up; no name but this machine's is ever resolved
+        options = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+        opened = playwright.chromium.launch(executable_path=program, args=options)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def watch(browser, lab):
+    """Give a function that opens a page; in the end nothing may have gone wrong in any."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    watched = []
+
+    def make():
+        watched.append(Watcher(context, lab.base))
+        return watched[-1]
+
+    yield make
+    wrong = [fault for one in watched for fault in one.wrong]
+    context.close()
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_is_whole_at_every_size_and_open_to_all(watch, path):
+    seen = watch()
+    seen.open(path)
+    seen.look_at_layout(path)
+    seen.look_for_barriers(path)
+
+
+ITEM = r"item no \d+"
+NOTE_ITEMS = """pattern => {
+    window.came = {};
+    const tile = [...document.querySelectorAll(".tile")].find(e => e.textContent.includes("quick"));
+    new MutationObserver(() => {
+        const said = tile.textContent.match(new RegExp(pattern));
+        if (said) window.came[said[0]] ??= Date.now();
+    }).observe(tile, {childList: true, subtree: true, characterData: true});
+}"""
+"""The page itself notes when a text came; both clocks are of this machine."""
+
+
+class Quick:
+    """A station whose verdicts are timed from the journal to one wall."""
+
+    def __init__(self, page, say, verdict):
+        self._page, self._say, self._verdict, self._sent_ms = page, say, verdict, {}
+        say(verdict)
+        page.locator(".tile", has_text="quick").wait_for()
+        page.evaluate(NOTE_ITEMS, ITEM)
+
+    def tell(self):
+        item = f"item no {len(self._sent_ms)}"
+        self._sent_ms[item] = time.time() * 1000
+        self._say(replace(self._verdict, sample=item, outcome=Outcome.TOXIC))
+        self._page.wait_for_function("item => window.came[item]", arg=item)
+
+    def told(self):
+        came_ms = self._page.evaluate("window.came")
+        delays_ms = sorted(came_ms[item] - at for item, at in self._sent_ms.items())
+        middle, p95 = (delays_ms[int(share * len(delays_ms))] for share in (0.5, 0.95))
+        return (
+            f"{len(delays_ms)} verdicts: median {middle:.0f} ms, p95 {p95:.0f} ms, max {delays_ms[-1]:.0f} ms"
+        )
+
+
+def test_a_verdict_is_on_the_wall_at_once(watch, lab):
+    page = watch().open("/")
+    verdict = parse(Verdict, body_of(lab.records("verdict")[-1]))
+    with lab.speaker("quick") as say:
+        quick = Quick(page, say, verdict)
+        for _ in range(100 if LONG else 5):
+            quick.tell()
+    print(quick.told())  # noqa: T201 - a figure
+    said = page.locator(".tile", has_text="quick").inner_text()
+    assert "TOXIC" in said
+    assert "just now" in said
+
+
+def rss_mb(pid):
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@pytest.mark.skipif(not LONG, reason="NANOTOX_LONG=10 lets a hundred stations speak for ten minutes")
+@pytest.mark.timeout(2400)
+def test_a_hundred_stations_lose_no_row_and_fill_no_memory(watch, lab):
+    many = lab.start("simulate", "--stations=100", "--rate=1", f"--broker=mqtt://127.0.0.1:{lab.broker.port}")
+    page = watch().open("/")
+    page.wait_for_function("document.querySelectorAll('.tile').length >= 100")
+    verdict = parse(Verdict, body_of(lab.records("verdict")[-1]))
+    memory = []
+    with lab.speaker("quick") as say:
+        quick = Quick(page, say, verdict)
+        until = time.monotonic() + 60 * float(os.environ["NANOTOX_LONG"])
+        while time.monotonic() < until:
+            quick.tell()
+            page.wait_for_timeout(2000)
+            heap_mb = page.evaluate("performance.memory.usedJSHeapSize") / 1e6
+            memory.append((rss_mb(lab.dashboard.pid), heap_mb))
+            if len(memory) % 30 == 1:
+                print(f"MB: dashboard {memory[-1][0]:.0f}, page {heap_mb:.0f}; {quick.told()}")  # noqa: T201
+    many.send_signal(signal.SIGTERM)
+    assert many.wait(300) == 0, lab.logs()[-3000:]
+    heads = lab.listen(*(f"s{number}/head" for number in range(100)), under="nanotox/v1/simulated")
+    lacking = {head["ledger_id"]: head["seq"] for head in heads.values()}
+    n_rows = sum(lacking.values())
+    database = sqlite3.connect(f"file:{lab.folder / 'lab.db'}?mode=ro", uri=True)
+    query = "SELECT count(*), max(seq) FROM record WHERE ledger_id = ?"
+    for _ in range(600):
+        rows = {ledger: database.execute(query, (ledger,)).fetchone() for ledger in lacking}
+        lacking = {ledger: seq for ledger, seq in lacking.items() if rows[ledger] != (seq, seq)}
+        if not lacking:
+            break
+        time.sleep(0.1)
+    database.close()
+    print(f"{n_rows} rows of 100 stations, {len(lacking)} ledgers incomplete; {quick.told()}")  # noqa: T201
+    assert not lacking
+
+
+def publish_hostile(lab):
+    """For each hostile string say everything that a station says, with that string in every free text."""
+    client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+    client.connect("127.0.0.1", lab.broker.port)
+    client.loop_start()
+    told = lab.listen("info", "state", "health", "image/overlay")
+    told |= {kind: lab.records(kind)[-1] for kind in ("reading", "verdict", "plate")}
+    alert = {"schema": "alert/1", "code": "", "raised": True, "text": "", "since": told["state"]["ts"]}
+    told["alert"] = {key: told["reading"][key] for key in Identity.__dataclass_fields__} | alert
+    told["latest"] = {
+        "schema": "latest/1",
+        "valid_until": "2999-01-01T00:00:00.000Z",
+        "research_use_only": True,
+    }
+
+    def say(station, leaf, body, **options):
+        sent.append(client.publish(f"nanotox/v1/lab/{station}/{leaf}", body, qos=1, **options))
+
+    sent = []
+    for number, text in enumerate(HOSTILE):
+        station, seq = f"h{number}", 0
+        say(station, "availability", "online", retain=True)
+        verdict = None
+        for leaf in ("info", "state", "health", "reading", "verdict", "plate", "alert"):
+            schema = json_schema(told[leaf]["schema"])
+            values = spoil(told[leaf], schema, schema, text) | {"site": "lab", "station": station}
+            if leaf in ("reading", "verdict", "plate", "alert"):
+                seq += 1
+                values["seq"] = seq
+                values["hash"] = seal(values)
+            verdict = values if leaf == "verdict" else verdict
+            say(station, leaf, canonical(values), retain=leaf in ("info", "state", "health"))
+        say(station, "latest", canonical(told["latest"] | {"verdict": verdict}), retain=True)
+        shown = Properties(PacketTypes.PUBLISH)
+        said = "".join(letter for letter in text if letter.isprintable())  # the broker takes no other
+        shown.UserProperty = [("ledger_id", said), ("seq", "1")]
+        say(station, "image/overlay", told["image/overlay"], properties=shown)
+        # words that are not free are hostile too: such a message is kept aside
+        bad = told["verdict"] | {
+            "station": station,
+            "outcome": text,
+            "stage": text,
+            "seq": 9,
+            "ledger_id": text,
+        }
+        say(station, "verdict", canonical(bad | {"hash": seal(bad)}))
+    for message in sent:
+        message.wait_for_publish(30)
+        assert message.is_published()
+    client.disconnect()
+    client.loop_stop()
+
+
+def test_no_text_of_a_payload_ever_becomes_more_than_text(watch, lab):
+    publish_hostile(lab)
+    seen = watch()
+    page = seen.open("/")
+    page.wait_for_function("n => document.querySelectorAll('.tile').length >= n", arg=len(HOSTILE) + 2)
+    page.get_by_text(HOSTILE[0]).first.wait_for()
+    seen.look_for_intruders("wall")
+    seen.look_at_layout("wall")
+    assert "NOT UNDERSTOOD" not in page.inner_text("body")
+    seen.open("/plates")
+    seen.look_for_intruders("plates")
+    seen.look_at_layout("plates")
+    for number in range(0, len(HOSTILE), 1 if LONG else 12):
+        station = f"/station/lab/h{number}"
+        plate = f"/plate?{urlencode({'name': HOSTILE[number], 'site': 'lab', 'station': f'h{number}'})}"
+        for path in (station, f"{station}/review", plate):
+            seen.open(path)
+            if path == station:
+                seen.page.get_by_text("Image quality").wait_for()
+            seen.look_for_intruders(path)
+            seen.look_at_layout(path)
+        report = seen.page.request.get(f"{lab.base}/report?{urlencode({'name': HOSTILE[number]})}")
+        bare = watch()
+        bare.page.set_content(report.text())
+        bare.look_for_intruders(f"report {number}")
+        bare.page.close()
+
+
+def walk(page, least):
+    """Press Tab until the walk begins again; return what was reached, in words."""
+    reached = []
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        what = page.evaluate("""() => {
+            const e = document.activeElement, look = getComputedStyle(e);
+            if (e === document.body) return null;
+            const looks = [look.outlineStyle, look.boxShadow];
+            const seen = e.matches("input, textarea") || looks.some(l => l != "none");
+            const name = (e.getAttribute("aria-label") || e.innerText || "").trim();
+            return name + (seen ? "" : " (focus not seen)");
+        }""")
+        if what is None or (len(reached) > least and what == reached[0]):
+            break
+        reached.append(what)
+    return reached
+
+
+def test_everything_can_be_reached_by_keyboard(watch):
+    page = watch().open("/")
+    page.locator(".tile", has_text="bench-2").wait_for()
+    reached = walk(page, 4)
+    assert reached[:3] == ["Skip to content", "Stations", "Plates"]
+    assert {"bench-1", "bench-2"} <= set(reached)
+    assert not [what for what in reached if "not seen" in what]
+    page = watch().open("/station/lab/bench-2")
+    page.get_by_text("Review this field").wait_for()
+    reached = walk(page, 8)
+    assert {"Review this field", "Your name", "Operator's token", "Finish the plate"} <= set(reached), reached
+    assert not [what for what in reached if "not seen" in what]
+
+
+def test_commands_want_the_token_which_is_told_nowhere(watch, lab):
+    seen = watch()
+    page = seen.open("/station/lab/bench-2")
+    name, token = page.get_by_label("Your name"), page.get_by_label("Operator's token")
+
+    def order(told):
+        token.fill(told)
+        page.get_by_role("button", name="Finish the plate").click()
+
+    order("")
+    page.get_by_text("Refused: this is not the operator's token").wait_for()
+    order(TOKEN)
+    page.get_by_text("Refused: your name is missing").wait_for()
+    name.fill("A. Curie")
+    order(TOKEN)
+    page.get_by_text("The station refuses").wait_for()  # it was asked: no plate runs there
+    for _ in range(5):
+        order(TOKEN[:-1])
+        page.wait_for_function("document.querySelector('input[type=password]').value === ''")
+    order(TOKEN)
+    page.get_by_text("too many wrong tokens").wait_for()
+    assert token.get_attribute("type") == "password"
+    assert not [url for url in seen.urls if TOKEN in url]
+    assert TOKEN not in json.dumps([page.context.cookies(), page.context.storage_state(), page.content()])
+    kept = [path for path in lab.folder.rglob("*") if path.is_file() and path.name != "token"]
+    assert not [path for path in kept if TOKEN.encode() in path.read_bytes()]
