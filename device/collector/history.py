@@ -140,18 +140,18 @@ class History:
         with open_read_only(self.path) as database:
             return [Finished(*row) for row in database.execute(query, (limit,))]
 
-    def plate(self, plate: str) -> PlateRun | None:
-        """Return the newest finished plate of this name with its final verdicts and its readings."""
+    def plate(self, plate: str, site: str, station: str) -> PlateRun | None:
+        """Return a station's newest finished plate of this name with its final verdicts and its readings."""
         newest = (
             "SELECT ledger_id FROM record INDEXED BY record_plate WHERE plate = ? AND kind = 'plate' "
-            "ORDER BY ts DESC LIMIT 1"
+            "AND site = ? AND station = ? ORDER BY ts DESC LIMIT 1"
         )
         query = (
             "SELECT message FROM record INDEXED BY record_plate WHERE plate = ? AND kind IS NOT NULL "
             "AND ledger_id = ? ORDER BY seq"
         )
         with open_read_only(self.path) as database:
-            ledger = database.execute(newest, (plate,)).fetchone()
+            ledger = database.execute(newest, (plate, site, station)).fetchone()
             if ledger is None:
                 return None
             rows = database.execute(query, (plate, *ledger))

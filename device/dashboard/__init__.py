@@ -138,8 +138,8 @@ def _add_pages(lab: Lab) -> None:
         await plate_page(lab, name, site, station)
 
     @pages.get("/report")
-    def report(name: str = "") -> Response:
-        return report_response(lab, name)
+    def report(name: str = "", site: str = "", station: str = "") -> Response:
+        return report_response(lab, name, site, station)
 
     @pages.get("/overlay/{site}/{station}/{ledger_id}/{seq}")
     def overlay(site: str, station: str, ledger_id: str, seq: int) -> Response:

@@ -23,7 +23,11 @@ _LIMIT = 2000
 
 def plate_path(name: str, site: str, station: str) -> str:
     """Return the address of a plate's page."""
-    return "/plate?" + urlencode({"name": name, "site": site, "station": station})
+    return _address("/plate", name, site, station)
+
+
+def _address(page: str, name: str, site: str, station: str) -> str:
+    return f"{page}?" + urlencode({"name": name, "site": site, "station": station})
 
 
 async def plates_page(lab: Lab) -> None:
@@ -88,8 +92,7 @@ async def plate_page(lab: Lab, name: str, site: str, station: str) -> None:
 def _read(lab: Lab, name: str, site: str, station: str) -> PlateRun:
     """Return a plate; one that is not finished has no report, and of each well its newest verdict."""
     history = History(lab.path)
-    run_found = history.plate(name)
-    if run_found is not None and (run_found.plate["site"], run_found.plate["station"]) == (site, station):
+    if (run_found := history.plate(name, site, station)) is not None:
         return run_found
     newest = {v["well"]: v for v in history.select("verdict", site, station, plate=name, limit=_LIMIT)}
     return PlateRun({}, [newest[well] for well in sorted(newest)])
@@ -119,18 +122,19 @@ def _heading(found: PlateRun, name: str, site: str, station: str) -> Html:
         tag("h2", "Finished" if found.plate else "Running: provisional, not final"),
         tag("p", "At ", _station(site, station)),
         counts,
-        tag("p", "SIMULATED: no real culture", class_="mark") if simulated else None,
-        tag("p", tag("a", "Download the report", href=f"/report?{urlencode({'name': name})}", download=""))
+        tag("p", tag("span", "SIMULATED: no real culture", class_="mark")) if simulated else None,
+        tag("p", tag("a", "Download the report", href=_address("/report", name, site, station), download=""))
         if found.plate
         else tag("p", "The report is made when the plate is finished.", class_="note"),
     )
 
 
-def report_response(lab: Lab, name: str) -> Response:
+def report_response(lab: Lab, name: str, site: str, station: str) -> Response:
     """Return the report of a finished plate, the one that `nanotox report` writes, to be kept."""
-    found = History(lab.path).plate(name)
+    found = History(lab.path).plate(name, site, station)
     if found is None:
-        return Response(f"no plate called {name} is finished", 404, media_type="text/plain")
+        why = f"no plate called {name} is finished at {site}/{station}"
+        return Response(why, 404, media_type="text/plain")
     written: dict[str, Any] = {"version": lab.version, "written_at": rfc3339(datetime.now(UTC))}
     text = render_report(found.plate, found.verdicts, found.readings, {}, **written)
     safe = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)[:60]

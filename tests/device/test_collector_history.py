@@ -96,15 +96,18 @@ def test_a_series_is_spread_evenly_and_ends_with_the_newest(history):
 
 def test_plates_are_listed_and_one_is_read_whole(history, tmp_path):
     assert [(item.plate, item.station) for item in history.plates()] == [("p0", "b0")]
-    assert history.plate("p7") is None, "it is not finished"
+    assert history.plate("p7", "lab", "b0") is None, "it is not finished"
     told = [("reading", {"well": "A1"})] * 4  # two of them of a run that was broken off
     told += [("verdict", {"well": "A1", "stage": "final", "n_fields": 1, "n_fields_refused": 1})]
     told += [("plate", {"n_wells": 1})]
     made = [kept(n, kind, station="b", plate="p7", **values) for n, (kind, values) in enumerate(told)]
     with closing(Store(tmp_path / "lab.db")) as store:
         store.keep(reversed(made))  # as a replay brings them
-    run = History(tmp_path / "lab.db").plate("p7")
+        store.keep([kept(90, "plate", station="c", plate="p7", n_wells=8)])
+    lab = History(tmp_path / "lab.db")
+    run = lab.plate("p7", "lab", "b")
     assert (run.plate["n_wells"], seqs(run.verdicts), seqs(run.readings)) == (1, [5], [3, 4])
+    assert lab.plate("p7", "lab", "c").plate["n_wells"] == 8, "a plate of that name elsewhere is another"
 
 
 def test_records_are_read_on_in_the_order_in_which_they_came(history):
@@ -137,7 +140,7 @@ def test_every_question_is_answered_by_an_index_and_at_once(history, monkeypatch
         "well": lambda: history.select("reading", "lab", "b1", plate="p3", well="A1"),
         "series": lambda: history.series("lab", "b1", points=300),
         "plates": history.plates,
-        "plate": lambda: history.plate("p0"),
+        "plate": lambda: history.plate("p0", "lab", "b0"),
         "records": lambda: history.records(N // 2),
     }
     for name, ask in questions.items():

@@ -534,14 +534,16 @@ def test_no_text_of_a_payload_ever_becomes_more_than_text(watch, lab):
     seen.look_at_layout("plates")
     for number in range(0, len(HOSTILE), 1 if LONG else 17):
         station = f"/station/lab/h{number}"
-        plate = f"/plate?{urlencode({'name': HOSTILE[number], 'site': 'lab', 'station': f'h{number}'})}"
+        asked = urlencode({"name": HOSTILE[number], "site": "lab", "station": f"h{number}"})
+        plate = f"/plate?{asked}"
         for path in (station, f"{station}/review", plate):
             seen.open(path)
             if path == station:
                 seen.page.get_by_text("Image quality").wait_for()
             seen.look_for_intruders(path)
             seen.look_at_layout(path)
-        report = seen.page.request.get(f"{lab.base}/report?{urlencode({'name': HOSTILE[number]})}")
+        report = seen.page.request.get(f"{lab.base}/report?{asked}")
+        assert report.ok
         bare = watch()
         bare.page.set_content(report.text())
         bare.look_for_intruders(f"report {number}")
