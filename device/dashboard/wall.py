@@ -40,7 +40,7 @@ def tile_html(seen: Sight) -> Html:
         "div",
         tag("p", seen.subject, class_="subject") if seen.subject else None,
         tag("p", age) if age else None,
-        tag("p", "Station: ", seen.doing, class_="note"),
+        tag("p", "Station: ", seen.doing, class_="note") if seen.doing else None,
         *alerts,
         tag("p", "SIMULATED: no real culture", class_="mark") if seen.simulated else None,
         class_="lines",

@@ -38,7 +38,7 @@ class Sight:
     age: str
     """How old the verdict is; empty without one."""
     doing: str
-    """What the station does now."""
+    """What the station does now; empty where it is gone."""
     alerts: tuple[str, ...]
     simulated: bool
 
@@ -138,10 +138,12 @@ def _sight(said: StationNow, now: datetime) -> Sight:
         look = verdict["outcome"] if verdict["outcome"] in OUTCOME_WORDS else "invalid"
         word, meaning = outcome_name(look).upper(), OUTCOME_WORDS[look]
     subject = "" if verdict is None else well_text(verdict)
-    if verdict is not None and look == "quiet":
-        subject = f"last verdict: {outcome_name(verdict['outcome'])}, {subject}"
     is_open = verdict is not None and verdict["stage"] == "provisional"
+    if verdict is not None and look == "quiet":
+        kind = "provisional verdict" if is_open else "verdict"
+        subject, is_open = f"last {kind}: {outcome_name(verdict['outcome'])}, {subject}", False
     simulated = any(bool(part and part.get("simulated")) for part in (verdict, said.reading))
     alerts = tuple(str(alert.get("text") or alert["code"]) for alert in said.alerts)
     age = "" if old is None else ago(old)
-    return Sight(look, word, meaning, is_open, subject, age, doing_text(state), alerts, simulated)
+    doing = doing_text(state) if said.availability == "online" else ""
+    return Sight(look, word, meaning, is_open, subject, age, doing, alerts, simulated)

@@ -57,8 +57,10 @@ def test_a_station_that_idles_is_not_late():
     ("availability", "word"), [("offline", "OFFLINE"), ("stopped", "STOPPED"), (None, "OFFLINE")]
 )
 def test_a_station_that_is_gone_shows_no_outcome(availability, word):
-    seen = sight(StationNow("lab", "a", NOW, availability, verdict=VERDICT, latest={}), NOW)
-    assert (seen.look, seen.word) == ("quiet", word)
+    left = {"verdict": VERDICT | {"stage": "provisional"}, "state": STATE}
+    seen = sight(StationNow("lab", "a", NOW, availability, latest={}, **left), NOW)
+    assert (seen.look, seen.word, seen.doing, seen.provisional) == ("quiet", word, "", False)
+    assert seen.subject.startswith("last provisional verdict: toxic, item")
 
 
 def test_a_clock_that_is_ahead_does_not_make_a_verdict_young_for_ever():
