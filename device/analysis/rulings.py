@@ -23,6 +23,8 @@ _STRAY_RAD = 0.7
 """Lines are straight and evenly spaced if phases differ from the fit by less, root mean square."""
 _CORRELATED = 4.0
 """Neighboring phases stand on the same pixels: so many of them count as one, in the uncertainty."""
+_UNSURE = 0.01
+"""Largest relative uncertainty: a ruling gives 0.3 % at worst, a field of cells that looks like one 2 %."""
 _EDGES = 0.08
 """Least relative uncertainty, times the square of the periods in view: cut periods at the borders leak into
 the phases, by 0.1 % where six are in view and 0.02 % where a dozen are (measured on drawn rulings)."""
@@ -70,6 +72,11 @@ def measure_period(image: NDArray[np.uint8], pattern: Pattern = "lines") -> Peri
             "other; expected a square grid; for lines one way say so"
         )
     uncertainty = math.hypot(*(p.uncertainty_px for p in periods), spread) / len(periods)
+    if uncertainty > _UNSURE * mean:
+        raise ValueError(
+            f"lines {mean:.1f} px apart are known to {uncertainty / mean:.1%} only; expected {_UNSURE:.0%} "
+            "or better: straight, evenly spaced lines in focus, and nothing else in view"
+        )
     return Period(mean, uncertainty, periods[0].angle_deg, min(p.n_periods for p in periods))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from device import cli
+from device.analysis.phantom import render_field
 from device.analysis.rulings import join_periods, measure_period
 from device.calibration import Measurement, add_calibration, outdated, read_calibrations, station_scale
 from device.errors import ConfigError
@@ -74,6 +75,12 @@ def test_a_large_image_is_measured_as_a_whole():
 def test_what_is_no_ruling_is_refused(image, expected):
     with pytest.raises(ValueError, match=expected):
         measure_period(image)
+
+
+def test_cells_that_lie_like_lines_are_no_ruling():
+    cells = render_field(modality="phase", seed=57, size=(240, 320), n_cells=20, dead_fraction=0.3).image
+    with pytest.raises(ValueError, match=r"known to 2\.3% only; expected 1% or better"):
+        measure_period(cells)
 
 
 def test_lines_are_no_grid():

@@ -547,7 +547,9 @@ def test_all_that_a_station_publishes_is_in_the_contract_and_obeys_it(
     )
     published = {v["seq"]: v for v in subscriber.payloads("verdict")}
     assert all(published[now["verdict"]["seq"]] == now["verdict"] for now in subscriber.payloads("latest"))
-    alerts = [(a["code"], a["raised"]) for a in subscriber.payloads("alert")]
+    # The first record came twice, by replay.
+    by_seq = {a["seq"]: a for a in subscriber.payloads("alert")}
+    alerts = [(a["code"], a["raised"]) for a in by_seq.values()]
     # A machine that is very busy renders too late at times.
     assert [alert for alert in alerts if alert[0] != "CAMERA_LOST"] == [("FRAMES_NOT_KEPT", True)]
 
@@ -589,7 +591,7 @@ def test_a_disk_that_is_full_at_the_start_is_told_and_waited_for(
     bench.start()
     if has_journal:  # the room held beside it is enough to say so to all
         assert subscriber.wait_for(lambda s: s.payloads("state")[-1]["fault"] == "STORAGE_FULL")
-        assert [a["code"] for a in subscriber.payloads("alert")] == ["STORAGE_FULL"]
+        assert subscriber.wait_for(lambda s: [a["code"] for a in s.payloads("alert")] == ["STORAGE_FULL"])
     else:
         assert "STORAGE_FULL: " in next(line for line in bench.process.stderr if "ERROR" in line)
         assert not subscriber.words()
