@@ -31,6 +31,7 @@ from device.collector.history import History
 from device.collector.store import Store
 from device.errors import JournalError
 from device.journal import Journal
+from device.journal.reviews import read_reviews
 from device.messages import Identity, Info, State, Topics, body_of, canonical, rfc3339, seal
 from device.messages.recompute import parse
 from device.messages.schema import json_schema
@@ -581,6 +582,23 @@ def test_everything_can_be_reached_by_keyboard(watch):
     reached = walk(page, 8)
     assert {"Review this field", "Your name", "Operator's token", "Finish the plate"} <= set(reached), reached
     assert not [what for what in reached if "not seen" in what]
+
+
+def test_a_review_is_kept_by_the_station_with_name_and_reason(watch, lab):
+    page = watch().open("/station/lab/bench-2/review")
+    page.get_by_label("Your name").fill("Ada")
+    page.get_by_label("Operator's token").fill(TOKEN)
+    seq = int(page.get_by_role("heading", name="Your review of record").inner_text().rpartition(" ")[2])
+    page.get_by_role("button", name="Correct").click()
+    page.get_by_text("The station refuses: ").wait_for()
+    page.get_by_label("Reason").fill("debris, not cells")
+    page.get_by_label("Should have stated").click()
+    page.get_by_role("option", name="invalid", exact=True).click()
+    page.get_by_role("button", name="Correct").click()
+    page.get_by_text("Done: the station carried it out").wait_for()
+    (review,) = read_reviews(lab.folder / "bench-2.db")
+    assert (review.operator, review.seq, review.decision) == ("Ada", seq, "correct")
+    assert (review.outcome, review.reason) == ("invalid", "debris, not cells")
 
 
 def test_commands_want_the_token_which_is_told_nowhere(watch, lab):
