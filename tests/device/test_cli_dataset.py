@@ -49,7 +49,8 @@ def invent(station):
             p_dead, quality = change.pop("p_dead", 0.01), plain | change.pop("quality", {})
             cell = {"row": 4.0, "col": 6.0, "cell_class": "live", "area_um2": 30.0, "p_dead": p_dead}
             size = {"height_px": 9, "width_px": 12, "cells": [cell], "quality": quality}
-            own = {"seq": number + 1, "source": f"{number}.png", "frame_sha256": sha256}
+            # The message of the first may just have passed 16 KiB.
+            own = {"seq": number + 1, "source": f"{number}.png", "frame_sha256": sha256, "left_out": []}
             lines.append(json.dumps(first | {"affected": 0.1, "p_toxic": None} | size | own | change))
         (station / "many.jsonl").write_text("\n".join(lines))
         return station
