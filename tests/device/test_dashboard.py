@@ -1,10 +1,12 @@
 import asyncio
 import importlib
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from device.collector.live import StationNow
+from device.dashboard.chart import over_time
 from device.dashboard.guard import Guard, Operator, is_loopback, read_token
 from device.dashboard.words import sight
 from device.errors import ConfigError, PublishError
@@ -157,3 +159,10 @@ def test_pages_escape_what_a_payload_says():
 def test_a_running_plate_and_a_page_of_numbers_survive_what_they_do_not_know():
     frame = importlib.import_module("device.dashboard.frame")
     assert "does not understand" in frame.guarded(lambda: {}["missing"])
+
+
+def test_a_clock_that_was_set_back_leaves_the_chart_in_order():
+    times = ("2026-03-04T05:00:00.000Z", "2036-03-04T05:00:01.000Z", "2026-03-04T05:00:02.000Z")
+    readings = [{"taken_at": time, "n": number} for number, time in enumerate(times)]
+    chart = over_time(readings, [("cells", "#000", None, lambda reading: reading["n"])], unit="")
+    assert re.findall(r"[ML]([0-9.-]+) ", chart) == ["52.0", "346.0", "640.0"]

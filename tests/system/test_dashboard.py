@@ -427,11 +427,12 @@ def test_a_hundred_stations_lose_no_row_and_fill_no_memory(watch, lab):
 def fill(path, reading, n):
     """Make a collector's file of `n` readings of lab/old, a second apart, all like `reading`."""
     store, start = Store(path), datetime.now(UTC) - timedelta(seconds=n)
-    first = reading | {"station": "old", "ledger_id": "old", "seq": 1, "ts": rfc3339(start)}
+    at = {"ts": rfc3339(start), "taken_at": rfc3339(start)}
+    first = reading | {"station": "old", "ledger_id": "old", "seq": 1} | at
     told = ("old", 1, "lab", "old", "reading/1", first["ts"], "h", canonical(first), "reading")
     store.keep([Kept(*told)])
     store.close()
-    head, tail = canonical(first).decode().replace(first["taken_at"], first["ts"]).split('"seq":1,')
+    head, tail = canonical(first).decode().split('"seq":1,')
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA synchronous = OFF")
         for number in range(2, n + 1):
