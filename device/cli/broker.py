@@ -28,6 +28,11 @@ def add_broker_options(parser: argparse.ArgumentParser, *, default: str | None =
         parser.add_argument(option, type=Path, metavar="FILE", help=text)
 
 
+def add_db_option(parser: argparse.ArgumentParser, *, default: Path | str) -> None:
+    """Add `--db`, the file of a collector."""
+    parser.add_argument("--db", type=Path, default=default, metavar="F", help="file (default: collector.db)")
+
+
 def broker_settings(args: argparse.Namespace) -> "mqtt.Settings":
     """Return the settings that the options give; ConfigError if they cannot be."""
     from device.errors import ConfigError

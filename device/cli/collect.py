@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-from device.cli.broker import add_broker_options, broker_settings
+from device.cli.broker import add_broker_options, add_db_option, broker_settings
 from device.cli.collected import add_parsers
 from device.options import Commands, positive_number
 
@@ -28,9 +28,7 @@ def add_parser(commands: Commands) -> None:
         epilog="Example: nanotox collect --broker mqtt://localhost --db lab.db",
     )
     add_broker_options(parser, default="")
-    parser.add_argument(
-        "--db", type=Path, default=Path("collector.db"), metavar="F", help="file (default: collector.db)"
-    )
+    add_db_option(parser, default=Path("collector.db"))
     parser.add_argument(
         "--keep-days", type=positive_number, metavar="N", help="let records go N days after they came"
     )

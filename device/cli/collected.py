@@ -5,6 +5,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
+from device.cli.broker import add_db_option
 from device.cli.export import KINDS, write_records
 from device.options import Commands, positive_whole
 
@@ -40,9 +41,7 @@ def add_parsers(commands: Commands) -> None:
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
     # without a default, that of `nanotox collect` stands, which may be given before the word too
-    parser.add_argument(
-        "--db", type=Path, default=argparse.SUPPRESS, metavar="F", help="file (default: collector.db)"
-    )
+    add_db_option(parser, default=argparse.SUPPRESS)
     parser.add_argument("--station", metavar="[SITE/]NAME", help="of this station only")
     parser.add_argument("--plate", metavar="NAME", help="of this plate only")
     parser.add_argument(

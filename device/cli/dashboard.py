@@ -6,7 +6,7 @@ import logging
 import sys
 from pathlib import Path
 
-from device.cli.broker import add_broker_options, broker_settings
+from device.cli.broker import add_broker_options, add_db_option, broker_settings
 from device.options import Commands, port_number
 
 
@@ -21,9 +21,7 @@ def add_parser(commands: Commands) -> None:
         epilog="Example: nanotox dashboard --broker mqtt://localhost --db lab.db --port 8765",
     )
     add_broker_options(parser, default="mqtt://localhost")
-    parser.add_argument(
-        "--db", type=Path, default=Path("collector.db"), metavar="F", help="file (default: collector.db)"
-    )
+    add_db_option(parser, default=Path("collector.db"))
     parser.add_argument(
         "--host",
         default="127.0.0.1",

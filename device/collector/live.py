@@ -25,7 +25,7 @@ LEAVES = ("availability", "info")
 GLANCED = ("state", "health", "latest", OVERLAY)
 """Said again and again, each time for a while."""
 _WORDS = ("online", "stopped", "offline")
-_EXPIRY_S = {"state": 300.0, "health": 300.0, "latest": 300.0, OVERLAY: 300.0}
+_EXPIRY_S = 300.0
 """Where the broker does not say how long a message holds."""
 _NAME = re.compile("[a-z0-9][a-z0-9-]{0,31}")
 
@@ -109,7 +109,7 @@ class Live:
             if (fault := fault_of(value)) is not None:
                 raise ValueError(fault)
         if value is not None and leaf in GLANCED:
-            holds_s = _EXPIRY_S[leaf] if received.expiry_s is None else received.expiry_s
+            holds_s = _EXPIRY_S if received.expiry_s is None else received.expiry_s
             self._over_at[site, station, leaf] = time.monotonic() + holds_s
         changes = _field(leaf, value)
         if leaf == "latest" and value is not None and self._is_newer(site, station, value["verdict"]):
