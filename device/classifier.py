@@ -83,7 +83,8 @@ class Int8Network:
             inputs, outputs = runner.get_input_details(), runner.get_output_details()
             del runner
             entry = next(iter(inputs.values()))
-        except (ValueError, RuntimeError, StopIteration) as error:
+        except (ValueError, RuntimeError, StopIteration, MemoryError) as error:
+            # tflite-runtime does not check a model first: a length out of a damaged one is taken for memory
             why = (str(error) or "it has no input").splitlines()[0]
             raise ModelError(
                 f"{runtime_name()} cannot load the model ({why}); "

@@ -148,10 +148,10 @@ def try_bundle(folder: Path, sha256: str) -> None:
             command, capture_output=True, text=True, timeout=_WALL_S, check=False, stdin=subprocess.DEVNULL
         )
     except subprocess.TimeoutExpired as error:
-        raise ModelError(f"{folder} was not tried within {_WALL_S} s; {_EXPECTED}") from error
+        raise ModelError(f"{folder} fails its trial: no end within {_WALL_S} s; {_EXPECTED}") from error
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
-        raise ModelError(f"{folder} ended the process that tried it ({name}); {_EXPECTED}")
+        raise ModelError(f"{folder} fails its trial: its process ended with {name}; {_EXPECTED}")
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["it said nothing"]
         raise ModelError(f"{folder} fails its trial: {said[-1].removeprefix('nanotox: error: ')}")

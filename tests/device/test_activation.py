@@ -105,8 +105,8 @@ def test_a_copy_that_rots_is_refused_with_advice(lab, capsys):
     ("change", "expected"),
     [
         (lambda model: b"", "is no TFLite model"),
-        # ai-edge-litert refuses half a model, tflite-runtime crashes on it.
-        (lambda model: model[:5000], r"cannot load the model|ended the process that tried it \(SIGSEGV\)"),
+        # ai-edge-litert refuses half a model; tflite-runtime reads on and ends as it may.
+        (lambda model: model[:5000], "fails its trial: "),
         (lambda model: model.replace(b"features", b"featured"), "expected one int8 of shape"),
     ],
 )
@@ -146,7 +146,7 @@ def test_a_station_that_runs_is_not_switched_behind_its_back(lab, capsys):
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", r"ended the process .* \(SIGSEGV\)"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "its process ended with SIGSEGV"),
         ("import resource; x = bytearray(3 << 30)", "fails its trial: MemoryError"),
         ("print('{\"sha256\": 1}')", "was altered while it was tried"),
     ],
