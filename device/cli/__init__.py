@@ -26,6 +26,8 @@ by the quality gate; toxic with `--fail-on toxic`; Ctrl-C."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; None takes the arguments of the process."""
+    # numpy's second thread would spin beside the first at every start and after each small product
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     words = sys.argv[1:] if argv is None else argv
     # the parser of the command alone where one is named: a station that starts again is waited for
     args = make_parser(*[word for word in words[:1] if word in COMMANDS]).parse_args(words)

@@ -3,7 +3,6 @@
 import argparse
 import gc
 import logging
-import os
 import signal
 import threading
 from types import FrameType
@@ -50,8 +49,6 @@ def run(args: argparse.Namespace) -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=args.log_level.upper(), handlers=[handler], force=True)
-    # numpy's second thread would spin beside the first at the start and after each small product.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     gc.disable()  # what is imported and loaded stays
     try:
         from device.station import begun, load_config
