@@ -31,7 +31,7 @@ def proofs():
 
 
 def test_signals_at_random_moments_lose_nothing_and_leave_nobody_behind(proofs, tmp_path):
-    table = proofs.signals(tmp_path, 10, seed=1)
+    table = proofs.signals(tmp_path, 10, seed=1, n_most=4)
     wrong = {what: found for what, (found, is_right) in table.items() if not is_right}
     wrong.pop("longest time to the end, s", None)  # a busy machine; the script asks for 5 s
     assert not wrong, table
