@@ -67,8 +67,10 @@ class Outbox:
         return found
 
     def _next(self, room: int) -> list[Row]:
-        if rows := self._journal.unsent(room, after=self._newest):
-            self._newest = rows[-1].seq
+        rows, last = [], self._journal.head.seq
+        if last > self._newest:  # most turns have nothing new, and need not ask the database
+            rows = self._journal.unsent(room, after=self._newest, last=last)
+            self._newest = rows[-1].seq if rows else last
         for source in self._sources:
             if len(rows) < room:
                 rows += source(room - len(rows))

@@ -1,3 +1,4 @@
+import ast
 import gc
 import json
 import logging
@@ -14,7 +15,7 @@ import pytest
 
 from device import publishers
 from device.errors import ConfigError, PublishError
-from device.publishers import Connected, Lost, Message, Settled, Setup, jsonl, mqtt, open_publisher
+from device.publishers import Connected, Lost, Message, Settled, Setup, _link, jsonl, mqtt, open_publisher
 
 DEVICE = Path(publishers.__file__).parents[1]
 WILL = Message("nanotox/v1/lab/b/availability", b"offline", retain=True, content_type="text/plain")
@@ -58,14 +59,18 @@ def test_paho_is_told_to_publish_in_one_place_only():
         for line in path.read_text().splitlines()
         if ".publish(" in line
     ]
-    assert calls == ["publishers/mqtt.py"]
+    assert calls == ["publishers/_link.py"]
 
 
 def test_callbacks_take_no_lock_and_log_nothing():
     # paho calls back with its own lock held: whoever waits there for another one can stop both for good.
-    source = (DEVICE / "publishers" / "mqtt.py").read_text()
-    assert "Lock" not in source
-    assert "log." not in source
+    called = [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(Path(_link.__file__).read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith(("_on_", "_watch", "_unwatch"))
+    ]
+    assert len(called) == 9
+    assert not [source for source in called if "_lock" in source or "log." in source or "with " in source]
 
 
 def test_jsonl_writes_a_line_a_message_and_settles_each(tmp_path, heard):
@@ -168,7 +173,7 @@ def test_a_name_that_no_server_knows_is_told(heard):
 
 
 def test_a_server_that_is_no_broker_is_left_after_a_limit(heard, monkeypatch):
-    monkeypatch.setattr(mqtt, "_ANSWER_S", 0.5)
+    monkeypatch.setattr(_link, "ANSWER_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         settings = mqtt.Settings(host="127.0.0.1", port=mute.getsockname()[1])
         publisher = open_publisher("mqtt", settings, Setup("x", WILL, heard))
