@@ -176,7 +176,7 @@ class Link:
             self._watch_for_room()
 
     def _watch(self, _client: Client, _data: object, sock: Any) -> None:  # noqa: ANN401 - a socket, TLS or not
-        # Else a verdict waits in this machine until the broker has answered for its reading.
+        # Else a verdict right behind its reading waits until the network has brought an answer for that.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sockets.register(sock, selectors.EVENT_READ, self._key)
 

@@ -64,6 +64,8 @@ _STOP_DRAIN_S = 1.0
 _JOIN_S = 5.0
 SWITCH_S = 0.0005
 """A record that is stored must not wait 5 ms for the interpreter while a frame is analyzed."""
+GIVE_WAY_S = 0.001
+"""The store loop rests after a commit: what it does next would keep the interpreter from the send loop."""
 _LATE_S = 30.0
 """A loop that has not turned for so long is told on `/healthz`; WatchdogSec of the shipped unit."""
 
@@ -147,7 +149,7 @@ class Station:
                 ),
                 frames=config.frames.path if config.frames.keep else None,
                 calibrations=tuple(record.id for record in in_use(config)),
-                note_stored=self._sender.stored,
+                note_stored=self._note_stored,
                 note_fault=self._note_fault,
                 stopping=self._stopping,
                 beat=beat,
@@ -312,6 +314,10 @@ class Station:
             if (rest := self._bench.see(shot.frame, reading, self._records.seq)) is not None:
                 self._desk.carry_out(rest)
         self._desk.leave()
+
+    def _note_stored(self) -> None:
+        self._sender.stored()
+        time.sleep(GIVE_WAY_S)
 
     def _start_anew(self) -> None:
         log.info("the station starts anew, as a command wants it")
