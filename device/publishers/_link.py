@@ -85,6 +85,8 @@ class Link:
             MaximumPacketSize=_LARGEST_BYTES,
             ReceiveMaximum=_UNKEPT if self._setup.is_durable else None,
         )
+        # paho looks about once a second, and needs it twice before it gives a silent broker up
+        keepalive_s = max(1, keepalive_s - 1)
         try:
             client.connect(host, port, keepalive_s, clean_start=False, properties=session)
         except (OSError, ValueError) as error:

@@ -20,7 +20,7 @@ from device.publishers import Lost, Message, Setup
 from device.publishers._link import Link, make_properties
 from device.tls import client_context, read_secret
 
-_RETRY_S = (0.1, 1.0)
+_RETRY_S = (0.1, 0.5)
 """First and longest wait before the next try; a broker restart must not cost more than 2 s."""
 _REFUSED_S = 30.0
 """Wait after a refusal that only a person can mend, such as a wrong password."""

@@ -24,30 +24,41 @@ _QUIET_S = 1.0
 class Newest:
     """The retained messages of a station that wait to be sent. Used by the send loop's thread alone.
 
-    `health` tells how the station is, every `health_s` seconds.
+    `health` tells how the station is, given how often it reconnected, every `health_s` seconds. A verdict
+    holds for `valid_s` s by `clock`.
     """
 
     def __init__(
         self,
         journal: Journal,
         topics: Topics,
-        *,
         info: Info,
         state: State,
-        health: Callable[[], Health] | None,
+        health: Callable[[int], Health] | None,
         health_s: float,
+        *,
+        valid_s: float,
+        clock: Callable[[], datetime],
     ) -> None:
         self._journal, self._topics = journal, topics
         self._info, self._state = info, state
         self._health, self._health_s = health, health_s
+        self._valid_s, self._clock = valid_s, clock
+        self._n_greeted = 0
+        self._verdict: Row | None = None  # the newest sent, until it is acknowledged
         self._head_at = self._state_at = self._health_at = float("-inf")
         self._is_changed = self._is_said = True
         self.waiting: dict[str, Message] = {}
         """By the last part of the topic, or by all of it, in the order in which they are sent."""
 
+    @property
+    def n_reconnects(self) -> int:
+        """How often the broker was reached again."""
+        return max(0, self._n_greeted - 1)
+
     def greet(self) -> None:
         """Begin a connection: birth, state, head, and then online."""
-        self.waiting = {}
+        self.waiting, self._n_greeted = {}, self._n_greeted + 1
         self._say("info", canonical(payload(self._info)))
         self._say_all()
         self.waiting["availability"] = self.availability("online")
@@ -64,6 +75,19 @@ class Newest:
     def note_state(self, state: State) -> None:
         """Hear what the station does now."""
         self._state, self._is_said = state, True
+
+    def note_sent(self, row: Row) -> None:
+        """Hear that a record is on its way."""
+        is_newer = self._verdict is None or row.seq > self._verdict.seq
+        if row.leaf == "verdict" and is_newer and not row.is_set_aside:
+            self._verdict = row
+
+    def note_taken(self, seq: int) -> None:
+        """Hear that the broker took a record: the newest verdict becomes `latest`, unless it comes late."""
+        if self._verdict is not None and self._verdict.seq == seq:
+            latest = latest_message(self._verdict, self._topics, self._valid_s, self._clock())
+            if latest is not None:
+                self.waiting["latest"] = latest
 
     def look(self, now: float, *, is_connected: bool) -> None:
         """Take up what has changed, or is due again."""
@@ -89,7 +113,9 @@ class Newest:
 
     def _say_health(self) -> None:
         if self._health is not None:
-            self._say("health", canonical(payload(self._health())), math.ceil(3 * self._health_s))
+            self._say(
+                "health", canonical(payload(self._health(self.n_reconnects))), math.ceil(3 * self._health_s)
+            )
             self._health_at = time.monotonic()
 
     def _say_head(self) -> None:

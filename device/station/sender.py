@@ -12,17 +12,15 @@ from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from device.journal import Journal, Row, StorageFullError
+from device.journal import Journal, StorageFullError
 from device.messages import Info, State, Topics
 from device.publishers import Connected, Event, Lost, Message, Publisher, Received, Settled, Setup
 from device.records import Health
-from device.station.newest import Newest, latest_message
+from device.station.newest import Newest
 from device.station.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
-_MARK_S, _MARK_ROWS = 1.0, 50
-"""Acknowledged rows are marked in batches; a lost mark only means a duplicate."""
 _FRUITLESS, _POISON = 3, 5
 """Connections that broke without one record taken: after so many records go one by one, and after so many
 more the one at the head is set aside, because it may be what the broker breaks at."""
@@ -63,16 +61,9 @@ class Sender:
         # Besides the publisher's events: a new state, a reply, the end of the drain, None for new rows.
         self._events: queue.SimpleQueue[Event | State | Message | float | None] = queue.SimpleQueue()
         self._hear, self._beat = hear, beat
-        self._valid_s, self._note_code, self._clock = valid_s, note_fault, clock
+        self._note_code = note_fault
         self._codes: set[str] = set()  # of the faults that are there
-        self._newest = Newest(
-            journal,
-            topics,
-            info=info,
-            state=state,
-            health=health and (lambda: health(self.n_reconnects)),
-            health_s=health_s,
-        )
+        self._newest = Newest(journal, topics, info, state, health, health_s, valid_s=valid_s, clock=clock)
         will, asked = self._newest.availability("offline"), () if hear is None else (topics.of("cmd/#"),)
         self._publisher = make_publisher(Setup(client_id, will, self._events.put, asked))
         self._thread = threading.Thread(target=self._run, name="send", daemon=True)
@@ -83,13 +74,10 @@ class Sender:
         """What is sent next; for `hear`, in this loop's thread."""
         self._under_way: dict[object, int | None] = {}
         self._replies: deque[Message] = deque(maxlen=_REPLIES)
-        self._acknowledged: list[int] = []
         self._fault: str | None = None
         self._losses: set[str] = set()
         self._n_fruitless = 0
-        self._refused_until = self._marked_at = 0.0
-        self._n_connects = 0
-        self._verdict: Row | None = None  # the newest handed over, until it is acknowledged
+        self._refused_until = 0.0
         self._drain_until: float | None = None
         self._parted_at: float | None = None  # end of the last words, from when they are said
 
@@ -112,7 +100,7 @@ class Sender:
     @property
     def n_reconnects(self) -> int:
         """How often the broker was reached again."""
-        return max(0, self._n_connects - 1)
+        return self._newest.n_reconnects
 
     def part(self, drain_s: float) -> None:
         """Part from the broker when all is sent, after `drain_s` seconds at the latest."""
@@ -194,7 +182,6 @@ class Sender:
         """Begin a connection: birth, state, head, then online; whatever was under way is sent anew."""
         self._mark()
         self._tell("TLS_ERROR", is_there=False)
-        self._n_connects += 1
         self._fault = None
         self._losses.clear()
         self._window = 1 if self._n_fruitless >= _FRUITLESS else window
@@ -217,12 +204,8 @@ class Sender:
                 self.outbox.hold_back(seq)
         elif seq is not None:
             self._n_fruitless = 0
-            self._acknowledged.append(seq)
             self._tell("BROKER_REFUSED", is_there=self.outbox.note_taken(seq))
-            if self._verdict is not None and self._verdict.seq == seq:
-                latest = latest_message(self._verdict, self._topics, self._valid_s, self._clock())
-                if latest is not None:
-                    self._newest.waiting["latest"] = latest
+            self._newest.note_taken(seq)
 
     def _tell(self, code: str, *, is_there: bool) -> None:
         if is_there != (code in self._codes):
@@ -270,21 +253,18 @@ class Sender:
         if now >= self._refused_until and not self._send_records(self._window - len(self._under_way)):
             return
         # What follows can be a sync of the disk, or goes before records at the next turn.
-        is_due = len(self._acknowledged) >= _MARK_ROWS or now - self._marked_at >= _MARK_S
-        if is_due or self._drain_until is not None:
+        if self.outbox.is_mark_due or self._drain_until is not None:
             self._mark()
         self._newest.look(now, is_connected=self._window > 0)
 
     def _send_records(self, room: int) -> bool:
         """Send at most `room` records; return False if the connection is gone."""
-        skip = {seq for seq in self._under_way.values() if seq is not None} | set(self._acknowledged)
+        under_way = set(self._under_way.values())
         for row in self.outbox.due(room):
-            if row.seq not in skip:
+            if row.seq not in under_way:
                 if not self._hand_over(Message(self._topics.of(row.leaf), row.message), row.seq):
                     return False
-                newest = self._verdict.seq if self._verdict is not None else 0
-                if row.leaf == "verdict" and row.seq > newest and not row.is_set_aside:
-                    self._verdict = row
+                self._newest.note_sent(row)
         return True
 
     def _hand_over(self, message: Message, seq: int | None) -> bool:
@@ -297,20 +277,15 @@ class Sender:
         return True
 
     def _mark(self) -> None:
-        self._marked_at = time.monotonic()
-        if not self._acknowledged:
-            return
         try:
-            self._journal.mark_sent(self._acknowledged)
+            self.outbox.mark()
         except StorageFullError as error:
             self._note_fault(str(error))
-            return
-        self._acknowledged = []
 
     def _is_drained(self) -> bool:
         if self._drain_until is None:
             return False
-        is_all_sent = not self._under_way and not self._acknowledged and self._journal.count_unsent() == 0
+        is_all_sent = not self._under_way and self._journal.count_unsent() == 0
         return is_all_sent or time.monotonic() >= self._drain_until
 
     def _say_farewell(self) -> None:

@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,32 @@ def test_many_are_driven_without_a_thread_and_leave_no_socket_behind(heard, monk
         publisher.tend()
         assert not sockets.get_map(), "it pauses before the next try"
         publisher.close()
+
+
+def test_what_the_socket_does_not_take_is_sent_when_it_can_be(heard):
+    with socket.create_server(("127.0.0.1", 0)) as broker, selectors.DefaultSelector() as sockets:
+        settings = mqtt.Settings(host="127.0.0.1", port=broker.getsockname()[1])
+        publisher = mqtt.open_publisher(settings, Setup("x", WILL, heard), sockets)
+        publisher.tend()
+        link, _ = broker.accept()
+        with link:
+            link.sendall(b"\x20\x03\x00\x00\x00")  # CONNACK, version 5
+            assert sockets.select(15)
+            publisher.read()
+            heard.wait(Connected)
+            picture = Message("a/b", bytes(16 << 20), qos=0)
+            assert publisher.send(picture) is not None
+            (key,) = sockets.get_map().values()
+            assert key.events & selectors.EVENT_WRITE, "it waits for room"
+            taken = threading.Thread(target=lambda: list(iter(partial(link.recv, 1 << 20), b"")))
+            taken.start()
+            while next(iter(sockets.get_map().values())).events & selectors.EVENT_WRITE:
+                assert sockets.select(15)
+                publisher.read()
+            publisher.close()
+            taken.join(15)
+        assert not taken.is_alive(), "the broker has heard it to the goodbye"
+        assert not sockets.get_map()
 
 
 # paho leaves the socket of a failed handshake to the garbage collector.
