@@ -315,10 +315,6 @@ class Station:
                 self._desk.carry_out(rest)
         self._desk.leave()
 
-    def _note_stored(self) -> None:
-        self._sender.stored()
-        time.sleep(GIVE_WAY_S)
-
     def _start_anew(self) -> None:
         log.info("the station starts anew, as a command wants it")
         self._starts_anew = True
@@ -363,6 +359,10 @@ class Station:
         return open_camera(camera.kind, camera.settings, setup)
 
     # Send
+
+    def _note_stored(self) -> None:
+        self._sender.stored()
+        time.sleep(GIVE_WAY_S)
 
     def _hear(self, received: Received) -> None:
         """Put what a command orders between two fields; called by the send loop."""
