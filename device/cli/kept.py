@@ -97,7 +97,7 @@ class KeptFrames:
         from device.errors import ImageError
         from device.images import read_gray
         from device.plates import file_sha256
-        from device.station.store import frame_path
+        from device.station.upkeep import frame_path
 
         sha256 = values["frame_sha256"]
         if sha256 is None:

@@ -10,6 +10,7 @@ everything stored.
 import logging
 import sys
 import threading
+import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
@@ -56,6 +57,8 @@ _STOP_DRAIN_S = 1.0
 """On a signal the broker gets this long for what is on its way; the rest is sent at the next start."""
 SWITCH_S = 0.0005
 """A record that is stored must not wait 5 ms for the interpreter while a frame is analyzed."""
+GIVE_WAY_S = 0.001
+"""The store loop rests after a commit: what it does next would keep the interpreter from the send loop."""
 _LATE_S = 30.0
 """A loop that has not turned for so long is told on `/healthz`; WatchdogSec of the shipped unit."""
 
@@ -140,7 +143,7 @@ class Station:
                 ),
                 frames=config.frames.path if config.frames.keep else None,
                 calibrations=tuple(record.id for record in in_use(config)),
-                note_stored=self._sender.stored,
+                note_stored=self._note_stored,
                 note_fault=teller.note_fault,
                 stopping=self._stopping,
                 beat=beat,
@@ -263,6 +266,10 @@ class Station:
         if is_live(camera.settings):
             return ProcessCamera(camera.kind, camera.settings, setup, beat=self._watchdog.beat)
         return open_camera(camera.kind, camera.settings, setup)
+
+    def _note_stored(self) -> None:
+        self._sender.stored()
+        time.sleep(GIVE_WAY_S)
 
     def _hear(self, received: Received) -> None:
         """Put what a command orders between two fields; called by the send loop."""

@@ -13,6 +13,8 @@ from device.messages.replies import Refusal
 _BACKLOG, _NEWEST = 1000, 16
 _REFUSED_S = 30.0
 """A topic that the broker refuses, such as by its access list, is tried again after this."""
+_MARK_S, _MARK_ROWS = 1.0, 50
+"""Acknowledged rows are marked in batches; a lost mark only means a duplicate."""
 _REPLAY_S = 1.0
 """Least time between two replays."""
 
@@ -27,6 +29,8 @@ class Outbox:
         self._sources = [self._waiting, self._replayed]
         self._replay_at = self._held_until = 0.0
         self._held: set[str] = set()  # leaves that wait because the broker refused them
+        self._taken: list[int] = []  # acknowledged, and not marked yet
+        self._marked_at = 0.0
         self._refused: set[str] = set()  # leaves of which it has taken no row since it refused one
 
     def begin(self) -> None:
@@ -52,9 +56,22 @@ class Outbox:
 
     def note_taken(self, seq: int) -> bool:
         """Hear that the broker took a row; return whether it still refuses others."""
+        self._taken.append(seq)
         if self._refused:
             self._refused -= {row.leaf for row in self._journal.rows(seq, seq)}
         return bool(self._refused)
+
+    @property
+    def is_mark_due(self) -> bool:
+        """Whether it is time to mark what the broker took."""
+        return len(self._taken) >= _MARK_ROWS or self._clock() - self._marked_at >= _MARK_S
+
+    def mark(self) -> None:
+        """Mark in the journal what the broker took; StorageFullError if that has to wait for room."""
+        self._marked_at = self._clock()
+        if self._taken:
+            self._journal.mark_sent(self._taken)
+            self._taken = []
 
     def due(self, room: int) -> list[Row]:
         """Return the rows that are sent next, at most `room`."""
@@ -63,12 +80,14 @@ class Outbox:
             self.start_over()
         found: list[Row] = []
         while len(found) < room and (rows := self._next(room - len(found))):
-            found += [row for row in rows if row.leaf not in self._held]
+            found += [row for row in rows if row.leaf not in self._held and row.seq not in self._taken]
         return found
 
     def _next(self, room: int) -> list[Row]:
-        if rows := self._journal.unsent(room, after=self._newest):
-            self._newest = rows[-1].seq
+        rows, last = [], self._journal.head.seq
+        if last > self._newest:  # most turns have nothing new, and need not ask the database
+            rows = self._journal.unsent(room, after=self._newest, last=last)
+            self._newest = rows[-1].seq if rows else last
         for source in self._sources:
             if len(rows) < room:
                 rows += source(room - len(rows))

@@ -5,7 +5,6 @@ queue; no lock is held while a message is handed over.
 """
 
 import logging
-import math
 import queue
 import threading
 import time
@@ -13,22 +12,15 @@ from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from device.journal import Journal, Row, StorageFullError
-from device.messages import RETAINED, Info, State, Topics, canonical, payload
+from device.journal import Journal, StorageFullError
+from device.messages import Info, State, Topics
 from device.publishers import Connected, Event, Lost, Message, Publisher, Received, Settled, Setup
 from device.records import Health
-from device.station.newest import latest_message
+from device.station.newest import Newest
 from device.station.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
-_HEAD_S, _STATE_S = 30.0, 100.0
-"""Retained messages are sent again after this, so that they never look stale."""
-_STATE_EXPIRY_S = 300
-_QUIET_S = 1.0
-"""Least time between two heads or two states, however fast records come."""
-_MARK_S, _MARK_ROWS = 1.0, 50
-"""Acknowledged rows are marked in batches; a lost mark only means a duplicate."""
 _FRUITLESS, _POISON = 3, 5
 """Connections that broke without one record taken: after so many records go one by one, and after so many
 more the one at the head is set aside, because it may be what the broker breaks at."""
@@ -66,14 +58,13 @@ class Sender:
         beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._journal, self._topics = journal, topics
-        self._info, self._state = info, state
         # Besides the publisher's events: a new state, a reply, the end of the drain, None for new rows.
         self._events: queue.SimpleQueue[Event | State | Message | float | None] = queue.SimpleQueue()
         self._hear, self._beat = hear, beat
-        self._health, self._health_s, self._valid_s = health, health_s, valid_s
-        self._note_code, self._clock = note_fault, clock
+        self._note_code = note_fault
         self._codes: set[str] = set()  # of the faults that are there
-        will, asked = self._availability("offline"), () if hear is None else (topics.of("cmd/#"),)
+        self._newest = Newest(journal, topics, info, state, health, health_s, valid_s=valid_s, clock=clock)
+        will, asked = self._newest.availability("offline"), () if hear is None else (topics.of("cmd/#"),)
         self._publisher = make_publisher(Setup(client_id, will, self._events.put, asked))
         self._thread = threading.Thread(target=self._run, name="send", daemon=True)
         self.error: Exception | None = None
@@ -82,17 +73,11 @@ class Sender:
         self.outbox = Outbox(journal)
         """What is sent next; for `hear`, in this loop's thread."""
         self._under_way: dict[object, int | None] = {}
-        self._retained: dict[str, Message] = {}
         self._replies: deque[Message] = deque(maxlen=_REPLIES)
-        self._acknowledged: list[int] = []
         self._fault: str | None = None
         self._losses: set[str] = set()
         self._n_fruitless = 0
-        self._refused_until = self._marked_at = 0.0
-        self._head_at = self._state_at = self._health_at = float("-inf")
-        self._n_connects = 0
-        self._verdict: Row | None = None  # the newest handed over, until it is acknowledged
-        self._is_changed = self._is_said = True
+        self._refused_until = 0.0
         self._drain_until: float | None = None
         self._parted_at: float | None = None  # end of the last words, from when they are said
 
@@ -115,7 +100,7 @@ class Sender:
     @property
     def n_reconnects(self) -> int:
         """How often the broker was reached again."""
-        return max(0, self._n_connects - 1)
+        return self._newest.n_reconnects
 
     def part(self, drain_s: float) -> None:
         """Part from the broker when all is sent, after `drain_s` seconds at the latest."""
@@ -132,13 +117,14 @@ class Sender:
 
         The thread does nothing else; who has many senders calls it instead of `start`.
         """
-        self._take_events(timeout_s)
+        can_send = bool(self._newest.waiting) and len(self._under_way) < self._window
+        self._take_events(0.0 if can_send else timeout_s)
         self._pump()
         if self._parted_at is None and self._is_drained():
             self._say_farewell()
             self._pump()
         if self._parted_at is None or (
-            self._window and (self._retained or self._under_way) and time.monotonic() < self._parted_at
+            self._window and (self._newest.waiting or self._under_way) and time.monotonic() < self._parted_at
         ):
             return True
         self._mark()
@@ -174,7 +160,7 @@ class Sender:
                     self._mark()  # a replay gives what is acknowledged
                     self._hear(event)
             case Message(retain=True):
-                self._retained[event.topic] = event
+                self._newest.waiting[event.topic] = event
             case Message():
                 self._replies.append(event)
             case Lost():
@@ -186,9 +172,9 @@ class Sender:
             case Settled():
                 self._settle(event)
             case State():
-                self._state, self._is_said = event, True
+                self._newest.note_state(event)
             case None:
-                self._is_changed = True
+                self._newest.note_stored()
             case float():
                 self._drain_until = event
 
@@ -196,19 +182,13 @@ class Sender:
         """Begin a connection: birth, state, head, then online; whatever was under way is sent anew."""
         self._mark()
         self._tell("TLS_ERROR", is_there=False)
-        self._n_connects += 1
         self._fault = None
         self._losses.clear()
         self._window = 1 if self._n_fruitless >= _FRUITLESS else window
         self.outbox.begin()
         self._refused_until = 0.0
         self._under_way.clear()
-        self._retained = {}
-        self._retain("info", canonical(payload(self._info)))
-        self._retain_state()
-        self._retain_health()
-        self._retain_head()
-        self._retained["availability"] = self._availability("online")
+        self._newest.greet()
 
     def _settle(self, event: Settled) -> None:
         is_reply = event.token not in self._under_way
@@ -224,12 +204,8 @@ class Sender:
                 self.outbox.hold_back(seq)
         elif seq is not None:
             self._n_fruitless = 0
-            self._acknowledged.append(seq)
             self._tell("BROKER_REFUSED", is_there=self.outbox.note_taken(seq))
-            if self._verdict is not None and self._verdict.seq == seq:
-                latest = latest_message(self._verdict, self._topics, self._valid_s, self._clock())
-                if latest is not None:
-                    self._retained["latest"] = latest
+            self._newest.note_taken(seq)
 
     def _tell(self, code: str, *, is_there: bool) -> None:
         if is_there != (code in self._codes):
@@ -267,37 +243,29 @@ class Sender:
         self._fault = fault
 
     def _pump(self) -> None:
-        """Send what is due, as far as the window allows."""
-        now = time.monotonic()
-        if (
-            len(self._acknowledged) >= _MARK_ROWS
-            or now - self._marked_at >= _MARK_S
-            or self._drain_until is not None
-        ):
-            self._mark()
-        if (self._is_said and now - self._state_at >= _QUIET_S) or now - self._state_at >= _STATE_S:
-            self._retain_state()
-        if (self._is_changed and now - self._head_at >= _QUIET_S) or now - self._head_at >= _HEAD_S:
-            self._retain_head()
-        if now - self._health_at >= self._health_s:
-            self._retain_health()
-        while self._retained and len(self._under_way) < self._window:
-            leaf = next(iter(self._retained))
-            if not self._hand_over(self._retained.pop(leaf), None):
+        """Send what is due, as far as the window allows; records wait for nothing that can wait."""
+        now, retained = time.monotonic(), self._newest.waiting
+        while retained and len(self._under_way) < self._window:
+            if not self._hand_over(retained.pop(next(iter(retained))), None):
                 return
         while self._replies and self._window and self._publisher.send(self._replies[0]) is not None:
             self._replies.popleft()
-        room = self._window - len(self._under_way)
-        if room > 0 and now >= self._refused_until:
-            skip = {seq for seq in self._under_way.values() if seq is not None} | set(self._acknowledged)
-            for row in self.outbox.due(room):
-                if row.seq not in skip:
-                    message = Message(self._topics.of(row.leaf), row.message)
-                    if not self._hand_over(message, row.seq):
-                        return
-                    newest = self._verdict.seq if self._verdict is not None else 0
-                    if row.leaf == "verdict" and row.seq > newest and not row.is_set_aside:
-                        self._verdict = row
+        if now >= self._refused_until and not self._send_records(self._window - len(self._under_way)):
+            return
+        # What follows can be a sync of the disk, or goes before records at the next turn.
+        if self.outbox.is_mark_due or self._drain_until is not None:
+            self._mark()
+        self._newest.look(now, is_connected=self._window > 0)
+
+    def _send_records(self, room: int) -> bool:
+        """Send at most `room` records; return False if the connection is gone."""
+        under_way = set(self._under_way.values())
+        for row in self.outbox.due(room):
+            if row.seq not in under_way:
+                if not self._hand_over(Message(self._topics.of(row.leaf), row.message), row.seq):
+                    return False
+                self._newest.note_sent(row)
+        return True
 
     def _hand_over(self, message: Message, seq: int | None) -> bool:
         token = self._publisher.send(message)
@@ -309,47 +277,18 @@ class Sender:
         return True
 
     def _mark(self) -> None:
-        self._marked_at = time.monotonic()
-        if not self._acknowledged:
-            return
         try:
-            self._journal.mark_sent(self._acknowledged)
+            self.outbox.mark()
         except StorageFullError as error:
             self._note_fault(str(error))
-            return
-        self._acknowledged = []
-
-    def _retain(self, leaf: str, body: bytes, expiry_s: int | None = None) -> None:
-        self._retained.pop(leaf, None)
-        self._retained[leaf] = Message(self._topics.of(leaf), body, leaf in RETAINED, expiry_s)
-
-    def _retain_state(self) -> None:
-        self._retain("state", canonical(payload(self._state)), _STATE_EXPIRY_S)
-        self._state_at, self._is_said = time.monotonic(), False
-
-    def _retain_health(self) -> None:
-        if self._health is not None and self._window:
-            body = canonical(payload(self._health(self.n_reconnects)))
-            self._retain("health", body, math.ceil(3 * self._health_s))
-            self._health_at = time.monotonic()
-
-    def _retain_head(self) -> None:
-        self._retain("head", canonical(payload(self._journal.head)))
-        self._head_at, self._is_changed = time.monotonic(), False
-
-    def _availability(self, word: str) -> Message:
-        return Message(self._topics.of("availability"), word.encode(), retain=True, content_type="text/plain")
 
     def _is_drained(self) -> bool:
         if self._drain_until is None:
             return False
-        is_all_sent = not self._under_way and not self._acknowledged and self._journal.count_unsent() == 0
+        is_all_sent = not self._under_way and self._journal.count_unsent() == 0
         return is_all_sent or time.monotonic() >= self._drain_until
 
     def _say_farewell(self) -> None:
         self._parted_at = time.monotonic() + _FAREWELL_S
-        self._retain_state()
-        self._retain_health()
-        self._retain_head()
-        self._retained["availability"] = self._availability("stopped")
+        self._newest.part()
         self._refused_until = float("inf")

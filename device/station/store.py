@@ -1,13 +1,10 @@
 """The store loop's work: readings, their verdicts and the plate as it grows, into the journal."""
 
-import hashlib
 import json
 import logging
-import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +22,7 @@ from device.messages.replies import PlateStatus, WellStatus
 from device.plates import Plate
 from device.records import Frame, PlateWell, Reading, Verdict
 from device.station.capture import Aim
+from device.station.upkeep import keep_frame
 
 log = logging.getLogger(__name__)
 
@@ -286,32 +284,3 @@ class Records:
         if is_full:
             self._note_fault("STORAGE_FULL", False)
         return written
-
-
-def frame_path(folder: Path, taken_at: datetime, sha256: str) -> Path:
-    """Return where a frame is kept: under its day in UTC, by the SHA-256 of its file."""
-    return folder / f"{taken_at.astimezone(UTC):%Y-%m-%d}" / f"{sha256}.png"
-
-
-def keep_frame(folder: Path, frame: Frame) -> str:
-    """Return the SHA-256 of the PNG file that holds the image of `frame`, under `folder` and its day in UTC.
-
-    OSError if it cannot be written; what lies there is whole or absent.
-    """
-    _, png = cv2.imencode(".png", frame.image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    sha256 = hashlib.sha256(png.data).hexdigest()
-    file = frame_path(folder, frame.taken_at, sha256)
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        try:
-            with partial.open("wb") as stream:
-                stream.write(png.data)
-                stream.flush()
-                # The journal's own sync, which follows, brings the name to the disk.
-                os.fsync(stream.fileno())
-            partial.replace(file)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
-    return sha256

@@ -1,5 +1,6 @@
 """What a station keeps and for how long: records by age and size, frames by size; what goes is noted."""
 
+import hashlib
 import logging
 import os
 import re
@@ -9,9 +10,11 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 
+import cv2
+
 from device.config import Config
 from device.journal import Journal, StorageFullError
-from device.records import ClockState
+from device.records import ClockState, Frame
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +22,35 @@ UPKEEP_S = 60.0
 """Time between two rounds."""
 _BATCH = 500
 """Frames of one note, so that it stays small."""
+
+
+def frame_path(folder: Path, taken_at: datetime, sha256: str) -> Path:
+    """Return where a frame is kept: under its day in UTC, by the SHA-256 of its file."""
+    return folder / f"{taken_at.astimezone(UTC):%Y-%m-%d}" / f"{sha256}.png"
+
+
+def keep_frame(folder: Path, frame: Frame) -> str:
+    """Return the SHA-256 of the PNG file that holds the image of `frame`, under `folder` and its day in UTC.
+
+    OSError if it cannot be written; what lies there is whole or absent.
+    """
+    _, png = cv2.imencode(".png", frame.image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    sha256 = hashlib.sha256(png.data).hexdigest()
+    file = frame_path(folder, frame.taken_at, sha256)
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".partial")
+        try:
+            with partial.open("wb") as stream:
+                stream.write(png.data)
+                stream.flush()
+                # The journal's own sync, which follows, brings the name to the disk.
+                os.fsync(stream.fileno())
+            partial.replace(file)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+    return sha256
 
 
 def keep_up(config: Config, journal: Journal, clock_state: ClockState) -> None:

@@ -76,6 +76,32 @@ def test_a_replay_does_not_wait_for_a_long_past(journal, monkeypatch):
     assert 13 in numbers(outbox.due(1)) + numbers(outbox.due(1))
 
 
+def test_a_turn_without_news_does_not_ask_the_database(journal, monkeypatch):
+    journal.append(*[REPORT] * 3)
+    outbox, asked = Outbox(journal), []
+    unsent = journal.unsent
+    monkeypatch.setattr(journal, "unsent", lambda *a, **k: asked.append(a) or unsent(*a, **k))
+    outbox.begin()
+    assert numbers(outbox.due(16)) == [1, 2, 3]
+    assert outbox.due(16) == outbox.due(16) == []
+    assert len(asked) == 1
+    journal.append(*[REPORT] * 1)
+    assert numbers(outbox.due(16)) == [4]
+
+
+def test_what_the_broker_took_is_not_sent_again_before_it_is_marked(journal):
+    journal.append(*[REPORT] * 3)
+    outbox = Outbox(journal)
+    outbox.begin()
+    outbox.due(16)
+    outbox.note_taken(2)
+    outbox.start_over()
+    assert numbers(outbox.due(16)) == [1, 3]
+    assert journal.count_unsent() == 3
+    outbox.mark()
+    assert journal.count_unsent() == 2
+
+
 def test_a_replay_gives_acknowledged_records_behind_all_others_and_a_stub_for_one_set_aside(journal):
     journal.append(*[REPORT] * 8)
     journal.mark_sent([1, 2, 3, 4, 6])

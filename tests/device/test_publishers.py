@@ -1,3 +1,4 @@
+import ast
 import gc
 import json
 import logging
@@ -8,13 +9,14 @@ import socket
 import ssl
 import subprocess
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from device import publishers
 from device.errors import ConfigError, PublishError
-from device.publishers import Connected, Lost, Message, Settled, Setup, jsonl, mqtt, open_publisher
+from device.publishers import Connected, Lost, Message, Settled, Setup, _link, jsonl, mqtt, open_publisher
 
 DEVICE = Path(publishers.__file__).parents[1]
 WILL = Message("nanotox/v1/lab/b/availability", b"offline", retain=True, content_type="text/plain")
@@ -58,14 +60,18 @@ def test_paho_is_told_to_publish_in_one_place_only():
         for line in path.read_text().splitlines()
         if ".publish(" in line
     ]
-    assert calls == ["publishers/mqtt.py"]
+    assert calls == ["publishers/_link.py"]
 
 
 def test_callbacks_take_no_lock_and_log_nothing():
     # paho calls back with its own lock held: whoever waits there for another one can stop both for good.
-    source = (DEVICE / "publishers" / "mqtt.py").read_text()
-    assert "Lock" not in source
-    assert "log." not in source
+    called = [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(Path(_link.__file__).read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith(("_on_", "_watch", "_unwatch"))
+    ]
+    assert len(called) == 9
+    assert not [source for source in called if "_lock" in source or "log." in source or "with " in source]
 
 
 def test_jsonl_writes_a_line_a_message_and_settles_each(tmp_path, heard):
@@ -168,7 +174,7 @@ def test_a_name_that_no_server_knows_is_told(heard):
 
 
 def test_a_server_that_is_no_broker_is_left_after_a_limit(heard, monkeypatch):
-    monkeypatch.setattr(mqtt, "_ANSWER_S", 0.5)
+    monkeypatch.setattr(_link, "ANSWER_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         settings = mqtt.Settings(host="127.0.0.1", port=mute.getsockname()[1])
         publisher = open_publisher("mqtt", settings, Setup("x", WILL, heard))
@@ -194,6 +200,32 @@ def test_many_are_driven_without_a_thread_and_leave_no_socket_behind(heard, monk
         publisher.tend()
         assert not sockets.get_map(), "it pauses before the next try"
         publisher.close()
+
+
+def test_what_the_socket_does_not_take_is_sent_when_it_can_be(heard):
+    with socket.create_server(("127.0.0.1", 0)) as broker, selectors.DefaultSelector() as sockets:
+        settings = mqtt.Settings(host="127.0.0.1", port=broker.getsockname()[1])
+        publisher = mqtt.open_publisher(settings, Setup("x", WILL, heard), sockets)
+        publisher.tend()
+        link, _ = broker.accept()
+        with link:
+            link.sendall(b"\x20\x03\x00\x00\x00")  # CONNACK, version 5
+            assert sockets.select(15)
+            publisher.read()
+            heard.wait(Connected)
+            picture = Message("a/b", bytes(16 << 20), qos=0)
+            assert publisher.send(picture) is not None
+            (key,) = sockets.get_map().values()
+            assert key.events & selectors.EVENT_WRITE, "it waits for room"
+            taken = threading.Thread(target=lambda: list(iter(partial(link.recv, 1 << 20), b"")))
+            taken.start()
+            while next(iter(sockets.get_map().values())).events & selectors.EVENT_WRITE:
+                assert sockets.select(15)
+                publisher.read()
+            publisher.close()
+            taken.join(15)
+        assert not taken.is_alive(), "the broker has heard it to the goodbye"
+        assert not sockets.get_map()
 
 
 # paho leaves the socket of a failed handshake to the garbage collector.

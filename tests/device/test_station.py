@@ -124,6 +124,18 @@ def test_threads_of_a_station_change_places_often(lab, monkeypatch):
     assert station_module.SWITCH_S < 0.005, "as it is without"
 
 
+def test_the_sender_has_a_record_before_the_store_loop_goes_on(lab, monkeypatch):
+    said = []
+    monkeypatch.setattr("device.station.sender.Sender.stored", lambda _: said.append("stored"))
+    monkeypatch.setattr(
+        "device.station.time.sleep",
+        lambda s: said.append(s) if threading.current_thread().name == "store" else None,
+    )
+    lab.draw(1)
+    lab.run()
+    assert said[-2:] == ["stored", station_module.GIVE_WAY_S]
+
+
 def test_birth_comes_first_and_the_end_last(lab):
     lab.draw(1)
     lab.run()

@@ -211,7 +211,7 @@ def test_a_camera_that_is_missing_at_the_start_is_told_and_taken_when_it_comes(s
     monkeypatch.setattr(station_module, "is_live", lambda _: True)
     monkeypatch.setattr(station_module, "ProcessCamera", Camera)
     monkeypatch.setattr("device.station.capture._REOPEN_S", (0.01, 0.05))
-    monkeypatch.setattr("device.station.sender._QUIET_S", 0.01)
+    monkeypatch.setattr("device.station.newest._QUIET_S", 0.01)
     running = start()
     systemd("READY=1")
     wait_until(lambda: running.sent("reading"))

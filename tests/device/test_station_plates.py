@@ -112,7 +112,7 @@ class Lab:
         self.messages, self._news = [], threading.Condition()
         self.stop, self.thread, self.failure, self.restarts = threading.Event(), None, None, None
         self.is_live, self.camera, self.rule = True, None, RULES["iso10993-5-extract/1"]
-        monkeypatch.setattr("device.station.sender._QUIET_S", 0.0)
+        monkeypatch.setattr("device.station.newest._QUIET_S", 0.0)
         monkeypatch.setattr(analysis_module, "assess", read)
         monkeypatch.setattr(station_module, "open_publisher", lambda *args: self.connect(args[-1]))
         monkeypatch.setattr(station_module, "ProcessCamera", lambda *_, **__: self.mount())

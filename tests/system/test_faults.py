@@ -17,7 +17,7 @@ import pytest
 from device.collector import Collector
 from device.journal import Journal
 from device.messages import State, Topics
-from device.publishers import mqtt, open_publisher
+from device.publishers import _link, mqtt, open_publisher
 from device.records import Outcome, PlateReport, Quality, Reading, Tally
 from device.station.sender import Sender
 
@@ -157,7 +157,7 @@ class Line:
 
 @pytest.fixture
 def make_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(mqtt, "_ANSWER_S", 2.0)
+    monkeypatch.setattr(_link, "ANSWER_S", 2.0)
     lines = []
 
     def make(*ports):

@@ -16,7 +16,7 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from device.messages import LEAVES
-from device.publishers import Connected, Lost, Message, Settled, Setup, mqtt, open_publisher
+from device.publishers import Connected, Lost, Message, Settled, Setup, _link, mqtt, open_publisher
 
 pytestmark = [
     pytest.mark.system,
@@ -372,7 +372,7 @@ def test_wrong_tls_is_refused_in_words_and_nothing_is_sent_in_the_clear(
     elif fault == "no certificate":
         broker, options = start(kit), {"cert_file": None, "key_file": None}
     else:
-        monkeypatch.setattr(mqtt, "_ANSWER_S", 2.0)
+        monkeypatch.setattr(_link, "ANSWER_S", 2.0)
         broker = make_broker()
     tap = Tap(broker.port)
     publisher, heard = connect(kit, tap.port, host=host, **options)

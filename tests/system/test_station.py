@@ -28,7 +28,7 @@ from device.cli.plate import RefusedError, RunningStation
 from device.journal import Journal
 from device.messages import State, Topics, payload
 from device.messages.schema import asyncapi
-from device.publishers import Connected, Lost, Message, Received, Settled, Setup, mqtt, open_publisher
+from device.publishers import Connected, Lost, Message, Received, Settled, Setup, _link, mqtt, open_publisher
 from device.records import Frame, Outcome, PlateReport, SampleVerdict, Scale
 from device.station import load_config, open_instruments
 from device.station.sender import Sender
@@ -230,7 +230,7 @@ def test_the_station_works_on_while_the_broker_is_killed(bench, make_broker, sub
     # A killed broker takes some of what it acknowledged to its grave; that is in the journal for replay.
     # Whatever was stored while there was none has arrived.
     assert alone <= set(subscriber.seqs())
-    assert len(set(range(1, n_stored + 1)) - set(subscriber.seqs())) <= 2 * mqtt.WINDOW
+    assert len(set(range(1, n_stored + 1)) - set(subscriber.seqs())) <= 2 * _link.WINDOW
     journal.close()
 
 
