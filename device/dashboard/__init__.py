@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 _HERE = Path(__file__).parent
 _END_S = 3
 """Browsers that stay connected hold up the end no longer than this, s."""
+_HOLD_S = 15.0
+"""A browser that loses the connection for less keeps its page, and what is typed there, s."""
 _PATIENCE_S = 30.0
 """A page that takes longer to make, such as on a machine that does much else, is an error."""
 
@@ -104,7 +106,14 @@ def _config(lab: Lab, *, is_local: bool) -> uvicorn.Config:
     pages.add_static_files("/static", _HERE / "static")
     pages.config.quasar_config["brand"]["primary"] = "#0b4f8a"
     _add_pages(lab)
-    ui.run_with(outer, title="nanotox", language="en-US", tailwind=False, show_welcome_message=False)
+    ui.run_with(
+        outer,
+        title="nanotox",
+        language="en-US",
+        tailwind=False,
+        reconnect_timeout=_HOLD_S,
+        show_welcome_message=False,
+    )
     _mark_scripts()
     guarded = Guard(outer, is_local=is_local)
     return uvicorn.Config(

@@ -36,25 +36,26 @@ class Orders:
         operator = (self._name.value or "").strip()
         if (why := self._lab.operator.refusal(self._token.value or "", peer)) is not None:
             self._token.set_value("")
-            self._say(f"Refused: {why}.", "bad")
+            self.say(f"Refused: {why}.", "bad")
             return False
         if not operator:
-            self._say("Refused: your name is missing; it is kept with what you do.", "bad")
+            self.say("Refused: your name is missing; it is kept with what you do.", "bad")
             return False
-        self._say("Sent; waiting for the station ...", "note")
+        self.say("Sent; waiting for the station ...", "note")
         try:
             sent = self._lab.collector.command(*self._key, name, args, operator=operator, reason=reason)
             reply = await asyncio.wrap_future(sent)
         except (StationError, LookupError, TypeError, ValueError) as error:
-            self._say(f"Not done: {error}.", "bad")
+            self.say(f"Not done: {error}.", "bad")
             return False
         if reply["ok"]:
-            self._say("Done: the station carried it out.", "good")
+            self.say("Done: the station carried it out.", "good")
         else:
-            self._say(f"The station refuses: {reply['error']['message']}.", "bad")
+            self.say(f"The station refuses: {reply['error']['message']}.", "bad")
         return bool(reply["ok"])
 
-    def _say(self, text: str, look: str) -> None:
+    def say(self, text: str, look: str) -> None:
+        """Show `text` as the answer; `look` is good, bad or note."""
         self._answer.set_content(tag("span", text, class_=look))
 
 

@@ -1,6 +1,7 @@
 """Plates: which there are, and one with its map, dose-response and wells, and the report of it."""
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -14,6 +15,7 @@ from device.journal.read import PlateRun
 from device.messages import rfc3339
 from device.report import render_report, sections
 from device.report.markup import Html, join, section, table, tag
+from device.report.words import explain_all
 
 _DRAW_S = 3.0
 """How often a plate that runs is drawn anew, s."""
@@ -59,7 +61,7 @@ def _finished_html(finished: list[Finished]) -> Html:
             (
                 tag("a", p.plate, href=plate_path(p.plate, p.site, p.station)),
                 _station(p.site, p.station),
-                p.ts,
+                f"{datetime.fromisoformat(p.ts):%d %b %Y %H:%M UTC}",
             ),
             "",
         )
@@ -101,7 +103,10 @@ def _read(lab: Lab, name: str, site: str, station: str) -> PlateRun:
 def _plate_html(found: PlateRun, name: str, site: str, station: str) -> Html:
     if not found.verdicts:
         return tag("p", "Nothing is known of this plate.", class_="panel")
-    said = [_heading(found, name, site, station), guarded(lambda: sections.plate_section(found.verdicts))]
+    said = [
+        guarded(lambda: _heading(found, name, site, station)),
+        guarded(lambda: sections.plate_section(found.verdicts)),
+    ]
     if found.plate:
         said.append(guarded(lambda: sections.dose_sections(found.plate, found.verdicts)))
         said.append(guarded(lambda: sections.samples_section(found.plate, found.verdicts)))
@@ -111,17 +116,21 @@ def _plate_html(found: PlateRun, name: str, site: str, station: str) -> Html:
 
 
 def _heading(found: PlateRun, name: str, site: str, station: str) -> Html:
-    by_outcome: dict[str, int] = {}
-    for verdict in found.verdicts:
-        by_outcome[verdict["outcome"]] = by_outcome.get(verdict["outcome"], 0) + 1
-    counts = tag(
-        "p", *(part for outcome, n in by_outcome.items() for part in (outcome_tag(outcome), f": {n} wells  "))
-    )
+    tests = Counter(verdict["outcome"] for verdict in found.verdicts if verdict["role"] == "test")
+    counts = [part for outcome, n in tests.items() for part in (outcome_tag(outcome), f": {n}  ")]
+    controls = None
+    if found.plate:
+        controls = tag("p", "Controls are valid.", class_="good")
+        if not found.plate["controls_valid"]:
+            controls = tag(
+                "p", f"Controls are NOT valid: {explain_all(found.plate['reasons'])}.", class_="bad"
+            )
     simulated = any(verdict.get("simulated") for verdict in found.verdicts)
     return join(
         tag("h2", "Finished" if found.plate else "Running: provisional, not final"),
         tag("p", "At ", _station(site, station)),
-        counts,
+        tag("p", "Test wells: ", *(counts or ("none yet",))),
+        controls,
         tag("p", tag("span", "SIMULATED: no real culture", class_="mark")) if simulated else None,
         tag("p", tag("a", "Download the report", href=_address("/report", name, site, station), download=""))
         if found.plate

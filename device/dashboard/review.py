@@ -56,8 +56,10 @@ def _form(lab: Lab, site: str, station: str, chosen: Payload) -> None:
         await _annotate(orders, chosen, "accept", None, reason.value or "")
 
     async def correct() -> None:
-        changed = None if outcome.value == _STANDS else str(outcome.value)
-        await _annotate(orders, chosen, "correct", changed, reason.value or "")
+        if outcome.value == _STANDS or not (reason.value or "").strip():
+            orders.say("Not sent: choose what it should have stated, and say why under Reason.", "bad")
+            return
+        await _annotate(orders, chosen, "correct", str(outcome.value), reason.value)
 
     with ui.element("div").classes("buttons"):
         ui.button("Accept", on_click=accept)

@@ -14,6 +14,7 @@ _SUMMARY = {
     "inconclusive": "inconclusive",
     "invalid": "invalid",
     "non_toxic": "non-toxic",
+    "control": "at a control",
     "waiting": "without a verdict yet",
     "quiet": "silent or switched off",
 }
@@ -108,7 +109,8 @@ class Wall:
             self._tiles = {key: _Tile(*key) for key in keys}
 
     def _sum_up(self, said: dict[tuple[str, str], StationNow]) -> None:
-        counts = Counter(tile.seen.look for tile in self._tiles.values() if tile.seen is not None)
+        seen = [tile.seen for tile in self._tiles.values() if tile.seen is not None]
+        counts = Counter("control" if one.is_control else one.look for one in seen)
         parts = [f"{counts[look]} {words}" for look, words in _SUMMARY.items() if counts[look]]
         noun = "station" if len(said) == 1 else "stations"
         text = f"{len(said)} {noun}: {', '.join(parts)}." if said else "No station was heard yet."

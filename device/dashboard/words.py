@@ -16,10 +16,11 @@ _SILENT = {
     "stopped": ("STOPPED", "the station was switched off in order"),
 }
 _ROLES = {
-    "blank": "blank control, meant to be unharmed",
-    "negative": "negative control, meant to be unharmed",
-    "positive": "positive control, meant to be harmed",
+    "blank": ("non_toxic", "blank control", "meant to be unharmed"),
+    "negative": ("non_toxic", "negative control", "meant to be unharmed"),
+    "positive": ("toxic", "positive control", "meant to be harmed"),
 }
+"""Of controls: the outcome that is as it should be, name, and what it is for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Sight:
     """What the station does now; empty where it is gone."""
     alerts: tuple[str, ...]
     simulated: bool
+    is_control: bool = False
+    """Whether the large word is of a control, which says nothing of the culture under test."""
 
 
 def age_text(age_s: float) -> str:
@@ -77,7 +80,7 @@ def age_s(record: Payload, heard_at: datetime | None, now: datetime) -> float:
 def well_text(verdict: Payload) -> str:
     """Return what a verdict is of; controls say what they are meant to show."""
     role = str(verdict.get("role"))
-    said = _ROLES.get(role) or name_of(verdict)
+    said = ", ".join(_ROLES[role][1:]) if role in _ROLES else name_of(verdict)
     if verdict.get("plate") is None:
         return "live view, no plate"
     return f"{said} · well {verdict['well']}"
@@ -128,6 +131,7 @@ def _sight(said: StationNow, now: datetime) -> Sight:
     verdict, state = said.verdict, said.state
     old = None if verdict is None else age_s(verdict, said.heard_at, now)
     look, word, meaning = "waiting", "NO VERDICT YET", "nothing was judged here so far"
+    is_control = False
     if said.availability != "online":
         look = "quiet"
         word, meaning = _SILENT.get(said.availability or "", _SILENT["offline"])
@@ -137,6 +141,11 @@ def _sight(said: StationNow, now: datetime) -> Sight:
     elif verdict is not None:
         look = verdict["outcome"] if verdict["outcome"] in OUTCOME_WORDS else "invalid"
         word, meaning = outcome_name(look).upper(), OUTCOME_WORDS[look]
+        role = str(verdict.get("role"))
+        is_control = role in _ROLES
+        if is_control and look in ("toxic", "non_toxic"):
+            should_be, _, meant = _ROLES[role]
+            meaning = f"{'as' if look == should_be else 'NOT as'} it should be: this control is {meant}"
     subject = "" if verdict is None else well_text(verdict)
     is_open = verdict is not None and verdict["stage"] == "provisional"
     if verdict is not None and look == "quiet":
@@ -146,4 +155,4 @@ def _sight(said: StationNow, now: datetime) -> Sight:
     alerts = tuple(str(alert.get("text") or alert["code"]) for alert in said.alerts)
     age = "" if old is None else ago(old)
     doing = doing_text(state) if said.availability == "online" else ""
-    return Sight(look, word, meaning, is_open, subject, age, doing, alerts, simulated)
+    return Sight(look, word, meaning, is_open, subject, age, doing, alerts, simulated, is_control)

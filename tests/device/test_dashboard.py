@@ -45,6 +45,24 @@ def test_a_control_says_what_it_is_meant_to_show():
     assert seen.subject == "positive control, meant to be harmed · well B03"
 
 
+@pytest.mark.parametrize(
+    ("role", "outcome", "meaning"),
+    [
+        ("positive", "toxic", "as it should be: this control is meant to be harmed"),
+        ("positive", "non_toxic", "NOT as it should be: this control is meant to be harmed"),
+        ("blank", "toxic", "NOT as it should be: this control is meant to be unharmed"),
+        ("negative", "non_toxic", "as it should be: this control is meant to be unharmed"),
+    ],
+)
+def test_the_word_of_a_control_is_not_taken_for_the_culture(role, outcome, meaning):
+    seen = sight(said(verdict=VERDICT | {"role": role, "outcome": outcome}), NOW)
+    assert (seen.meaning, seen.is_control) == (meaning, True)
+    assert not sight(said(), NOW).is_control
+    assert not sight(
+        said(latest=None, verdict=VERDICT | {"role": role}), NOW + timedelta(minutes=3)
+    ).is_control
+
+
 def test_a_verdict_that_no_longer_holds_is_not_the_large_word():
     seen = sight(said(latest=None), NOW + timedelta(minutes=3))
     assert (seen.look, seen.word) == ("quiet", "NO NEWS FOR 3 min")
