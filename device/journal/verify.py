@@ -165,7 +165,7 @@ def _verify_records(
 
 
 def is_record(message: object, seq: int, schema: object, found: object) -> bool:
-    """Return whether a message is the canonical JSON that was sealed as record `seq`, after whatever other."""
+    """Return whether a message is the canonical JSON that was sealed as record `seq`, after any other."""
     if not (isinstance(message, bytes) and isinstance(schema, str) and isinstance(found, str)):
         return False
     if b'"seq":%d,' % seq not in message or b'"schema":"%s"' % schema.encode() not in message:

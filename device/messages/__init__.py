@@ -269,7 +269,7 @@ def parse(message: bytes) -> dict[str, Any]:
     """
     values: object = _decode(message.decode())
     if not isinstance(values, dict):
-        raise ValueError(f"it is {type(values).__name__}; expected an object")
+        raise ValueError(f"it is a {type(values).__name__}; expected an object")  # noqa: TRY004 - what came is wrong
     if b"\\u" in message:
         canonical(values)  # half of a pair of surrogates can only come as an escape
     return values
