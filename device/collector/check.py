@@ -1,11 +1,10 @@
 """What of a message is a record, checked before it is kept."""
 
-import json
 import re
 from dataclasses import dataclass
 
 from device.collector.validate import fault_of
-from device.messages import seal
+from device.messages import is_sealed, parse
 from device.publishers import Received
 
 EVENTS = ("reading", "verdict", "plate", "alert")
@@ -48,8 +47,7 @@ def check(received: Received, prefix: str) -> Kept:
     so is a form that this version does not know, since the station may be newer. A stub, which stands for a
     record that the broker never took, cannot be checked against its hash.
     """
-    values = dict(json.loads(received.payload))
-    sealed = seal(values)  # refuses what UTF-8 and SQLite cannot tell
+    values = parse(received.payload)
     where = received.topic.removeprefix(f"{prefix}/").split("/")
     told = [values.get(name) for name in ("site", "station", "schema", "ledger_id", "hash", "ts")]
     seq = values.get("seq")
@@ -64,8 +62,8 @@ def check(received: Received, prefix: str) -> Kept:
     if not re.fullmatch(rf"{kind}/[1-9][0-9]*", schema):
         raise ValueError(f"schema is {schema}; expected {kind}/ and a number")
     is_stub, fault = values.get("left_out") == ["*"], None
-    if not is_stub and sealed != sha256:
-        raise ValueError(f"the hash of record {seq} is wrong; expected that of what it says")
+    if not is_stub and not is_sealed(received.payload, sha256):
+        raise ValueError(f"the hash of record {seq} is wrong; expected that of its bytes")
     try:
         fault = None if is_stub else fault_of(values)
     except KeyError:

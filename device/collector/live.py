@@ -14,7 +14,7 @@ from typing import Any
 
 from device.collector.check import Kept
 from device.collector.validate import fault_of
-from device.messages import OVERLAY
+from device.messages import OVERLAY, parse
 from device.publishers import Received
 
 Payload = dict[str, Any]
@@ -105,7 +105,7 @@ class Live:
             seq = told.get("seq", "")
             value = Overlay(received.payload, told.get("ledger_id"), int(seq) if seq.isdecimal() else None)
         else:
-            value = dict(json.loads(received.payload))
+            value = parse(received.payload)
             if (fault := fault_of(value)) is not None:
                 raise ValueError(fault)
         if value is not None and leaf in GLANCED:
@@ -117,21 +117,26 @@ class Live:
         self._change(site, station, leaf, changes)
 
     def keep(self, records: Iterable[Kept], *, is_heard: bool = True) -> None:
-        """Take records that are stored, or with `is_heard` False were stored long ago."""
+        """Take records that are stored, or with `is_heard` False were stored long ago.
+
+        Of the readings and verdicts of a station the newest is enough.
+        """
+        newest: dict[tuple[str, str, str], tuple[Payload, bytes]] = {}
         for record in records:
             site, station, kind = record.site, record.station, record.kind
-            if kind in ("reading", "verdict", "alert"):
+            place = {name: getattr(record, name) for name in ("schema", "ledger_id", "seq", "ts")}
+            if kind == "alert":
                 values = json.loads(record.message)
-                if kind == "alert":
-                    known = self._alerts.setdefault((site, station), {})
-                    if not _is_newer(values, known.get(values["code"])):
-                        continue
+                known = self._alerts.setdefault((site, station), {})
+                if _is_newer(place, known.get(values["code"])):
                     known[values["code"]] = values
-                elif not self._is_newer(site, station, values):
-                    continue
-                self._change(
-                    site, station, kind, {} if kind == "alert" else {kind: values}, is_heard=is_heard
-                )
+                    self._change(site, station, kind, {}, is_heard=is_heard)
+            elif kind in ("reading", "verdict") and self._is_newer(site, station, place):
+                before, _ = newest.get((site, station, kind), (None, b""))
+                if _is_newer(place, before):
+                    newest[site, station, kind] = place, record.message
+        for (site, station, kind), (_, message) in newest.items():
+            self._change(site, station, kind, {kind: json.loads(message)}, is_heard=is_heard)
 
     def expire(self) -> None:
         """Forget what holds no longer."""

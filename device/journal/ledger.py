@@ -1,13 +1,12 @@
 """The tables of a journal: how they are made, whose they are, what a row is, and where they end."""
 
-import json
 import sqlite3
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from device.errors import JournalError
-from device.journal.verify import FIRST_HASH
-from device.messages import seal, stub
+from device.journal.verify import FIRST_HASH, is_record
+from device.messages import stub
 
 _FORM = 1
 _TABLES = """
@@ -75,12 +74,12 @@ def read_ledger(database: sqlite3.Connection, path: Path, site: str, station: st
 
 def newest_record(database: sqlite3.Connection, path: Path) -> tuple[int, str]:
     """Return `seq` and hash of the newest record; JournalError if it is altered."""
-    query = "SELECT seq, hash, message FROM record ORDER BY seq DESC LIMIT 1"
+    query = "SELECT message, seq, schema, hash FROM record ORDER BY seq DESC LIMIT 1"
     newest = database.execute(query).fetchone()
     if newest is None:
         return 0, FIRST_HASH
-    seq, stored, message = newest
-    if seal(json.loads(message)) != stored:
+    _, seq, _, stored = newest
+    if not is_record(*newest):
         raise JournalError(f"record {seq}, the newest of {path}, is altered; keep the file as evidence")
     return int(seq), str(stored)
 

@@ -12,7 +12,7 @@ complete record and `full_sha256` ties it to the message.
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -256,10 +256,55 @@ def canonical(values: Mapping[str, Any]) -> bytes:
     return _encode(values).encode()
 
 
+def parse(message: bytes) -> dict[str, Any]:
+    """Return the object that a message holds.
+
+    Raises
+    ------
+    ValueError
+        For anything else, and for what canonical JSON never says: NaN, a number beyond a float's, a key
+        twice, of which readers take one or the other, or what UTF-8 cannot tell.
+    RecursionError
+        If it lies too deep within itself.
+    """
+    values: object = _decode(message.decode())
+    if not isinstance(values, dict):
+        raise ValueError(f"it is a {type(values).__name__}; expected an object")  # noqa: TRY004 - what came is wrong
+    if b"\\u" in message:
+        canonical(values)  # half of a pair of surrogates can only come as an escape
+    return values
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a key stands twice")
+    return values
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is not JSON compliant")
+    return value
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_once, parse_float=_finite, parse_constant=_finite).decode
+
+
 def seal(values: Mapping[str, Any]) -> str:
     """Return the `hash` of a payload: SHA-256 over its canonical JSON without `hash` itself."""
     body = {key: value for key, value in values.items() if key != "hash"}
     return hashlib.sha256(canonical(body)).hexdigest()
+
+
+def is_sealed(message: bytes, sha256: str) -> bool:
+    """Return whether `sha256` is the `hash` that a message holds, and that of its bytes without it.
+
+    These are its canonical JSON; to tell anew what was parsed would take as long as all else.
+    """
+    part = _HASH_PART % sha256.encode()
+    return part in message and hashlib.sha256(message.replace(part, b"", 1)).hexdigest() == sha256
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,12 @@
 """What a message on `cmd/<name>` orders, read from bytes of whoever may write there."""
 
-import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from device.messages import canonical, rfc3339
+from device.messages import parse, rfc3339
 from device.messages.commands import COMMANDS, MAX_AGE_S, Command
 from device.messages.replies import Refusal, Result
 from device.publishers import Received
@@ -66,23 +65,13 @@ def read_json(text: bytes, largest_bytes: int = LARGEST_BYTES) -> dict[str, Any]
 
     That is what is too large or too deep, NaN, a key twice, or what UTF-8 cannot tell.
     """
-
-    def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(pairs)
-        if len(values) < len(pairs):
-            raise ValueError("a key stands twice")
-        return values
-
     if len(text) > largest_bytes:
         found = f"the command has {len(text)} bytes; expected at most {largest_bytes}"
         raise RefusedError("TOO_LARGE", f"{found}: name files by patterns such as B03/*.png in plate.csv")
     try:
-        values = json.loads(text.decode(), object_pairs_hook=once)
-        canonical({"": values})
+        values = parse(text)
     except (ValueError, RecursionError) as error:
-        raise RefusedError("MALFORMED", f"the command is no JSON ({error}); expected an object") from error
-    if not isinstance(values, dict):
-        raise RefusedError("MALFORMED", f"the command is {shorten(values)}; expected an object")
+        raise RefusedError("MALFORMED", f"the command is no JSON object: {error}") from error
     if _is_deeper(values, _DEEPEST):
         raise RefusedError(
             "MALFORMED", f"the command is nested more than {_DEEPEST} deep; expected at most that"

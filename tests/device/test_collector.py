@@ -129,6 +129,23 @@ def test_a_message_that_is_no_record_is_refused_with_its_reason(journal, leaf, c
         check(Received(f"{PREFIX}/{leaf}", json.dumps(values).encode()), PREFIX)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (b'"n_wells":0', b'"n_wells": 0', "the hash of record 1 is wrong; expected that of its bytes"),
+        (b'"n_wells":0', b'"n_wells":1,"n_wells":0', "a key stands twice"),
+        (b'"n_wells":0', b'"n_wells":1e999', "1e999 is not JSON compliant"),
+        (b'"n_wells":0', b'"n_wells":-Infinity', "-Infinity is not JSON compliant"),
+    ],
+)
+def test_what_says_the_same_in_other_bytes_is_no_record(journal, old, new, expected):
+    journal.append(REPORT)
+    message = journal.rows()[0].message
+    assert old in message
+    with pytest.raises(ValueError, match=expected):
+        check(Received(f"{BENCH}/plate", message.replace(old, new)), PREFIX)
+
+
 # Gaps
 
 

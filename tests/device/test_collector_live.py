@@ -147,6 +147,14 @@ def test_the_newest_reading_and_verdict_stay_though_older_ones_come_again(lab, j
     assert lab.now()[HERE].reading["n_live"] == 6
 
 
+def test_of_a_batch_the_newest_of_each_station_is_told_once_whatever_its_order(lab, journal, make_reading):
+    journal.append(*(make_reading(field=field) for field in range(3)))
+    rows = [Received(f"{BENCH}/reading", row.message) for row in journal.rows()]
+    lab._take([rows[1], rows[2], rows[0], rows[2]], threading.Event())
+    assert lab.now()[HERE].reading["seq"] == 3
+    assert lab.changes == [(*HERE, "reading")]
+
+
 def test_a_verdict_holds_for_its_time_and_is_known_after_it(lab, clock, judged_plate):
     verdict = judged_plate()[1][0]
     identity = {"schema": "verdict/1", "site": "lab", "station": "b", "ledger_id": "l", "seq": 4}

@@ -183,7 +183,7 @@ def test_a_consumer_may_close_its_gaps_though_the_clock_is_wrong(answers):
     [
         (b"", "no JSON"),
         (b"\xff", "no JSON"),
-        (b"[1]", "the command is [1]; expected an object"),
+        (b"[1]", "no JSON object: it is a list; expected an object"),
         (b'{"transaction": "a", "transaction": "b"}', "a key stands twice"),
         (b'{"args": {"a": 1, "a": 1}}', "a key stands twice"),
         (b'{"args": NaN}', "no JSON"),

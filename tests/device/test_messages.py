@@ -18,6 +18,8 @@ from device.messages import (
     State,
     Topics,
     canonical,
+    is_sealed,
+    parse,
     payload,
     rfc3339,
     schema_of,
@@ -109,12 +111,16 @@ HEAD = Head("head/1", "c", "b", 3, "f" * 64, 2, "e" * 64)
 @pytest.mark.parametrize("record", [reading(), verdict(), plate()])
 def test_what_is_sent_obeys_its_schema_and_seals_itself(record):
     identity = replace(IDENTITY, schema=schema_of(record))
-    message = json.loads(seal_record(record, identity).message)
+    sealed = seal_record(record, identity)
+    message = parse(sealed.message)
     schema = json_schema(identity.schema)
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(message, schema)
     assert set(message) == set(schema["properties"]), "the producer is strict: no field more, none less"
-    assert seal(message) == message["hash"]
+    assert seal(message) == message["hash"] == sealed.hash
+    assert is_sealed(sealed.message, sealed.hash)
+    altered = (sealed.message.replace(b"true", b"null", 1), canonical(message | {"hash": "0" * 64}))
+    assert not any(is_sealed(other, sealed.hash) for other in altered)
     assert message["research_use_only"] is True
 
 
