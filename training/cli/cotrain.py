@@ -71,8 +71,8 @@ def _run_robust(args: argparse.Namespace, dataset: "Dataset") -> int:
     from dataclasses import replace
 
     from training.cotraining.robust import RobustSettings
+    from training.fields import bundle_samples
     from training.fitting import FitSettings
-    from training.labeling import bundle_samples
     from training.recipes.cotrain import RobustOptions, co_train_material_robust, fit_material_fixmatch
     from training.recipes.make import improvise, prepare
 
@@ -129,7 +129,7 @@ def _find_unlabeled(dataset: "Dataset", recipe: "Recipe") -> "Samples | None":
     """Return the fields of split train without a label and those of split unlabeled, None for cells."""
     from training.dataset import UNLABELED
     from training.dataset.samples import join_samples
-    from training.labeling import field_samples
+    from training.fields import field_samples
 
     if recipe.kind != "field":
         return None  # a crop is cut where a true cell is known

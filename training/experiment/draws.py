@@ -13,7 +13,7 @@ from device.errors import ConfigError
 from training.dataset import UNLABELED, read_dataset
 from training.dataset.apart import require_apart
 from training.dataset.samples import Samples, join_samples
-from training.labeling import bundle_samples
+from training.fields import bundle_samples
 
 Ratio = Literal["equal", "natural"]
 CLASSES = ("live", "dead")

@@ -15,7 +15,8 @@ from training.cotraining.robust import Fit, Logits
 from training.dataset import Dataset
 from training.dataset.samples import Samples
 from training.export.acceptance import read_fields
-from training.labeling import TOXIC_ABOVE, dataset_fields, field_input
+from training.fields import TOXIC_ABOVE, field_input
+from training.labeling import dataset_fields
 
 NDFloat = NDArray[np.float64]
 Counts = Mapping[bytes, NDFloat]

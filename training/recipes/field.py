@@ -18,7 +18,8 @@ from training.dataset import Dataset
 from training.dataset.samples import join_samples
 from training.evaluation.binary import measure, rank_auc
 from training.export.acceptance import NO_TIME
-from training.labeling import TOXIC_ABOVE, LabeledField, TrueField, dataset_fields, tile_samples, true_label
+from training.fields import TOXIC_ABOVE, TrueField, tile_samples, true_label
+from training.labeling import LabeledField, dataset_fields
 from training.recipes import FieldSettings, Recipe
 from training.recipes.make import Material, describe_source
 from training.recipes.mosaics import draw_mosaics

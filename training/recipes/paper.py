@@ -20,16 +20,10 @@ from training.dataset.samples import Samples, join_samples
 from training.evaluation.binary import BinaryScores
 from training.export.acceptance import ANY, FieldResult, read_fields, score_crops
 from training.export.bundle import export_run
+from training.fields import TOXIC_ABOVE, bundle_samples, field_input
 from training.fitting import FitSettings
 from training.gan import GanSettings
-from training.labeling import (
-    TOXIC_ABOVE,
-    LabeledField,
-    bundle_samples,
-    dataset_fields,
-    field_input,
-    find_candidates,
-)
+from training.labeling import LabeledField, dataset_fields, find_candidates
 from training.recipes import Recipe
 from training.recipes.generated import Generation, write_quality
 from training.recipes.make import (
@@ -231,7 +225,7 @@ def _counted_cells(
         told = [cell for cell in field_.cells if cell.label]
         for true, found in result.matches[ANY].pairs:
             cell = result.reading.cells[found]
-            center = (np.array([[cell.row, cell.col]]) + 0.5) / candidates.pyramid.zoom - 0.5
+            center = candidates.pyramid.from_frame(np.array([[cell.row, cell.col]]))
             x.append(cut_crops(candidates.relative, center))
             y.append(int(told[true].label != "live"))
             group.append(field_.group)
