@@ -64,8 +64,8 @@ def find_candidates(
     relative = flatten(pyramid)
     coarse, coarse_um = halve(relative), 2 * pyramid.um_per_px
     foreground = find_foreground(coarse, coarse_um, assay=assay, modality=modality)
-    proposals = propose(coarse, foreground, assay=assay, modality=modality, um_per_px=coarse_um)
-    return Candidates(pyramid, relative, proposals.centers)
+    centers = propose(coarse, foreground, assay=assay, modality=modality, um_per_px=coarse_um)
+    return Candidates(pyramid, relative, centers)
 
 
 def class_of(label: str, classes: tuple[str, ...]) -> int | None:

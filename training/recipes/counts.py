@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from device.classifier import open_cell_classifier
 from device.model_card import Bundle, settings_from_card
 from device.records import Assay, Reading
-from training.cotraining.robust import Fit, Logits
+from training.cotraining.trust import Fit, Logits
 from training.dataset import Dataset
 from training.dataset.samples import Samples
 from training.export.acceptance import read_fields

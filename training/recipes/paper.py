@@ -1,7 +1,6 @@
 """The paper's recipe from labels by counting to the int8 model, each of its figures beside ours."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from device.analysis.assess import AnalysisSettings, CellClassifier
+from device.analysis.assess import AnalysisSettings
 from device.analysis.crops import CROP_PX, cut_crops
+from device.analysis.judgment import CellClassifier
 from device.classifier import softmax
 from device.errors import ConfigError
 from device.model_card import Bundle
@@ -28,6 +28,7 @@ from training.recipes import Recipe
 from training.recipes.generated import Generation, write_quality
 from training.recipes.make import (
     Material,
+    Progress,
     describe_source,
     drop_copies,
     improvise,
@@ -36,8 +37,6 @@ from training.recipes.make import (
     write_fit,
 )
 from training.recipes.report import write_report
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
