@@ -75,10 +75,7 @@ def fit_forest(samples: Samples, seed: int) -> Logits:
 
 
 def fit_turned(
-    samples: Samples,
-    settings: FitSettings,
-    *,
-    start: Sequence[NDArray[np.float32]] | None = None,
+    samples: Samples, settings: FitSettings, *, start: Sequence[NDArray[np.float32]] | None = None
 ) -> Logits:
     """Return the mean logits of a fitted network over the four rotations of an image."""
     model = fit_network(samples, None, settings, start=start).model
