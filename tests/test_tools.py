@@ -187,6 +187,8 @@ def runs(tmp_path: Path) -> Path:
     fields = {
         "model": "field",
         "data": "100 mosaics of /somewhere/ldc, val",
+        "folder": "ldc",
+        "options": "--split val --mosaics 100",
         "n_refused": 1,
         "field_model": both,
     }

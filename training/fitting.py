@@ -19,6 +19,7 @@ from device.errors import ConfigError
 from device.model_card import network_input
 from training.dataset.samples import SampleOrder, Samples
 from training.dataset.symmetry import symmetries
+from training.fields import LOGIT_OF_CELL
 from training.learners import open_learner
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ DENSITY = "density"
 """Layer of a learner that is taught where cells are; its logits are the layer's mean."""
 WHOLE_WEIGHT = 10.0
 """Weight of the squared error of the mean over a tile beside that of its places."""
+CROWD = 0.5
+"""Added to the weighed cells of a tile that its error is divided by: it is the share of dead that counts.
+Else crowded images teach alone: AUC on mosaics of chambers, which hold few cells, was 0.71, not 0.89."""
 CALIBRATION_MIN = 50
 """With fewer held-out samples no temperature is fitted: a few right answers would give the smallest."""
 
@@ -275,7 +279,9 @@ def _make_step(
         if where:
             off = taught(x, training=True) - truth
             whole = tf.reduce_sum(tf.square(tf.reduce_mean(off, (1, 2))), 1)
-            return tf.reduce_mean(tf.square(off), (1, 2, 3)) + WHOLE_WEIGHT * whole
+            cells = tf.reduce_sum(tf.reduce_mean(truth, (1, 2)), 1) / LOGIT_OF_CELL
+            error = tf.reduce_mean(tf.square(off), (1, 2, 3)) + WHOLE_WEIGHT * whole
+            return error / (CROWD + cells)
         logits = taught(x, training=True)["logits"]
         n_classes = logits.shape[1]
         target = tf.one_hot(truth, n_classes) * (1 - smoothing) + smoothing / n_classes

@@ -33,6 +33,10 @@ SAMPLES_FILE = "samples.npz"
 PROVENANCE_FILE = "provenance.json"
 
 
+SIMULATED = "simulated"
+"""What `DataSource.origin` begins with where a dataset holds no real image."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """What a run folder holds, as the model card will say it."""

@@ -26,7 +26,11 @@ by the quality gate; toxic with `--fail-on toxic`; Ctrl-C."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; None takes the arguments of the process."""
-    args = make_parser().parse_args(argv)
+    # numpy's second thread would spin beside the first at every start and after each small product
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    words = sys.argv[1:] if argv is None else argv
+    # the parser of the command alone where one is named: a station that starts again is waited for
+    args = make_parser(*[word for word in words[:1] if word in COMMANDS]).parse_args(words)
     try:
         code: int = args.run(args)
         sys.stdout.flush()
@@ -43,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands; each stores its `run` in the arguments."""
+def make_parser(*names: str) -> argparse.ArgumentParser:
+    """Return the parser of some commands, of all if none is named; each stores its `run` in the arguments."""
     parser = argparse.ArgumentParser(
         prog="nanotox",
         description="Count live and dead cells, grade wells, run the station. For research use only.",
@@ -53,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"nanotox {installed_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name in COMMANDS:
+    for name in names or COMMANDS:
         importlib.import_module(f"device.cli.{name}").add_parser(commands)
     return parser
 

@@ -1,6 +1,7 @@
 """`nanotox run`: the station."""
 
 import argparse
+import gc
 import logging
 import signal
 import threading
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=args.log_level.upper(), handlers=[handler], force=True)
+    gc.disable()  # what is imported and loaded stays
     try:
         from device.station import begun, load_config
 
@@ -57,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
                 station = _open_station(start, stop)
                 starts_anew = station is not None and station.run(stop)
     finally:
+        gc.enable()
+        gc.unfreeze()
         logging.getLogger().removeHandler(handler)
         for number, previous in before.items():
             signal.signal(number, previous)
@@ -71,6 +75,9 @@ def _open_station(start: "Start", stop: threading.Event) -> "Station | None":
     from device.station import Station, open_instruments
 
     tools, is_told = open_instruments(start.config, start.activations), False
+    if not gc.isenabled():  # the first time, before there is any garbage
+        gc.freeze()
+        gc.enable()
     while not stop.is_set():
         try:
             return Station(start.config, version=installed_version(), instruments=tools, start=start)

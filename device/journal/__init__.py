@@ -13,7 +13,6 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,15 @@ from typing import Any
 from device.errors import JournalError
 from device.journal.checkpoints import newest_checkpoint, segment_to_go
 from device.journal.file import StorageFullError, ballast, guarded, lock
-from device.journal.ledger import is_empty, make_ledger, newest_event, newest_record, read_ledger
+from device.journal.ledger import (
+    Row,
+    as_sent,
+    is_empty,
+    make_ledger,
+    newest_event,
+    newest_record,
+    read_ledger,
+)
 from device.journal.verify import CHECKPOINT, CHECKPOINT_ROWS, FIRST_HASH, event_hash, verify_journal
 from device.messages import (
     Head,
@@ -32,7 +39,6 @@ from device.messages import (
     rfc3339,
     schema_of,
     seal_record,
-    stub,
 )
 from device.records import ClockState
 
@@ -41,23 +47,6 @@ __all__ = ["FIRST_HASH", "Journal", "Row", "StorageFullError"]
 _LAST = 1 << 62
 _CHECKPOINT_S = 3600.0
 """After so long the next record gets a checkpoint, however few there were."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A published record as the journal keeps it."""
-
-    seq: int
-    schema: str
-    hash: str
-    message: bytes
-    is_set_aside: bool = False
-    """True where the broker never takes it; a stub is sent instead."""
-
-    @property
-    def leaf(self) -> str:
-        """Last part of its topic."""
-        return self.schema.split("/")[0]
 
 
 class Journal:
@@ -178,12 +167,12 @@ class Journal:
     def unsent(self, limit: int, *, after: int = 0, last: int | None = None) -> list[Row]:
         """Return the oldest unacknowledged rows beyond seq `after`, up to `last`, at most `limit`."""
         where = "WHERE sent_at IS NULL AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
-        return _as_sent(self._rows(where, (after, last or _LAST, limit)))
+        return as_sent(self._rows(where, (after, last or _LAST, limit)))
 
     def sent(self, first: int, last: int, limit: int) -> list[Row]:
         """Return acknowledged rows from seq `first` to `last` as they are sent again, at most `limit`."""
         where = "WHERE sent_at IS NOT NULL AND seq >= ? AND seq <= ? ORDER BY seq LIMIT ?"
-        return _as_sent(self._rows(where, (first, last, limit)))
+        return as_sent(self._rows(where, (first, last, limit)))
 
     def rows(self, first: int = 1, last: int | None = None, *, limit: int = -1) -> list[Row]:
         """Return the rows from seq `first` to `last`, both included, as stored; at most `limit` if not -1."""
@@ -301,7 +290,3 @@ class Journal:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-
-
-def _as_sent(rows: list[Row]) -> list[Row]:
-    return [replace(row, message=stub(row.message)) if row.is_set_aside else row for row in rows]

@@ -1,12 +1,13 @@
-"""The tables of a journal: how they are made, whose they are, and where they end."""
+"""The tables of a journal: how they are made, whose they are, what a row is, and where they end."""
 
 import json
 import sqlite3
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from device.errors import JournalError
 from device.journal.verify import FIRST_HASH
-from device.messages import seal
+from device.messages import seal, stub
 
 _FORM = 1
 _TABLES = """
@@ -18,6 +19,28 @@ CREATE INDEX unsent ON record (seq) WHERE sent_at IS NULL;
 CREATE TABLE event (id INTEGER PRIMARY KEY, ts TEXT NOT NULL, boot_id TEXT NOT NULL, kind TEXT NOT NULL,
     body TEXT NOT NULL, hash TEXT);
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A published record as the journal keeps it."""
+
+    seq: int
+    schema: str
+    hash: str
+    message: bytes
+    is_set_aside: bool = False
+    """True where the broker never takes it; a stub is sent instead."""
+
+    @property
+    def leaf(self) -> str:
+        """Last part of its topic."""
+        return self.schema.split("/")[0]
+
+
+def as_sent(rows: list[Row]) -> list[Row]:
+    """Return rows as the broker gets them: a stub for one that is set aside."""
+    return [replace(row, message=stub(row.message)) if row.is_set_aside else row for row in rows]
 
 
 def is_empty(database: sqlite3.Connection) -> bool:

@@ -16,9 +16,11 @@ A well of several fields has a row per file, with the same other columns, or a p
 """
 
 import csv
+import fnmatch
 import io
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from operator import itemgetter
 from pathlib import Path, PurePosixPath
@@ -103,6 +105,7 @@ def find_fields(plate: Plate, folder: Path) -> dict[str, tuple[Path, ...]]:
     """
     faults: list[str] = []
     owner: dict[Path, str] = {}
+    listed: dict[Path, list[str]] = {}
     for well in plate.wells:
         if not well.files:
             faults.append(
@@ -110,7 +113,11 @@ def find_fields(plate: Plate, folder: Path) -> dict[str, tuple[Path, ...]]:
             )
         for pattern in well.files:
             named = folder / pattern
-            matches = [named] if named.is_file() else sorted(p for p in folder.glob(pattern) if p.is_file())
+            matches = (
+                [named]
+                if named.is_file()
+                else sorted(p for p in _match(folder, pattern, listed) if p.is_file())
+            )
             if not matches:
                 faults.append(f"no file {pattern} in {folder} for well {well.well}; expected an image there")
             faults.extend(
@@ -120,7 +127,22 @@ def find_fields(plate: Plate, folder: Path) -> dict[str, tuple[Path, ...]]:
             )
     if faults:
         raise ConfigError(faults)
-    return {well.well: tuple(file for file in owner if owner[file] == well.well) for well in plate.wells}
+    fields: dict[str, list[Path]] = {well.well: [] for well in plate.wells}
+    for file, name in owner.items():
+        fields[name].append(file)
+    return {name: tuple(files) for name, files in fields.items()}
+
+
+def _match(folder: Path, pattern: str, listed: dict[Path, list[str]]) -> Iterable[Path]:
+    """Return what a pattern finds below a folder; `listed` keeps what was seen in one."""
+    *above, name = PurePosixPath(pattern).parts
+    if "**" in name or any(char in part for part in above for char in "*?["):
+        return folder.glob(pattern)
+    # a station with 100 wells in one folder finds them anew at each start, and a glob each takes it 0.15 s
+    place = folder.joinpath(*above)
+    if place not in listed:
+        listed[place] = [path.name for path in place.iterdir()] if place.is_dir() else []
+    return [place / found for found in fnmatch.filter(listed[place], name)]
 
 
 def _split_rows(text: str, faults: Faults) -> list[tuple[int, dict[str, str]]]:

@@ -32,7 +32,7 @@ from device.tls import client_context, explain, explain_alert, is_tls_fault, rea
 
 WINDOW = 16
 """Most messages under way, below the 20 that Mosquitto receives at once."""
-_RETRY_S = (0.1, 1.0)
+_RETRY_S = (0.1, 0.5)
 """First and longest wait before the next try; a broker restart must not cost more than 2 s."""
 _REFUSED_S = 30.0
 """Wait after a refusal that only a person can mend, such as a wrong password."""
@@ -213,10 +213,10 @@ class MqttPublisher:
             MaximumPacketSize=_LARGEST_BYTES,
             ReceiveMaximum=_UNKEPT if self._setup.is_durable else None,
         )
+        # paho looks about once a second, and needs it twice before it gives a silent broker up
+        keepalive_s = max(1, settings.keepalive_s - 1)
         try:
-            client.connect(
-                settings.host, settings.port, settings.keepalive_s, clean_start=False, properties=session
-            )
+            client.connect(settings.host, settings.port, keepalive_s, clean_start=False, properties=session)
         except (OSError, ValueError) as error:
             # ValueError comes for a host name that no name server would take.
             link.detail = explain(error, settings.host, settings.port)

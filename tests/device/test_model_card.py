@@ -76,7 +76,8 @@ def test_a_value_out_of_range_is_named(changes, fault):
 
 
 FIELD = {"kind": "field", "classes": ["non_toxic", "toxic"], "thresholds": {}}
-AUC = {"value": 0.6, "low": 0.45, "high": 0.7, "n": 40, "data": "synthetic"}
+AUC = {"value": 0.6, "low": 0.45, "high": 0.7, "n": 40, "data": "real: some fields"}
+RENDERED = {"value": 0.95, "low": 0.9, "high": 1.0, "n": 40, "data": "synthetic: rendered-phase, val"}
 HEARD = {
     "assay": "adherent",
     "modality": "phase",
@@ -95,7 +96,11 @@ HEARD = {
         ({"preprocessing": "relative/2 tiles", "input_px": 80}, "um_per_px is 0.65; expected 1.3"),
         (
             {"preprocessing": "relative/2 squeezed", "opinions": [HEARD]},
-            "it speaks on adherent phase with AUC 0.6, low end 0.45; expected more than 0.5, or abstains",
+            "it speaks on adherent phase with AUC 0.6, low end 0.45, on real: some",
+        ),
+        (
+            {"preprocessing": "relative/2 squeezed", "opinions": [HEARD | {"auc": RENDERED}]},
+            "on synthetic: rendered-phase, val; expected more than 0.5 on images that are not all",
         ),
     ],
 )

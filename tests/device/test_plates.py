@@ -175,15 +175,18 @@ def test_columns_nobody_uses_are_not_written(tmp_path):
 
 def test_files_of_a_well_are_found_by_name_and_by_pattern(tmp_path):
     (tmp_path / "b").mkdir()
-    for name in ("a.png", "b/2.png", "b/1.png", "c[1].png"):
+    (tmp_path / "d/e").mkdir(parents=True)
+    for name in ("a.png", "b/2.png", "b/1.png", "c[1].png", "d/e/3.png", ".4.png"):
         (tmp_path / name).touch()
     wells = (
         PlateWell("A1", "x", "test", None, None, 1, files=("a.png", "c[1].png")),
         PlateWell("A2", "x", "test", None, None, 2, files=("b/2.png", "b/*.png")),
+        PlateWell("A3", "x", "test", None, None, 3, files=("d/**/*.png", "?4.png")),
     )
     assert find_fields(Plate("p", wells), tmp_path) == {
         "A1": (tmp_path / "a.png", tmp_path / "c[1].png"),
         "A2": (tmp_path / "b/2.png", tmp_path / "b/1.png"),
+        "A3": (tmp_path / "d/e/3.png", tmp_path / ".4.png"),
     }
 
 

@@ -248,3 +248,15 @@ def test_a_broker_that_hangs_up_again_and_again_costs_no_files(monkeypatch):
             gc.enable()
             publisher.close()
     assert max(n_files[2:]) - min(n_files[2:]) <= 4, n_files
+
+
+def test_the_broker_is_told_a_second_less_which_paho_takes_to_notice_its_silence(heard):
+    with socket.create_server(("127.0.0.1", 0)) as broker:
+        settings = mqtt.Settings(host="127.0.0.1", port=broker.getsockname()[1], keepalive_s=10)
+        publisher = open_publisher("mqtt", settings, Setup("nanotox-b", None, heard))
+        publisher.start()
+        link, _ = broker.accept()
+        with link, link.makefile("rb") as stream:
+            _kind, _length, *name, version, _flags, high, low = stream.read(12)
+            publisher.close()
+    assert (bytes(name), version, 256 * high + low) == (b"\x00\x04MQTT", 5, 9)

@@ -149,7 +149,7 @@ def test_a_loop_that_hangs_withholds_the_watchdog_within_one_period(
     systemd("WATCHDOG=1", n=3)
     is_frozen.set()
     if loop == "send":
-        running.station._say(mode="paused")
+        running.station._teller.say(mode="paused")
     wait_until(lambda: systemd.left() is not None and hangs.is_set())  # read, or its queue fills up
     n_before = len(looks) + 1  # the look under way may have been at a loop that still turned
     while len(looks) < n_before + 20:  # 1 s: ten periods

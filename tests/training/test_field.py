@@ -16,13 +16,15 @@ from training.cli import main
 from training.dataset import Entry, TrueCell, read_dataset, write_dataset
 from training.dataset.samples import Samples, join_samples
 from training.export.parity import whole_fields
-from training.fields import LOGIT_OF_CELL, field_samples, tile_samples, view_samples
+from training.fields import LOGIT_OF_CELL, field_samples, tile_samples, true_label, view_samples
 from training.fitting import FitSettings, augment, fit_network
 from training.labeling import LabeledField
-from training.recipes import FieldSettings, RenderSettings, read_recipe
-from training.recipes import field as field_recipe
-from training.recipes.field import JudgedFields, calibrate, field_material, score_judged, truths
+from training.recipes import BlendSettings, FieldSettings, RenderSettings, read_recipe
+from training.recipes import field as field_module
+from training.recipes import opinions as opinions_module
+from training.recipes.field import RealImages, field_material, field_sets
 from training.recipes.mosaics import TILE, count_dead, draw_mosaics, even_tiles
+from training.recipes.opinions import JudgedFields, calibrate, score_judged, truths, with_opinions
 
 
 def tile(group, *labels, size=(222, 221), level=120):
@@ -117,11 +119,24 @@ def test_calibration_puts_the_middle_where_toxic_begins():
     logits = 3 * share - 4 + rng.normal(0, 0.3, 200)  # all below 0, toxic from 0.5 on
     p = 1 / (1 + np.exp(-logits / 2.0))
     judged = JudgedFields(p, share, share > 0.5, tuple(map(str, range(200))), 0.5, 0, "made up")
-    calibrated, temperature, offset = calibrate(judged, 2.0)
+    (calibrated,), temperature, offset = calibrate([judged], 2.0)
     assert offset == pytest.approx(-2.5, abs=0.15)
     assert 0 < temperature < 1
     assert np.mean((calibrated.p_toxic > 0.5) == judged.toxic) > 0.9
     assert score_judged(calibrated)["field_model"]["auc"] == score_judged(judged)["field_model"]["auc"]
+
+
+def test_sets_that_are_calibrated_together_weigh_the_same():
+    rng = np.random.default_rng(4)
+
+    def some(n, middle):
+        share = rng.uniform(0, 1, n)
+        p = 1 / (1 + np.exp(-(4 * share - 2 + middle + rng.normal(0, 0.3, n))))
+        return JudgedFields(p, share, share > 0.5, tuple(map(str, range(n))), 0.5, 0, "made up")
+
+    few, many = some(40, 1.0), some(400, 0.0)
+    _, _, offset = calibrate([few, many], 1.0)
+    assert offset == pytest.approx(0.5, abs=0.2), "not that of the many"
 
 
 def test_toxic_is_more_dead_cells_than_the_limit_of_the_assay():
@@ -179,20 +194,74 @@ def chamber(tmp_path_factory):
     return read_dataset(folder)
 
 
-def test_a_field_recipe_learns_from_every_kind_that_it_names(chamber):
+def test_a_opinions_module_learns_from_every_kind_that_it_names(chamber):
     small = FieldSettings(
         kinds=("adherent phase", "suspension brightfield"), mosaics=4, val_mosaics=4, pools=2
     )
     render = RenderSettings(train_fields=2, val_fields=1, n_cells=(12, 16))
     recipe = replace(read_recipe("field"), field=small, render=render)
-    material = field_material(recipe, chamber, quiet)
+    material = field_material(recipe, RealImages(chamber), quiet)
     assert [source.name for source in material.sources] == ["rendered-phase", chamber.folder.name]
     assert len(material.train) > 4 * 4  # tiles of phantoms, and of mosaics those with cells
     assert material.train.x.shape[1:] == (80, 80)
     assert set(material.val.group) >= {"pool-0", "pool-1"}
     assert not set(material.train.group) & set(material.val.group) - {"pool-0"}
     with pytest.raises(ConfigError, match="needs a ldc dataset; expected --source DIR"):
-        field_material(recipe, None, quiet)
+        field_material(recipe, RealImages(), quiet)
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory):
+    """Three fields of a healthy monolayer, in phase contrast, in the splits train and val."""
+    folder = tmp_path_factory.mktemp("healthy")
+    (folder / "images").mkdir()
+    live = tuple(TrueCell("live", x, 150, x + 30, 180) for x in range(20, 200, 60))
+    entries, cells = [], {}
+    for split, number in (("train", 0), ("val", 1), ("val", 2)):
+        file = f"images/{number}.png"
+        write_png(folder / file, np.random.default_rng(number).integers(95, 106, (330, 340)).astype(np.uint8))
+        entries.append(Entry(file, "", f"dish-{split}", split))
+        cells[file] = live
+    info = DatasetInfo(Scale(0.65, "assumed"), "phase", "made up", "none", "adherent")
+    write_dataset(folder, info, entries, cells)
+    return read_dataset(folder)
+
+
+PHASE = FieldSettings(kinds=("adherent phase",), healthy="usiigaci")
+FEW = RenderSettings(train_fields=1, val_fields=2, n_cells=(12, 16))
+
+
+def test_a_healthy_culture_joins_with_cells_blended_in(healthy):
+    recipe = replace(read_recipe("field"), field=PHASE, render=FEW, blend=BlendSettings(2, (6, 9)))
+    found = list(field_sets(recipe, RealImages(None, healthy), "val", quiet))
+    assert [each.data.split(":")[0] for each in found] == ["synthetic", "semi-synthetic"]
+    blended = found[1].fields
+    assert [true_label(field.cells, "adherent") for field in blended] == ["non_toxic"] * 2 + ["toxic"] * 4
+    assert [field.group for field in blended] == [f"dish-val-{number}" for number in (0, 1, 0, 0, 1, 1)]
+    with pytest.raises(ConfigError, match="needs a usiigaci dataset; expected --healthy DIR"):
+        list(field_sets(recipe, RealImages(), "val", quiet))
+
+
+def test_the_rendered_fields_of_a_modality_are_not_what_lets_a_model_speak(healthy, monkeypatch):
+    recipe = replace(read_recipe("field"), field=PHASE, render=FEW, blend=BlendSettings(2, (6, 9)))
+    rng = np.random.default_rng(0)
+
+    def judged(fields, scale, bundle, assay, modality, data):
+        truth = np.arange(40) % 2 == 1
+        p = np.where(truth, 0.8, 0.3) if data.startswith("synthetic") else rng.uniform(0.6, 0.9, 40)
+        return JudgedFields(p, p, truth, tuple(map(str, range(40))), 0.5, 0, data)
+
+    monkeypatch.setattr(opinions_module, "judge_fields", judged)
+    bundle = models.find_bundle("field")
+    card = with_opinions(bundle, recipe, RealImages(None, healthy), quiet)
+    (opinion,) = card.opinions
+    assert opinion.auc.data.startswith("semi-synthetic: 2 healthy fields")
+    assert opinion.abstains
+    assert card.metrics["auc_field_model_adherent_phase_rendered"].value == 1
+    assert card.metrics["auc_field_model_adherent_phase"] == opinion.auc
+    alone = with_opinions(bundle, replace(recipe, field=replace(PHASE, healthy="")), RealImages(), quiet)
+    assert alone.opinions[0].auc.value == 1
+    assert alone.opinions[0].abstains, "of rendered fields alone it knows too little to speak"
 
 
 def test_whole_fields_and_tiles_are_samples_of_one_dataset(chamber):
@@ -227,13 +296,27 @@ def test_evaluate_prints_the_count_rule_beside_a_field_model(chamber, capsys, mo
     )
     made_up = replace(cell, card=card)
     monkeypatch.setattr(models, "find_bundle", lambda name, **_: made_up if name == "made-up" else real(name))
-    monkeypatch.setattr(field_recipe, "open_field_classifier", lambda *_: Undecided())
+    monkeypatch.setattr(opinions_module, "open_field_classifier", lambda *_: Undecided())
     arguments = ["evaluate", "made-up", str(chamber.folder), "--split", "val", "--mosaics", "10"]
     assert main([*arguments, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["n"] + document["n_refused"] == 10
     assert document["auc"] == document["field_model"]["auc"]["value"] == 0.5
     assert 0 <= document["count_rule"]["balanced_accuracy"]["value"] <= 1
+
+
+def test_evaluate_judges_a_healthy_culture_with_cells_blended_in(healthy, capsys, monkeypatch):
+    monkeypatch.setattr(opinions_module, "open_field_classifier", lambda *_: Undecided())
+    arguments = ["evaluate", "field", str(healthy.folder), "--split", "val", "--json"]
+    monkeypatch.setattr(field_module, "FIELD_ROUNDED", (6, 9))
+    assert main([*arguments, "--blended", "2"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["n"] + document["n_refused"] == 6
+    assert document["data"].startswith("semi-synthetic: 2 healthy fields")
+    assert document["options"] == "--split val --blended 2"
+    monkeypatch.setattr(field_module, "FIELD_ROUNDED", (900, 900))
+    assert main([*arguments, "--blended", "1"]) == 2
+    assert "up to 900 rounded cells are blended into a field, but" in capsys.readouterr().err
 
 
 class Undecided:

@@ -37,6 +37,13 @@ def add_parser(commands: Commands) -> None:
         metavar="N",
         help="judge a bundle of a field model on N mosaics of 16 tiles, in 5 pools that share no tile",
     )
+    parser.add_argument(
+        "--blended",
+        type=int,
+        metavar="N",
+        help="judge a bundle of a field model on fields of a healthy culture and on N copies of each with "
+        "rounded cells blended in",
+    )
     parser.add_argument("--json", action="store_true", help="print the JSON line only")
     parser.set_defaults(run=run)
 
@@ -90,8 +97,10 @@ def _evaluate_field(bundle: "Bundle", dataset: "Dataset", args: argparse.Namespa
     from training.export.acceptance import scores_document
     from training.fields import true_fields
     from training.labeling import dataset_fields
-    from training.recipes.field import judge_fields, score_judged, truths
+    from training.recipes import BlendSettings
+    from training.recipes.field import FIELD_ROUNDED, half_blended
     from training.recipes.mosaics import draw_mosaics
+    from training.recipes.opinions import judge_fields, score_judged, truths
 
     info, data = dataset.info, f"{args.folder}, {args.split}"
     if info.assay is None:
@@ -100,6 +109,10 @@ def _evaluate_field(bundle: "Bundle", dataset: "Dataset", args: argparse.Namespa
         data = f"{args.mosaics} mosaics of {data}"
         tiles = dataset_fields(dataset, args.split)
         fields = truths(draw_mosaics(tiles, args.mosaics, pools=5, seed=0), info.assay)
+    elif args.blended:
+        blend = BlendSettings(args.blended, FIELD_ROUNDED)
+        blended, data = half_blended(dataset, blend, args.split)
+        fields = truths(blended, info.assay)
     else:
         fields = (field for field in true_fields(dataset, args.split) if field[1])
     judged = judge_fields(fields, info.scale, bundle, info.assay, dataset.modality, data)
@@ -115,7 +128,9 @@ def _evaluate_field(bundle: "Bundle", dataset: "Dataset", args: argparse.Namespa
                     f"{name:<12} {key:<18} {metric.value:.3f} (95 % {metric.low}-{metric.high}, n {metric.n})"
                 )
     told = {name: {key: asdict(metric) for key, metric in each.items()} for name, each in scores.items()}
-    document = {"model": args.model, "data": data, "n_refused": judged.n_refused, **told}
+    chosen = {name: value for name in ("split", "mosaics", "blended") if (value := getattr(args, name))}
+    asked = {"folder": dataset.folder.name, "options": " ".join(f"--{k} {v}" for k, v in chosen.items())}
+    document = {"model": args.model, "data": data, **asked, "n_refused": judged.n_refused, **told}
     print(json.dumps(document | scores_document(binary_scores(judged.p_toxic, judged.toxic), None)))
     return DONE
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from device.analysis.crops import PREPROCESSING, view_of, view_um_per_px
 from device.classifier import Int8Network, dequantize, open_network, runtime_name, softmax
 from device.errors import ConfigError
-from device.model_card import Bundle, Card, Golden, Scalar, opinion_on
+from device.model_card import RENDERED_ONLY, Bundle, Card, Golden, Scalar, opinion_on
 from device.models import find_bundle, write_bundle
 from device.records import CellClass
 from training.evaluation.binary import measure, rank_auc
@@ -20,7 +20,7 @@ from training.export.familiar import learn_familiar
 from training.export.parity import Parity, draw_changes, measure_parity, probability_changes, whole_fields
 from training.export.twin import twin_logits
 from training.fitting import CALIBRATION_MIN, fit_temperature, predict_logits
-from training.provenance import NETWORK_FILE, Run, RunSamples, read_run, tool_versions
+from training.provenance import NETWORK_FILE, SIMULATED, Run, RunSamples, read_run, tool_versions
 
 if TYPE_CHECKING:
     import keras
@@ -80,7 +80,8 @@ def export_run(
         golden = replace(golden, means=familiar.means, whitening=familiar.whitening)
     if run.kind == "field" and len(set(y.tolist())) == 2:
         own = [str(i) for i in range(len(y))]
-        data = "its own validation fields, each taken as a group"
+        rendered = all(source.origin.startswith(SIMULATED) for source in run.data)
+        data = f"{RENDERED_ONLY if rendered else 'real'}: its own validation fields, each taken as a group"
         auc = measure(rank_auc, (logits[:, 1] - logits[:, 0]).astype(np.float64), y == 1, own, data)
         card = replace(card, opinions=(opinion_on(run.assay, run.modality, auc, temperature),))
     write_bundle(out, card=card, model=model, golden=golden)

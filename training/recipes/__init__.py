@@ -41,6 +41,9 @@ class FieldSettings:
     """How it sees a field."""
     kinds: tuple[str, ...] = ("adherent phase", "adherent brightfield", "suspension brightfield")
     """Assay and modality: rendered fields, and of `suspension brightfield` mosaics of the dataset."""
+    healthy: str = ""
+    """Kind of a second dataset (`usiigaci`), of a healthy culture in phase contrast: its fields, and copies
+    with the rounded cells of table `blend` in them, join those of its modality. None if empty."""
     mosaics: int = 200
     """For training, > 0."""
     val_mosaics: int = 120

@@ -1,31 +1,24 @@
-"""Field models: samples of several kinds of images, and what the station's path makes of whole fields."""
+"""What field models learn from: fields of several kinds of images, rendered, blended and of a chamber."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import minimize
-
-from device.analysis.assess import assess
-from device.classifier import open_cell_classifier, open_field_classifier
 from device.errors import ConfigError
-from device.model_card import Bundle, Card, DataSource, Metric, opinion_on, settings_from_card
-from device.models import default_bundle
-from device.records import Assay, Frame, Modality, Scale
+from device.model_card import RENDERED_ONLY, DataSource
+from device.records import Assay, Modality, Scale
 from training.dataset import Dataset
 from training.dataset.samples import join_samples
-from training.evaluation.binary import measure, rank_auc
-from training.export.acceptance import NO_TIME
-from training.fields import TOXIC_ABOVE, TrueField, tile_samples, true_label
+from training.fields import tile_samples
 from training.labeling import LabeledField, dataset_fields
-from training.recipes import FieldSettings, Recipe
-from training.recipes.make import Material, describe_source
+from training.recipes import BlendSettings, FieldSettings, Recipe
+from training.recipes.make import Material, blended_fields, describe_source
 from training.recipes.mosaics import draw_mosaics
 from training.rendered import RENDERED_SCALE, rendered_fields
 
 Progress = Callable[[str], None]
+FIELD_ROUNDED = (3, 110)
+"""Fewest and most rounded cells in a blended copy of a field of 660 um: about half of them are toxic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,35 +34,28 @@ class FieldSet:
     source: DataSource
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class JudgedFields:
-    """What the station's path says of fields whose truth is known; refused fields are left out."""
+@dataclass(frozen=True, slots=True)
+class RealImages:
+    """The datasets that a field recipe names."""
 
-    p_toxic: NDArray[np.float64]
-    """(N,) of the field model."""
-    affected: NDArray[np.float64]
-    """(N,) share of affected cells that it counted, 0 where it found none."""
-    toxic: NDArray[np.bool_]
-    groups: tuple[str, ...]
-    limit: float
-    """Affected share above which the count rule calls a field toxic."""
-    n_refused: int
-    """Fields that the quality gate refused, or that are too small for the field model."""
-    data: str
+    chamber: Dataset | None = None
+    """Of kind `Recipe.source`, for mosaics."""
+    healthy: Dataset | None = None
+    """Of kind `FieldSettings.healthy`."""
 
 
-def field_sets(recipe: Recipe, dataset: Dataset | None, split: str, progress: Progress) -> Iterator[FieldSet]:
-    """Yield the fields of each kind that a recipe names: rendered ones, and mosaics of a chamber set.
+def field_sets(recipe: Recipe, real: RealImages, split: str, progress: Progress) -> Iterator[FieldSet]:
+    """Yield the fields of each kind that a recipe names: mosaics, rendered fields, blended ones.
 
     Raises
     ------
     ConfigError
-        If there is no dataset for the mosaics.
+        If a dataset is missing.
     """
     settings = recipe.field or FieldSettings()
     for kind in settings.kinds:
         if kind == "suspension brightfield":
-            yield _mosaics(recipe, settings, dataset, split, progress)
+            yield _mosaics(recipe, settings, real.chamber, split, progress)
             continue
         modality: Modality = "phase" if kind == "adherent phase" else "brightfield"
         if recipe.render is None:
@@ -80,7 +66,42 @@ def field_sets(recipe: Recipe, dataset: Dataset | None, split: str, progress: Pr
         sha256 = hashlib.sha256(b"".join(field.image.tobytes() for field in fields)).hexdigest()
         origin = "rendered by device.analysis.phantom"
         source = DataSource(name, sha256, origin, "Apache-2.0", len(fields))
-        yield FieldSet("adherent", modality, RENDERED_SCALE, fields, f"synthetic: {name}, {split}", source)
+        data = f"{RENDERED_ONLY}: {name}, {split}"
+        yield FieldSet("adherent", modality, RENDERED_SCALE, fields, data, source)
+    if settings.healthy:
+        yield _blended(recipe, settings.healthy, real.healthy, split, progress)
+
+
+def half_blended(dataset: Dataset, blend: BlendSettings, split: str) -> tuple[list[LabeledField], str]:
+    """Return healthy fields with the blended copies of each, and what a card says they are.
+
+    A field and its copies are a group of their own: the splits keep apart what shares its dirt, and within
+    one it is the cells that count. Fields that are judged show a microscope that none in training has.
+    ConfigError if the cells do not fit into the fields.
+    """
+    fields = list(dataset_fields(dataset, split))
+    outside = split != "train"
+    try:
+        copies = list(blended_fields(fields, blend, dataset.info.scale.um_per_px, outside=outside))
+    except ValueError as error:
+        raise ConfigError(
+            f"{dataset.folder.name}: up to {blend.rounded[1]} rounded cells are blended into a field, but "
+            f"{error}; expected fields of 500 um or more"
+        ) from error
+    of = [number // blend.copies for number in range(len(copies))] if blend.copies else []
+    several = zip([*fields, *copies], [*range(len(fields)), *of], strict=True)
+    grouped = [replace(field, group=f"{field.group}-{number}") for field, number in several]
+    data = f"semi-synthetic: {len(fields)} healthy fields of {dataset.folder.name}, {split}"
+    return grouped, f"{data}, and {len(copies)} copies with rounded cells blended in"
+
+
+def _blended(recipe: Recipe, kind: str, dataset: Dataset | None, split: str, progress: Progress) -> FieldSet:
+    if dataset is None:
+        raise ConfigError(f"recipe {recipe.name} needs a {kind} dataset; expected --healthy DIR")
+    progress(f"blending rounded cells into fields of {dataset.folder.name}, {split}")
+    fields, data = half_blended(dataset, recipe.blend or BlendSettings(rounded=FIELD_ROUNDED), split)
+    source = describe_source(dataset, len(fields))
+    return FieldSet("adherent", dataset.modality, dataset.info.scale, tuple(fields), data, source)
 
 
 def _mosaics(
@@ -97,10 +118,10 @@ def _mosaics(
     return FieldSet("suspension", dataset.modality, dataset.info.scale, fields, data, source)
 
 
-def field_material(recipe: Recipe, dataset: Dataset | None, progress: Progress) -> Material:
+def field_material(recipe: Recipe, real: RealImages, progress: Progress) -> Material:
     """Return the samples of a field recipe, every kind of images in turn."""
     view = (recipe.field or FieldSettings()).view
-    sets = {split: list(field_sets(recipe, dataset, split, progress)) for split in ("train", "val")}
+    sets = {split: list(field_sets(recipe, real, split, progress)) for split in ("train", "val")}
     train, val = (
         join_samples(
             [
@@ -117,115 +138,5 @@ def field_material(recipe: Recipe, dataset: Dataset | None, progress: Progress) 
         )
         for split, several in sets.items()
     )
-    scale = dataset.info.scale if dataset is not None else RENDERED_SCALE
+    scale = real.chamber.info.scale if real.chamber is not None else RENDERED_SCALE
     return Material(train, val, scale, tuple(s.source for s in sets["train"]), None)
-
-
-def judge_fields(
-    fields: Iterable[TrueField],
-    scale: Scale,
-    bundle: Bundle,
-    assay: Assay,
-    modality: Modality,
-    data: str,
-) -> JudgedFields:
-    """Return what `assess` says of fields whose truth is known.
-
-    Cells are counted by the shipped cell model of `assay` and `modality`; `data` says which images they are.
-    """
-    cells = default_bundle(assay, modality)
-    settings = settings_from_card(cells.card)
-    classify, classify_field = (
-        open_cell_classifier(cells),
-        open_field_classifier(bundle, bundle.card.opinion(assay, modality)),
-    )
-    kept, n_refused = [], 0
-    for sequence, (image, label, group) in enumerate(fields):
-        frame = Frame(image, NO_TIME, group, sequence, scale)
-        reading = assess(frame, classify, settings, classify_field=classify_field)
-        if reading.p_toxic is None:
-            n_refused += 1
-        else:
-            kept.append((reading.p_toxic, reading.affected or 0.0, label == "toxic", group))
-    p_toxic, affected, toxics, groups = zip(*kept, strict=True) if kept else ((), (), (), ())
-    return JudgedFields(
-        np.array(p_toxic, np.float64),
-        np.array(affected, np.float64),
-        np.array(toxics, bool),
-        tuple(groups),
-        TOXIC_ABOVE[assay],
-        n_refused,
-        data,
-    )
-
-
-def truths(fields: Iterable[LabeledField], assay: Assay) -> Iterator[TrueField]:
-    """Yield fields with their label by true cells; those without cells are left out."""
-    for field in fields:
-        label = true_label(field.cells, assay)
-        if label:
-            yield field.image, label, field.group
-
-
-def score_judged(judged: JudgedFields) -> dict[str, dict[str, Metric]]:
-    """Return AUC and balanced accuracy, with intervals over groups, of the field model and of the count rule.
-
-    Empty where there is no field of one of the two kinds.
-    """
-    if len(set(judged.toxic.tolist())) < 2:
-        return {}
-    said = {
-        "field_model": (judged.p_toxic, judged.p_toxic >= 0.5),
-        "count_rule": (judged.affected, judged.affected > judged.limit),
-    }
-    about = (judged.toxic, judged.groups, judged.data)
-    return {
-        name: {
-            "auc": measure(rank_auc, scores, *about),
-            "balanced_accuracy": measure(rank_auc, called.astype(np.float64), *about),
-        }
-        for name, (scores, called) in said.items()  # of a yes or no, the AUC is the balanced accuracy
-    }
-
-
-def with_opinions(bundle: Bundle, recipe: Recipe, dataset: Dataset | None, progress: Progress) -> Card:
-    """Return the bundle's card with its worth, and the calibration, on each kind of images.
-
-    Fields of split val are read as a station reads them, by the shipped cell model.
-    """
-    metrics, opinions = {}, []
-    for found in field_sets(recipe, dataset, "val", progress):
-        judged = judge_fields(
-            truths(found.fields, found.assay), found.scale, bundle, found.assay, found.modality, found.data
-        )
-        if len(set(judged.toxic.tolist())) < 2:
-            continue
-        judged, temperature, offset = calibrate(judged, bundle.card.temperature)
-        scores = score_judged(judged)
-        for name, figures in scores.items():
-            for key, metric in figures.items():
-                metrics[f"{key}_{name}_{found.assay}_{found.modality}"] = metric
-                progress(f"{found.data}: {name} {key} {metric.value:.3f} ({metric.low}, {metric.high})")
-        auc = scores["field_model"]["auc"]
-        opinions.append(opinion_on(found.assay, found.modality, auc, temperature, offset))
-    return replace(bundle.card, metrics=metrics, opinions=tuple(opinions))
-
-
-def calibrate(judged: JudgedFields, temperature: float) -> tuple[JudgedFields, float, float]:
-    """Return the fields with calibrated p_toxic, and the temperature and offset that do it.
-
-    `temperature` is the one that `p_toxic` has now. The offset is needed because tiles hold few cells: a mean
-    over tiles does not cross zero where the field crosses its limit.
-    """
-    p = np.clip(judged.p_toxic, 1e-6, 1 - 1e-6)
-    logits = temperature * np.log(p / (1 - p))
-    sign = np.where(judged.toxic, 1.0, -1.0)
-
-    def nll(x: NDArray[np.float64]) -> float:
-        return float(np.logaddexp(0, -sign * (logits - x[1]) / np.exp(x[0])).mean())
-
-    # within e^-3 to e^2: fields that are told apart without an error would ask for certainty
-    found = minimize(nll, (0.0, float(np.median(logits))), bounds=((-3, 2), (-10, 10)), method="L-BFGS-B")
-    new, offset = float(np.exp(found.x[0])), float(found.x[1])
-    calibrated = 1 / (1 + np.exp(-(logits - offset) / new))
-    return replace(judged, p_toxic=calibrated), new, offset

@@ -26,7 +26,7 @@ from training.fields import field_samples
 from training.fitting import FitSettings, Fitted, fit_network
 from training.gan import GENERATED
 from training.labeling import LabeledField, cell_samples, dataset_fields
-from training.provenance import Run, RunSamples, tool_versions, write_run
+from training.provenance import SIMULATED, Run, RunSamples, tool_versions, write_run
 from training.recipes import BlendSettings, Recipe
 from training.rendered import RENDERED_SCALE, rendered_fields
 
@@ -149,14 +149,14 @@ def recipe_fields(
 
 
 def blended_fields(
-    fields: Iterable[LabeledField], blend: BlendSettings, um_per_px: float
+    fields: Iterable[LabeledField], blend: BlendSettings, um_per_px: float, *, outside: bool = False
 ) -> Iterator[LabeledField]:
-    """Yield the blended copies of real fields, each with other rounded cells in it."""
+    """Yield blended copies of real fields, each with other rounded cells; `outside` as in `blend_rounded`."""
     for index, field in enumerate(fields):
         for copy in range(blend.copies):
             rng = np.random.default_rng((blend.seed, index, copy))
             n = int(rng.integers(blend.rounded[0], blend.rounded[1] + 1))
-            image, rounded = blend_rounded(field.image, rng, n, um_per_px, outside=False, avoid=field.cells)
+            image, rounded = blend_rounded(field.image, rng, n, um_per_px, outside=outside, avoid=field.cells)
             yield LabeledField(image, field.cells + rounded, field.group)
 
 
@@ -268,7 +268,8 @@ def measure_reference(recipe: Recipe, fields: Iterable[LabeledField], scale: Sca
 def describe_source(dataset: Dataset, n: int) -> DataSource:
     """Return how a card names a dataset of which `n` samples were used."""
     sha256 = file_sha256(dataset.folder / MANIFEST)
-    return DataSource(dataset.folder.name, sha256, dataset.info.origin, dataset.info.licence, n)
+    origin = f"{SIMULATED}: {dataset.info.origin}" if dataset.info.simulated else dataset.info.origin
+    return DataSource(dataset.folder.name, sha256, origin, dataset.info.licence, n)
 
 
 def _describe(

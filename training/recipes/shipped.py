@@ -16,8 +16,9 @@ from training.export.acceptance import ANY, StationScores, read_fields, score_st
 from training.export.bundle import export_run
 from training.labeling import LabeledField
 from training.recipes import Recipe
-from training.recipes.field import field_material, with_opinions
+from training.recipes.field import RealImages, field_material
 from training.recipes.make import fit_recipe, prepare, recipe_fields
+from training.recipes.opinions import with_opinions
 
 Progress = Callable[[str], None]
 ACCEPT_MIN = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -27,7 +28,15 @@ DEAD_MIN = (0.4, 0.5, 0.6, 0.7, 0.85)
 """Tried with each: a cell is dead when p(dead | cell) reaches it."""
 
 
-def make_bundle(recipe: Recipe, source: Path | None, run: Path, models: Path, progress: Progress) -> Bundle:
+def make_bundle(
+    recipe: Recipe,
+    source: Path | None,
+    run: Path,
+    models: Path,
+    progress: Progress,
+    *,
+    healthy: Path | None = None,
+) -> Bundle:
     """Return the bundle of a recipe, made again in `models / recipe.name` and listed in its trust list.
 
     Parameters
@@ -42,6 +51,8 @@ def make_bundle(recipe: Recipe, source: Path | None, run: Path, models: Path, pr
         Folder of the shipped bundles.
     progress : callable
         Called with one line of text at a time.
+    healthy : Path, optional
+        Dataset folder of a healthy culture, for a field recipe that names one.
 
     Raises
     ------
@@ -50,16 +61,13 @@ def make_bundle(recipe: Recipe, source: Path | None, run: Path, models: Path, pr
     """
     progress(f"making {recipe.name}")
     dataset = read_dataset(source) if source and recipe.source != "rendered" else None
-    material = (
-        field_material(recipe, dataset, progress) if recipe.field else prepare(recipe, dataset, progress)
-    )
+    real = RealImages(dataset, read_dataset(healthy) if healthy else None)
+    material = field_material(recipe, real, progress) if recipe.field else prepare(recipe, dataset, progress)
     fit_recipe(recipe, material, run, progress)
-    return finish_bundle(recipe, dataset, run, models, progress)
+    return finish_bundle(recipe, real, run, models, progress)
 
 
-def finish_bundle(
-    recipe: Recipe, dataset: Dataset | None, run: Path, models: Path, progress: Progress
-) -> Bundle:
+def finish_bundle(recipe: Recipe, real: RealImages, run: Path, models: Path, progress: Progress) -> Bundle:
     """Return the bundle made from the run of a recipe; otherwise as `make_bundle`."""
     folder = models / recipe.name
     bundle = export_run(run, run / "bundle", name=recipe.name, progress=progress)
@@ -68,9 +76,9 @@ def finish_bundle(
             f"{recipe.name} does not pass the parity gate: {bundle.card.parity}; change its recipe"
         )
     if recipe.field is not None:
-        card = with_opinions(bundle, recipe, dataset, progress)
+        card = with_opinions(bundle, recipe, real, progress)
     else:
-        card = with_thresholds(bundle, recipe, dataset, progress)
+        card = with_thresholds(bundle, recipe, real.chamber, progress)
     write_bundle(folder, card=card, model=bundle.model, golden=bundle.golden)
     bundle = find_bundle(folder)
     list_as_trusted(models / TRUST_FILE, bundle)
