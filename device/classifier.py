@@ -11,8 +11,8 @@ from importlib.metadata import version
 import numpy as np
 from numpy.typing import NDArray
 
-from device.analysis.assess import CellClassifier, FieldClassifier, Judgment
 from device.analysis.crops import view_field
+from device.analysis.judgment import CellClassifier, FieldClassifier, Judgment
 from device.analysis.ood import find_odd
 from device.errors import ModelError
 from device.model_card import Bundle, Opinion, Quantization, network_input

@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from device.analysis.assess import AnalysisSettings, CellClassifier, FieldClassifier, assess
+from device.analysis.assess import AnalysisSettings, assess
 from device.analysis.grading import default_rule
+from device.analysis.judgment import CellClassifier, FieldClassifier
 from device.analysis.plate_state import PlateState, start
 from device.analysis.quality import limits_for
 from device.analysis.repeats import refuse_repeat

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from accuracy_reading import Model, tell
 
-from device.analysis.assess import AnalysisSettings, Judgment
+from device.analysis.assess import AnalysisSettings
+from device.analysis.judgment import Judgment
 from device.analysis.phantom import render_field, vary, vary_culture
 from device.classifier import softmax
 from device.records import CellClass, Modality, ModelId, Scale

@@ -9,7 +9,8 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from device.analysis.assess import AnalysisSettings, CellClassifier, assess
+from device.analysis.assess import AnalysisSettings, assess
+from device.analysis.judgment import CellClassifier
 from device.analysis.overlay import draw_overlay
 from device.classifier import open_cell_classifier
 from device.errors import ModelError

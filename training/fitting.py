@@ -5,19 +5,21 @@ TensorFlow is imported by the functions that need it: settings and figures come 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 
 from device.analysis.crops import OUTSIDE
 from device.errors import ConfigError
 from device.model_card import network_input
-from training.dataset.samples import Samples
+from training.dataset.samples import SampleOrder, Samples
 from training.dataset.symmetry import symmetries
-from training.labeling import LOGIT_OF_CELL
+from training.fields import LOGIT_OF_CELL
 from training.learners import open_learner
 
 if TYPE_CHECKING:
@@ -123,6 +125,7 @@ def fit_network(
 
     if len(np.unique(train.y)) < 2:
         raise ValueError(f"training samples are {train.count()}; expected at least two classes")
+    judged = val if val is not None and len(val) else None
     model = seed_network(settings, len(train.classes), start)
     rng = np.random.default_rng(settings.seed)
     if model.input_shape[1:3] != train.x.shape[1:]:
@@ -144,16 +147,14 @@ def fit_network(
             truth = learned[index]
             inputs = augment(train.x[index], settings, rng, truth)[..., None]
             losses.append(step(inputs, truth))
-        nll = mean_nll(predict_logits(model, val.x), val.y) if val is not None and len(val) else float("nan")
+        nll = mean_nll(predict_logits(model, judged.x), judged.y) if judged else float("nan")
         history.append({"loss": float(np.mean([float(loss) for loss in losses])), "nll": nll})
         if progress:
             progress(f"epoch {epoch + 1}/{settings.epochs} loss {history[-1]['loss']:.3f} val nll {nll:.3f}")
         if not nll >= best[0]:  # nan (no validation) takes each epoch, so the last stays
             best = (nll, epoch, model.get_weights())
     model.set_weights(best[2])
-    temperature = 1.0
-    if val is not None and len(val):
-        temperature = fit_temperature(predict_logits(model, val.x), val.y)
+    temperature = fit_temperature(predict_logits(model, judged.x), judged.y) if judged else 1.0
     return Fitted(model, temperature, tuple(history), best[1])
 
 
@@ -214,6 +215,7 @@ def augment(
 def _warp(crops: NDArray[np.uint8], settings: FitSettings, rng: np.random.Generator) -> None:
     """Magnify and shift each crop at random, in place."""
     middle = ((crops.shape[2] - 1) / 2, (crops.shape[1] - 1) / 2)
+    warp = partial(cv2.warpAffine, dsize=crops.shape[2:0:-1], borderMode=cv2.BORDER_REPLICATE)
     factors = np.exp(rng.normal(0, settings.zoom, len(crops))) if settings.zoom > 0 else np.ones(len(crops))
     reach = settings.shift_px
     shifts = rng.uniform(-reach, reach, (len(crops), 2)) if reach > 0 else np.zeros((len(crops), 2))
@@ -221,16 +223,9 @@ def _warp(crops: NDArray[np.uint8], settings: FitSettings, rng: np.random.Genera
         grid = cv2.getRotationMatrix2D(middle, 0, factor)
         grid[:, 2] += shifts[i]
         beyond = crops[i] == OUTSIDE
-        crops[i] = cv2.warpAffine(crops[i], grid, crops.shape[2:0:-1], borderMode=cv2.BORDER_REPLICATE)
+        crops[i] = warp(crops[i], grid)
         if beyond.any():  # the border of the image stays sharp
-            beyond = cv2.warpAffine(
-                beyond.view(np.uint8),
-                grid,
-                crops.shape[2:0:-1],
-                flags=0,
-                borderMode=cv2.BORDER_REPLICATE,
-            )
-            crops[i][beyond > 0] = OUTSIDE
+            crops[i][warp(beyond.view(np.uint8), grid, flags=cv2.INTER_NEAREST) > 0] = OUTSIDE
 
 
 def predict_logits(model: "keras.Model", x: NDArray[np.uint8]) -> NDFloat:
@@ -254,9 +249,8 @@ def predict(model: "keras.Model", x: NDArray[np.uint8]) -> dict[str, NDFloat]:
 
 def mean_nll(logits: NDFloat, y: NDArray[np.intp], temperature: float = 1.0) -> float:
     """Return the mean negative log likelihood, nats a sample, of the classes `y`."""
-    z = logits.astype(np.float64) / temperature
-    z -= z.max(axis=1, keepdims=True)
-    return float(np.mean(np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(y)), y]))
+    log_p = log_softmax(logits.astype(np.float64) / temperature, axis=1)
+    return -float(np.mean(log_p[np.arange(len(y)), y]))
 
 
 def fit_temperature(logits: NDFloat, y: NDArray[np.intp], *, doubt: float = 0.0) -> float:
@@ -269,27 +263,6 @@ def fit_temperature(logits: NDFloat, y: NDArray[np.intp], *, doubt: float = 0.0)
         return mean_nll(logits, y, float(np.exp(log_t))) + doubt * log_t**2 / len(y)
 
     return float(np.exp(minimize_scalar(cost, bounds=(-2, 2), method="bounded").x))
-
-
-class SampleOrder:
-    """Gives positions of training samples: shuffled passes, or equally many of each class."""
-
-    def __init__(self, y: NDArray[np.intp], balanced: bool, rng: np.random.Generator) -> None:
-        classes = [np.flatnonzero(y == k) for k in np.unique(y)]
-        self._pools = classes if balanced else [np.arange(len(y))]
-        self._rng = rng
-        self._queues: list[NDArray[np.intp]] = [np.zeros(0, np.intp) for _ in self._pools]
-
-    def take(self, count: int) -> NDArray[np.intp]:
-        """Return the next `count` positions."""
-        which = (np.arange(count) + self._rng.integers(len(self._pools))) % len(self._pools)
-        return np.concatenate([self._from(k, int(np.sum(which == k))) for k in range(len(self._pools))])
-
-    def _from(self, k: int, count: int) -> NDArray[np.intp]:
-        while len(self._queues[k]) < count:
-            self._queues[k] = np.concatenate([self._queues[k], self._rng.permutation(self._pools[k])])
-        taken, self._queues[k] = self._queues[k][:count], self._queues[k][count:]
-        return taken
 
 
 def _make_step(

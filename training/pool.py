@@ -48,7 +48,6 @@ def run_tasks(
     folder: Path,
     workers: int = 0,
     scheduler: str | None = None,
-    progress: bool = True,
 ) -> dict[str, Result]:
     """Return the result of each task, in their order; what `folder` holds already is not done again.
 
@@ -65,8 +64,6 @@ def run_tasks(
         Processes of this machine, 0 for one a core; with 1 the tasks are done in this process.
     scheduler : str, optional
         Address of a running Dask cluster, such as `tcp://10.0.0.5:8786`, that does them instead.
-    progress : bool
-        Whether a bar is shown on stderr, where that is a terminal.
 
     Raises
     ------
@@ -85,7 +82,7 @@ def run_tasks(
     results = {key: result for key, result in found.items() if result is not None}
     left = {key: task for key, task in tasks.items() if key not in results}
     faults: list[str] = []
-    bar = tqdm(total=len(tasks), initial=len(results), unit="task", disable=None if progress else True)
+    bar = tqdm(total=len(tasks), initial=len(results), unit="task", disable=None)
     try:
         with bar, closing(_answers(left, work, workers, scheduler)) as answers:
             for key, (text, why) in answers:

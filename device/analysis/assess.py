@@ -2,20 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from device.analysis.counting import (
-    Count,
-    accept_cells,
-    count_cells,
-    judge_cells,
-    tally_cells,
-)
+from device.analysis.counting import Count, accept_cells, count_cells, judge_cells, tally_cells
 from device.analysis.crops import cut_crops
 from device.analysis.flatten import flatten
+from device.analysis.judgment import CellClassifier, FieldClassifier, check_model, judge_crops
 from device.analysis.ood import is_odd_field
 from device.analysis.paper.chain import segment_as_the_paper
 from device.analysis.proposals import propose
@@ -30,7 +25,6 @@ from device.records import (
     Frame,
     Method,
     Modality,
-    ModelId,
     Outcome,
     Quality,
     Reading,
@@ -47,45 +41,6 @@ MERGE_LIVE_UM: dict[Assay, float] = {"adherent": 13.0, "suspension": 0.0}
 """Living cells closer than this are one, um: spread cells are wide, and their flanks look like cells."""
 _AS_PRINTED = (CellClass.DEAD,)  # the paper as printed: whatever is counted is a dead cell
 _NOTHING = Count((), 0, NO_LABELS, 1.0, tally_cells((), None, 0.0))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Judgment:
-    """What a cell model says of K crops."""
-
-    probabilities: NDArray[np.float32]
-    """(K, C) of each of its classes; rows sum to 1."""
-    odd: NDArray[np.bool_] | None = None
-    """(K,) whether a crop is like nothing that the model was validated on; None where it cannot tell."""
-
-
-class CellClassifier(Protocol):
-    """Says of each crop how probable each class is. Called once a field, by `assess`."""
-
-    @property
-    def id(self) -> ModelId:
-        """The model behind it."""
-
-    @property
-    def classes(self) -> tuple[CellClass, ...]:
-        """What its outputs mean, in order."""
-
-    def __call__(self, crops: NDArray[np.uint8]) -> Judgment:
-        """Return what (K, 28, 28) crops are; K may be 0."""
-
-
-class FieldClassifier(Protocol):
-    """Says of a whole field how probably it is toxic. Called once an accepted field, by `assess`."""
-
-    @property
-    def id(self) -> ModelId:
-        """The model behind it."""
-
-    def __call__(self, relative: NDArray[np.uint8]) -> float | None:
-        """Return the probability that the field is toxic from its (H, W) relative gray at working scale.
-
-        None for a field that is too small to have an opinion on.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +115,7 @@ def assess(
     ValueError
         If the model does not fit the method or does not keep its word on shapes.
     """
-    _check_model(classify, settings.method)
+    check_model(classify, settings.method)
     watch: Observe = observe or (lambda _stage, _picture: None)
     image = frame.image
     if image.ndim != 2 or image.dtype != np.uint8 or image.size == 0:
@@ -177,7 +132,7 @@ def assess(
     quality = measure_quality(pyramid, scale, settings.limits, relative=relative, tint=frame.tint)
     watch("quality", None)
     counted_in = pyramid
-    if settings.method == "paper" or classify is None:  # _check_model lets None pass for the paper only
+    if settings.method == "paper" or classify is None:  # check_model lets None pass for the paper only
         if settings.exact:
             um_per_px = scale.um_per_px * frame.shrink
             counted_in = replace(pyramid, working=image, um_per_px=um_per_px, zoom=float(frame.shrink))
@@ -216,16 +171,16 @@ def _count_hybrid(
     coarse, coarse_um = halve(relative), 2 * pyramid.um_per_px
     foreground = find_foreground(coarse, coarse_um, assay=settings.assay, modality=settings.modality)
     watch("foreground", foreground)
-    proposals = propose(
+    centers = propose(
         coarse, foreground, assay=settings.assay, modality=settings.modality, um_per_px=coarse_um
     )
     watch("proposals", None)
-    crops = cut_crops(relative, proposals.centers)
+    crops = cut_crops(relative, centers)
     watch("crops", None)
-    judgment = _classify(classify, crops)
+    judgment = judge_crops(classify, crops)
     watch("classify", None)
     judged, rejected = accept_cells(
-        proposals.centers,
+        centers,
         judgment.probabilities,
         classify.classes,
         accept_min=settings.accept_min,
@@ -260,7 +215,7 @@ def _count_as_the_paper(
         judged = judge_cells(centers, ones, _AS_PRINTED, dead_min=0)
     else:
         places = centers if counted_in is pyramid else pyramid.from_frame(counted_in.to_frame(centers))
-        judgment = _classify(classify, cut_crops(relative, places))
+        judgment = judge_crops(classify, cut_crops(relative, places))
         judged = judge_cells(centers, judgment.probabilities, classify.classes, dead_min=settings.dead_min)
         odd = judgment.odd
         if observe is not None:
@@ -269,34 +224,6 @@ def _count_as_the_paper(
     anchors = np.rint(centers).astype(np.intp)
     found = Regions(labels.astype(np.uint16), counted_in.um_per_px, 0, areas, centers, anchors)
     return count_cells(judged, found, counted_in, scale), odd
-
-
-def _classify(classify: CellClassifier, crops: NDArray[np.uint8]) -> Judgment:
-    expected = (len(crops), len(classify.classes))
-    if len(crops) == 0:
-        return Judgment(np.zeros(expected, np.float32))
-    judgment = classify(crops)
-    found, odd = judgment.probabilities, judgment.odd
-    if found.shape != expected or not np.isfinite(found).all():
-        raise ValueError(f"{classify.id.name} gave shape {found.shape}; expected finite {expected}")
-    if odd is not None and odd.shape != expected[:1]:
-        raise ValueError(f"{classify.id.name} gave odd of shape {odd.shape}; expected {expected[:1]}")
-    return judgment
-
-
-def _check_model(classify: CellClassifier | None, method: Method) -> None:
-    if method == "paper" and classify is None:
-        return
-    if classify is None:
-        raise ValueError("method hybrid has no cell model; expected one, or choose method paper")
-    classes = ", ".join(classify.classes)
-    if method == "hybrid" and CellClass.OTHER not in classify.classes:
-        raise ValueError(
-            f"{classify.id.name} knows {classes}; method hybrid expected a model with the class other, "
-            "choose one or method paper"
-        )
-    if CellClass.LIVE not in classify.classes:
-        raise ValueError(f"{classify.id.name} knows {classes}; expected the class live among them")
 
 
 def _to_reading(

@@ -1,7 +1,5 @@
 """Where a cell could be: many candidates, so that hardly a cell is missed; the model drops the rest."""
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -28,16 +26,6 @@ SYMMETRY_MIN: dict[Assay, float] = {"suspension": 0.3, "adherent": 0.2}
 """Least symmetry of a candidate, 0 to 2: spread cells are less round."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Proposals:
-    """Candidate centers, strongest first; arrays are read-only."""
-
-    centers: NDArray[np.float32]
-    """(K, 2) rows and columns at working scale, twice as fine as what was searched."""
-    strength: NDArray[np.float32]
-    """(K,) how circular the surroundings are, > 0; comparable within one field only."""
-
-
 def propose(
     coarse: NDArray[np.uint8],
     foreground: NDArray[np.uint8],
@@ -45,9 +33,11 @@ def propose(
     assay: Assay,
     modality: Modality,
     um_per_px: float,
-    limit: int = MAX_PROPOSALS,
-) -> Proposals:
-    """Return candidate centers of dead and live cells.
+) -> NDArray[np.float32]:
+    """Return (K, 2) rows and columns, at working scale, of what could be dead and live cells; read-only.
+
+    The most circular come first. At most `MAX_PROPOSALS`: the highest peaks of `measure_symmetry`; then, in
+    layers, the middles of bodies: maxima of the foreground's distance map where no peak is near.
 
     Parameters
     ----------
@@ -60,9 +50,6 @@ def propose(
         Living cells of brightfield ask for more sensitivity, spread ones for a second sign.
     um_per_px : float
         Of `coarse`.
-    limit : int
-        The highest peaks of `measure_symmetry` are kept; then, in layers, the middles of bodies: maxima of
-        the foreground's distance map where no peak is near.
 
     Notes
     -----
@@ -73,9 +60,9 @@ def propose(
     least = SYMMETRY_MIN[assay]
     highest = symmetry >= np.maximum(cv2.dilate(symmetry, footprint), least)
     rows, cols = np.nonzero(highest)
-    strength = symmetry[rows, cols]
-    order = np.argsort(-strength, kind="stable")
-    rows, cols, strength = rows[order], cols[order], strength[order].astype(np.float32)
+    order = np.argsort(-symmetry[rows, cols], kind="stable")
+    rows, cols = rows[order], cols[order]
+    strength = symmetry[rows, cols].astype(np.float32)
     padded = np.pad(symmetry, 1, mode="edge")
     down = _offset(padded[rows, cols + 1], strength, padded[rows + 2, cols + 1])
     right = _offset(padded[rows + 1, cols], strength, padded[rows + 1, cols + 2])
@@ -84,11 +71,10 @@ def propose(
         near = cv2.dilate(highest.view(np.uint8), footprint) > 0
         middles = [place for place in _find_bodies(foreground, footprint) if not near[place]]
         centers = np.concatenate([centers, np.array(middles).reshape(-1, 2)])
-        strength = np.concatenate([strength, np.full(len(middles), least, np.float32)])
-    centers = np.clip(2 * centers[:limit] + 0.5, 0, 2 * np.array(coarse.shape) - 1).astype(np.float32)
-    strength = strength[:limit]
-    centers.flags.writeable = strength.flags.writeable = False
-    return Proposals(centers, strength)
+    last = 2 * np.array(coarse.shape) - 1
+    centers = np.clip(2 * centers[:MAX_PROPOSALS] + 0.5, 0, last).astype(np.float32)
+    centers.flags.writeable = False
+    return centers
 
 
 def _find_bodies(foreground: NDArray[np.uint8], footprint: NDArray[np.uint8]) -> list[tuple[int, int]]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from device.options import METHODS, Commands, add_json_option, positive_number, positive_whole
 
 if TYPE_CHECKING:
-    from device.analysis.assess import AnalysisSettings, CellClassifier
+    from device.analysis.assess import AnalysisSettings
+    from device.analysis.judgment import CellClassifier
     from device.records import Frame, Reading
 
 Stages = dict[str, list[tuple[float, float]]]

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from device.analysis import plate_state
-from device.analysis.assess import AnalysisSettings, CellClassifier, FieldClassifier
+from device.analysis.assess import AnalysisSettings
 from device.analysis.grading import RULES, Rule, default_rule
+from device.analysis.judgment import CellClassifier, FieldClassifier
 from device.analysis.plate_state import PlateState
 from device.baseline import qc_file, read_qc, with_baseline
 from device.calibration import in_use, station_scale

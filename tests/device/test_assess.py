@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from device.analysis.assess import AnalysisSettings, Judgment, assess
+from device.analysis.assess import AnalysisSettings, assess
 from device.analysis.counting import labels_in_frame
+from device.analysis.judgment import Judgment
 from device.analysis.phantom import render_field
 from device.analysis.quality import FocusReference, QualityLimits
 from device.records import CellClass, Frame, ModelId, Outcome, Reason, Scale

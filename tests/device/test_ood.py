@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from device import models
-from device.analysis.assess import AnalysisSettings, Judgment, assess
+from device.analysis.assess import AnalysisSettings, assess
+from device.analysis.judgment import Judgment
 from device.analysis.ood import Familiar, find_odd, is_odd_field, measure_energy
 from device.analysis.phantom import render_field
 from device.classifier import open_cell_classifier

@@ -516,7 +516,7 @@ def test_unlabeled_images_from_elsewhere_never_judge():
     from training.recipes.cotrain import RobustOptions, forget_labels
 
     train, judged, more = make_samples(40, 1), make_samples(8, 3), make_samples(8, 4)
-    labeled, rest = forget_labels(train, judged, RobustOptions(10), more)
+    labeled, rest = forget_labels(train, judged, RobustOptions(10), more, quiet)
     assert (len(labeled), len(rest)) == (10, 38)
     with pytest.raises(ConfigError, match=r"4 groups that are trained on .* and 8 copies"):
-        forget_labels(train, judged, RobustOptions(10), judged)
+        forget_labels(train, judged, RobustOptions(10), judged, quiet)

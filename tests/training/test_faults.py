@@ -52,6 +52,16 @@ def tiny_paper(monkeypatch):
     monkeypatch.setattr(paper_recipe, "SMOKE", replace(smoke, max_unlabeled=8, paper=paper))
 
 
+@pytest.fixture
+def untraced():
+    """Makes no graph of a training step: it takes longer than the few steps, and is tested elsewhere."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 def rewrite(folder, *, entries=None, cells=None):
     dataset = read_dataset(folder)
     write_dataset(folder, dataset.info, entries or dataset.entries, cells or dataset.cells)
@@ -120,6 +130,7 @@ def stop(*_arguments, **_options):
     raise StopIteration
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_ctrl_c_leaves_nothing_half_done(command, folder, tmp_path, capsys, monkeypatch):
     seen = []
@@ -141,6 +152,7 @@ def test_ctrl_c_leaves_nothing_half_done(command, folder, tmp_path, capsys, monk
     assert "if it was interrupted, run the same command again" in one_error(capsys)
 
 
+@pytest.mark.usefixtures("untraced")
 def test_a_full_disk_leaves_the_run_that_was_there(folder, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     assert run("fit", folder, out) == 0
@@ -225,6 +237,7 @@ def disks(n, seed=0, source="drawn"):
     return Samples(x.astype(np.uint8), y.astype(np.intp), group, "train", source, CLASSES)
 
 
+@pytest.mark.usefixtures("untraced")
 def test_algorithm_1_validates_on_labeled_images_that_nothing_else_saw(monkeypatch):
     seen = []
     original = paper_module.fit_network
@@ -270,6 +283,7 @@ def passed(**changes):
     return result | changes
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize(
     ("gate", "n_used"), [(passed(), 6), (passed(passed=False, note="no sure gain"), 0), ("not run", 0)]
 )
@@ -294,6 +308,7 @@ def test_generated_images_train_a_model_only_past_the_gate(gate, n_used, folder,
     assert (card["used"], card["n_generated"]) == (n_used > 0, n_used)
 
 
+@pytest.mark.usefixtures("untraced")
 def test_a_gan_of_another_dataset_or_an_unfinished_one_is_refused(folder, tmp_path, capsys, monkeypatch):
     gan = tmp_path / "gan"
     monkeypatch.setattr(generated, "run_gate", lambda *_arguments: GateResult(**passed()))
@@ -340,6 +355,7 @@ def test_the_gate_judges_each_fold_on_groups_that_neither_gan_nor_fit_saw(monkey
         assert {fit.steps_per_epoch for _, _, fit in fits} == {4}  # 32 images in batches of 8
 
 
+@pytest.mark.usefixtures("untraced")
 def test_the_generator_of_the_lowest_kid_is_kept():
     gan = open_robust_gan(RobustSettings(steps=4, batch=4, choose_every=1), 2)
     seen = []
@@ -355,6 +371,7 @@ def test_the_generator_of_the_lowest_kid_is_kept():
     assert not np.array_equal(kept[0], seen[3][0])
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize(("n", "is_chosen"), [(220, True), (180, False)])
 def test_the_robust_gan_chooses_on_training_groups_that_it_never_saw(n, is_chosen):
     settings = RobustSettings(steps=2, batch=4, choose_every=2)

@@ -16,15 +16,9 @@ from training.cli import main
 from training.dataset import Entry, TrueCell, read_dataset, write_dataset
 from training.dataset.samples import Samples, join_samples
 from training.export.parity import whole_fields
+from training.fields import LOGIT_OF_CELL, field_samples, tile_samples, true_label, view_samples
 from training.fitting import FitSettings, augment, fit_network
-from training.labeling import (
-    LOGIT_OF_CELL,
-    LabeledField,
-    field_samples,
-    tile_samples,
-    true_label,
-    view_samples,
-)
+from training.labeling import LabeledField
 from training.recipes import BlendSettings, FieldSettings, RenderSettings, read_recipe
 from training.recipes import field as field_module
 from training.recipes import opinions as opinions_module

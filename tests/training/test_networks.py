@@ -23,7 +23,8 @@ from training.dataset.samples import Samples
 from training.export import convert, familiar
 from training.export.parity import LIMITS, Parity, measure_parity, parity_table
 from training.fitting import FitSettings, augment, fit_network, fit_temperature, mean_nll, predict
-from training.gan import GanSettings, fit_gan, generate_samples, open_gan, tile_images
+from training.gan import GanSettings, fit_gan, generate_samples, tile_images
+from training.gan.paper import open_gan
 from training.gan.upsampling import UpConv2D
 from training.learners import list_learners, open_learner
 from training.provenance import read_run

@@ -74,7 +74,7 @@ def run(tmp_path, work):
 
     def run(kinds, **options):
         tasks = {str(i): (i, str(tmp_path), kind) for i, kind in enumerate(kinds)}
-        return run_tasks(tasks, work, folder=tmp_path / "kept", progress=False, **options)
+        return run_tasks(tasks, work, folder=tmp_path / "kept", **options)
 
     return run
 
@@ -171,7 +171,6 @@ def test_names_of_tasks_are_no_paths(work, tmp_path):
         work,
         folder=tmp_path / "kept",
         workers=1,
-        progress=False,
     )
     assert len(list((tmp_path / "kept").iterdir())) == len(names)
 

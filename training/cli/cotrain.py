@@ -71,8 +71,8 @@ def _run_robust(args: argparse.Namespace, dataset: "Dataset") -> int:
     from dataclasses import replace
 
     from training.cotraining.robust import RobustSettings
+    from training.fields import bundle_samples
     from training.fitting import FitSettings
-    from training.labeling import bundle_samples
     from training.recipes.cotrain import RobustOptions, co_train_material_robust, fit_material_fixmatch
     from training.recipes.make import improvise, prepare
 
@@ -129,7 +129,7 @@ def _find_unlabeled(dataset: "Dataset", recipe: "Recipe") -> "Samples | None":
     """Return the fields of split train without a label and those of split unlabeled, None for cells."""
     from training.dataset import UNLABELED
     from training.dataset.samples import join_samples
-    from training.labeling import field_samples
+    from training.fields import field_samples
 
     if recipe.kind != "field":
         return None  # a crop is cut where a true cell is known
@@ -159,12 +159,9 @@ def _count_views(args: argparse.Namespace, dataset: "Dataset", recipe: "Recipe")
 
 def _tell(args: argparse.Namespace, scores: "Mapping[str, BinaryScores]") -> None:
     for name, score in scores.items():
-        figures = (
-            ("balanced accuracy", score.balanced_accuracy),
-            ("F1 dead", score.f1_dead),
-            ("nll", score.nll),
-        )
-        print(f"{args.split}, {name}: " + ", ".join(f"{k} {v:.3f}" for k, v in figures if v is not None))
+        said = {"balanced accuracy": score.balanced_accuracy, "F1 dead": score.f1_dead, "nll": score.nll}
+        told = ", ".join(f"{what} {value:.3f}" for what, value in said.items() if value is not None)
+        print(f"{args.split}, {name}: {told}")
 
 
 def _run_paper(args: argparse.Namespace, dataset: "Dataset") -> int:
@@ -191,9 +188,7 @@ def _run_paper(args: argparse.Namespace, dataset: "Dataset") -> int:
     found = co_train_material(
         recipe, material, settings, args.unlabeled, args.out, show_progress, unlabeled=more
     )
-    n_pseudo, ending = (
-        len(found.co_training.pseudo),
-        "I_F unchanged" if found.co_training.unchanged else "round limit",
-    )
+    ending = "I_F unchanged" if found.co_training.unchanged else "round limit"
+    n_pseudo = len(found.co_training.pseudo)
     print(f"{args.out}: {n_pseudo} pseudo-labeled in {len(found.co_training.rounds)} rounds ({ending})")
     return DONE

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from device.models import find_bundle
     from training.dataset import read_dataset
     from training.export.acceptance import score_crops, scores_document
-    from training.labeling import bundle_samples
+    from training.fields import bundle_samples
     from training.provenance import RUN_FILE, read_run
 
     dataset = read_dataset(args.folder)
@@ -95,7 +95,8 @@ def _evaluate_field(bundle: "Bundle", dataset: "Dataset", args: argparse.Namespa
     from device.errors import ConfigError
     from training.evaluation.binary import binary_scores
     from training.export.acceptance import scores_document
-    from training.labeling import dataset_fields, true_fields
+    from training.fields import true_fields
+    from training.labeling import dataset_fields
     from training.recipes import BlendSettings
     from training.recipes.field import FIELD_ROUNDED, half_blended
     from training.recipes.mosaics import draw_mosaics

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from training.dataset import read_dataset
     from training.export.bundle import describe_parity, measure_bundle
     from training.export.parity import parity_table
-    from training.labeling import bundle_samples
+    from training.fields import bundle_samples
     from training.provenance import RUN_FILE, read_run
 
     bundle = find_bundle(args.bundle)

@@ -17,11 +17,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from training.cotraining.robust import Fit
+from training.cotraining.trust import Fit
 from training.dataset.remember import remember
 from training.dataset.samples import Samples
 from training.fitting import FitSettings, augment, predict_symmetric
-from training.learners.features import class_distances, fit_features
+from training.learners.features import class_distances, fit_features, spread_scores
 
 if TYPE_CHECKING:
     import keras
@@ -87,18 +87,9 @@ def fit_linear(embed: Embed, samples: Samples) -> Embed:
         At least one of two classes; a class without samples is never found.
     """
     line = make_pipeline(StandardScaler(), LogisticRegression(C=0.03, class_weight="balanced", max_iter=1000))
-    n_classes = len(samples.classes)
     with threadpool_limits(1):
         line.fit(embed(samples.x), samples.y)
-
-    def logits(x: NDArray[np.uint8]) -> NDArray[np.float32]:
-        given = np.full((len(x), n_classes), -10.0)
-        if len(x):
-            with threadpool_limits(1):
-                given[:, line.classes_] = class_distances(line, embed(x))
-        return np.asarray(given, np.float32)
-
-    return logits
+    return spread_scores(lambda x: class_distances(line, embed(x)), line.classes_, samples, -10.0)
 
 
 def cell_views(embed: Embed, seed: int) -> tuple[Fit, Fit]:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.cotraining import require_labels
-from training.dataset.samples import Samples
-from training.fitting import FitSettings, Fitted, NDFloat, SampleOrder, augment, seed_network
+from training.dataset.samples import SampleOrder, Samples
+from training.fitting import FitSettings, Fitted, NDFloat, augment, seed_network
 
 if TYPE_CHECKING:
     import keras

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from training.cotraining import MAX_ROUNDS, CoTraining, Predict, co_train
 from training.dataset.samples import Samples, join_samples
 from training.fitting import CALIBRATION_MIN, FitSettings, Fitted, fit_network, predict_logits
-from training.gan import Gan, GanSettings, generate_samples, open_gans
+from training.gan import Gan, GanSettings, generate_samples
+from training.gan.paper import open_gans
 
 Progress = Callable[[str], None]
 

@@ -12,22 +12,28 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from device.classifier import softmax
 from device.errors import ConfigError
 from training.cotraining import require_labels, take_pseudo_labeled
-from training.cotraining.shares import estimate_shares, shift_to_shares, temperature_of_error
-from training.cotraining.trust import cohen_kappa, jaccard, lead_of_first, precision_threshold, select_trusted
-from training.dataset.folds import group_folds
+from training.cotraining.shares import (
+    Scaling,
+    estimate_shares,
+    scale,
+    scaling_to_shares,
+    shift_to_shares,
+    temperature_of_error,
+)
+from training.cotraining.trust import (
+    Fit,
+    Logits,
+    cohen_kappa,
+    cross_fit,
+    jaccard,
+    lead_of_first,
+    select_trusted,
+)
 from training.dataset.samples import Samples, join_samples
-from training.fitting import fit_temperature
 
 NDFloat = NDArray[np.float64]
-Logits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Gives (N, K) logits, not calibrated, of (N, 28, 28) images; N may be 0."""
-Fit = Callable[[Samples, int], Logits]
-"""Fits a learner to samples in a round (from 0), from scratch, and returns how it scores."""
-_Scaling = tuple[NDFloat, float]
-"""What is added to logits, so that calls are in the right shares, and what they are divided by then."""
 Ending = Literal["I_F unchanged", "I_F settled", "rolled back twice", "round limit"]
 
 
@@ -101,7 +107,7 @@ class _State:
 
     pseudo: dict[int, int]
     learners: tuple[Logits, Logits]
-    scalings: tuple[_Scaling, _Scaling]
+    scalings: tuple[Scaling, Scaling]
     """Of each learner."""
     scaled: tuple[NDFloat, NDFloat]
     """(U, K) of each learner, called in the right shares, standard deviation 1."""
@@ -215,10 +221,17 @@ def _fit_round(
     both = join_samples([labeled, more])
     a, b = fits[0](both, index), fits[1](both, index)
     raw = [learner(unlabeled.x) for learner in (a, b)]
-    scalings = [_scaling(z, shares) for z in raw]
-    scaled = [_scale(z, scaling) for z, scaling in zip(raw, scalings, strict=True)]
+    scalings = [scaling_to_shares(z, shares) for z in raw]
+    scaled = [scale(z, scaling) for z, scaling in zip(raw, scalings, strict=True)]
     calls = [z.argmax(axis=1) for z in raw] + [z.argmax(axis=1) for z in scaled]
-    nll, accuracy, sure = _cross_fit(labeled, more, unlabeled.x, fits[2], index, settings)
+    nll, accuracy, sure = cross_fit(
+        labeled,
+        more,
+        unlabeled.x,
+        lambda samples: fits[2](samples, index),
+        folds=settings.folds,
+        precision_min=settings.precision_min,
+    )
     alike = np.all([call == calls[0] for call in calls], axis=0) & sure
     return _State(
         pseudo,
@@ -235,53 +248,6 @@ def _fit_round(
     )
 
 
-def _cross_fit(
-    labeled: Samples,
-    more: Samples,
-    x: NDArray[np.uint8],
-    quick: Fit,
-    index: int,
-    settings: RobustSettings,
-) -> tuple[NDFloat, float, NDArray[np.bool_]]:
-    """Return NLL and balanced accuracy of labels that `quick` did not see, and of which `x` it is sure."""
-    fold = group_folds(labeled, settings.folds, seed=0)
-    logits = np.zeros((len(labeled), len(labeled.classes)), np.float32)
-    on_x = np.zeros((len(x), len(labeled.classes)), np.float32)
-    held: NDArray[np.bool_] = np.zeros(len(labeled), bool)
-    n_fits = 0
-    for k in range(settings.folds):
-        mine = fold == k
-        known = join_samples([labeled.take(~mine), more])
-        if not mine.any() or min(known.count().values()) == 0:
-            continue
-        score = quick(known, index)
-        logits[mine], held, n_fits = score(labeled.x[mine]), held | mine, n_fits + 1
-        on_x += score(x)
-    if not held.any():  # one group, or one sample of a class: nothing can be held out
-        return np.zeros(len(labeled)), 1.0, np.ones(len(x), bool)
-    y = labeled.y[held]
-    # few labels that are all right would sharpen without end: they may only soften
-    temperature = max(1.0, fit_temperature(logits[held], y))
-    p = softmax(logits[held], temperature).astype(np.float64)
-    threshold = precision_threshold(p, y, precision_min=settings.precision_min, confidence_min=0.5)
-    p_x = softmax(np.asarray(on_x / n_fits, np.float32), temperature)
-    accuracy = float(np.mean([np.mean(p.argmax(axis=1)[y == k] == k) for k in np.unique(y)]))
-    nll = -np.log(np.maximum(p[np.arange(len(y)), y], 1e-7))
-    return nll, accuracy, p_x.max(axis=1) >= threshold[p_x.argmax(axis=1)]
-
-
-def _scaling(logits: NDArray[np.floating], shares: NDFloat) -> _Scaling:
-    """Return the scaling that gives these logits calls in the right shares and standard deviation 1."""
-    shift = shift_to_shares(logits, shares)
-    spread = float(np.std(logits - logits.mean(axis=1, keepdims=True)))
-    return shift, max(1e-6, spread)
-
-
-def _scale(logits: NDArray[np.floating], scaling: _Scaling) -> NDFloat:
-    shift, spread = scaling
-    return np.asarray((logits + shift) / spread, np.float64)
-
-
 def _calibrated(state: _State, which: tuple[int, ...], shares: NDFloat) -> Logits:
     """Return the sum of learners' scaled scores, shifted to the shares, as often wrong as they differ."""
     total = np.sum([state.scaled[i] for i in which], axis=0)
@@ -289,7 +255,7 @@ def _calibrated(state: _State, which: tuple[int, ...], shares: NDFloat) -> Logit
     temperature = temperature_of_error(total + last, max(1 / len(total), state.disagreement))
 
     def logits(x: NDArray[np.uint8]) -> NDArray[np.float32]:
-        parts = [_scale(state.learners[i](x), state.scalings[i]) for i in which]
+        parts = [scale(state.learners[i](x), state.scalings[i]) for i in which]
         return np.asarray((np.sum(parts, axis=0) + last) / temperature, np.float32)
 
     return logits

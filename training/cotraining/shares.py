@@ -12,6 +12,8 @@ from sklearn.mixture import GaussianMixture
 from device.classifier import softmax
 
 NDFloat = NDArray[np.float64]
+Scaling = tuple[NDFloat, float]
+"""What is added to logits, so that calls are in the right shares, and what they are divided by then."""
 _SHARE_MIN = 1e-3
 _BALANCING_STEPS = 200
 _SHARPNESS = 0.05
@@ -53,6 +55,18 @@ def shift_to_shares(logits: NDArray[np.floating], shares: NDFloat) -> NDFloat:
         p = softmax(((z + shift) / soft).astype(np.float32), 1.0).astype(np.float64)
         shift += soft * (np.log(shares) - np.log(np.maximum(p.mean(axis=0), 1e-12)))
     return np.asarray(shift - shift.mean(), np.float64)
+
+
+def scaling_to_shares(logits: NDArray[np.floating], shares: NDFloat) -> Scaling:
+    """Return the scaling that gives these logits calls in the right shares and standard deviation 1."""
+    spread = float(np.std(logits - logits.mean(axis=1, keepdims=True)))
+    return shift_to_shares(logits, shares), max(1e-6, spread)
+
+
+def scale(logits: NDArray[np.floating], scaling: Scaling) -> NDFloat:
+    """Return (N, K) logits under a scaling that these or others gave."""
+    shift, spread = scaling
+    return np.asarray((logits + shift) / spread, np.float64)
 
 
 def temperature_of_error(logits: NDArray[np.floating], error: float) -> float:

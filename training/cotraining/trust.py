@@ -1,9 +1,70 @@
 """Which labels of two learners are to be trusted: thresholds, limits by class, and how alike learners are."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
+from device.classifier import softmax
+from training.dataset.folds import group_folds
+from training.dataset.samples import Samples, join_samples
+from training.evaluation.binary import balanced_accuracy
+from training.fitting import fit_temperature
+
 NDFloat = NDArray[np.float64]
+Logits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""Gives (N, K) logits, not calibrated, of (N, 28, 28) images; N may be 0."""
+Fit = Callable[[Samples, int], Logits]
+"""Fits a learner to samples in a round (from 0), from scratch, and returns how it scores."""
+
+
+def cross_fit(
+    labeled: Samples,
+    more: Samples,
+    x: NDArray[np.uint8],
+    fit: Callable[[Samples], Logits],
+    *,
+    folds: int,
+    precision_min: float,
+) -> tuple[NDFloat, float, NDArray[np.bool_]]:
+    """Return NLL and balanced accuracy of labels that a learner did not see, and of which `x` it is sure.
+
+    Parameters
+    ----------
+    labeled, more : Samples
+        Labels that are held out in turn, by whole groups, and what is always fitted to beside the others.
+    x : (N, 28, 28) ndarray of uint8
+        Images that all fits judge together.
+    fit : callable
+        Fits the learner to samples from scratch.
+    folds : int
+        Parts of the labels, > 1.
+    precision_min : float
+        As in `precision_threshold`.
+    """
+    fold = group_folds(labeled, folds, seed=0)
+    logits = np.zeros((len(labeled), len(labeled.classes)), np.float32)
+    on_x = np.zeros((len(x), len(labeled.classes)), np.float32)
+    held: NDArray[np.bool_] = np.zeros(len(labeled), bool)
+    n_fits = 0
+    for k in range(folds):
+        mine = fold == k
+        known = join_samples([labeled.take(~mine), more])
+        if not mine.any() or min(known.count().values()) == 0:
+            continue
+        score = fit(known)
+        logits[mine], held, n_fits = score(labeled.x[mine]), held | mine, n_fits + 1
+        on_x += score(x)
+    if not held.any():  # one group, or one sample of a class: nothing can be held out
+        return np.zeros(len(labeled)), 1.0, np.ones(len(x), bool)
+    y = labeled.y[held]
+    # few labels that are all right would sharpen without end: they may only soften
+    temperature = max(1.0, fit_temperature(logits[held], y))
+    p = softmax(logits[held], temperature).astype(np.float64)
+    threshold = precision_threshold(p, y, precision_min=precision_min, confidence_min=0.5)
+    p_x = softmax(np.asarray(on_x / n_fits, np.float32), temperature)
+    nll = -np.log(np.maximum(p[np.arange(len(y)), y], 1e-7))
+    return nll, balanced_accuracy(p.argmax(axis=1), y), p_x.max(axis=1) >= threshold[p_x.argmax(axis=1)]
 
 
 def precision_threshold(

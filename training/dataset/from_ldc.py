@@ -7,15 +7,7 @@ import numpy as np
 from device.images import read_gray
 from device.plates import DatasetInfo
 from device.records import Scale
-from training.dataset import (
-    CELLS,
-    SPLITS,
-    Entry,
-    ImportOptions,
-    copy_images,
-    toxic_label,
-    write_dataset,
-)
+from training.dataset import CELLS, SPLITS, Entry, ImportOptions, copy_images, toxic_label, write_dataset
 from training.dataset.public import read_set
 from training.dataset.twins import find_twins, make_thumbnail
 

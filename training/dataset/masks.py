@@ -30,9 +30,7 @@ def read_mask(path: Path) -> NDArray[np.uint16]:
     return np.asarray(labels, np.uint16)
 
 
-def mask_circles(
-    labels: NDArray[np.uint16],
-) -> Iterator[tuple[float, float, float, NDArray[np.bool_]]]:
+def mask_circles(labels: NDArray[np.uint16]) -> Iterator[tuple[float, float, float, NDArray[np.bool_]]]:
     """Yield row and column of the centroid, px, radius of the equal-area circle, px, and region of each cell.
 
     Cells of the (M, N) labels come in the order of their numbers; the bool region is cut to its bounds.

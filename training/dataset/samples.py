@@ -70,3 +70,24 @@ def join_samples(parts: Iterable[Samples]) -> Samples:
         np.concatenate(density) if len(density) == len(several) else None,
         np.concatenate(wholes) if len(wholes) == len(several) else None,
     )
+
+
+class SampleOrder:
+    """Gives positions of training samples: shuffled passes, or equally many of each class."""
+
+    def __init__(self, y: NDArray[np.intp], balanced: bool, rng: np.random.Generator) -> None:
+        classes = [np.flatnonzero(y == k) for k in np.unique(y)]
+        self._pools = classes if balanced else [np.arange(len(y))]
+        self._rng = rng
+        self._queues: list[NDArray[np.intp]] = [np.zeros(0, np.intp) for _ in self._pools]
+
+    def take(self, count: int) -> NDArray[np.intp]:
+        """Return the next `count` positions."""
+        which = (np.arange(count) + self._rng.integers(len(self._pools))) % len(self._pools)
+        return np.concatenate([self._from(k, int(np.sum(which == k))) for k in range(len(self._pools))])
+
+    def _from(self, k: int, count: int) -> NDArray[np.intp]:
+        while len(self._queues[k]) < count:
+            self._queues[k] = np.concatenate([self._queues[k], self._rng.permutation(self._pools[k])])
+        taken, self._queues[k] = self._queues[k][:count], self._queues[k][count:]
+        return taken

@@ -114,6 +114,11 @@ def expected_calibration_error(p: NDArray[np.float64], is_dead: NDArray[np.bool_
     return float(sum(len(part) * abs(p[part].mean() - is_dead[part].mean()) for part in parts) / len(p))
 
 
+def balanced_accuracy(labels: NDArray[np.intp], y: NDArray[np.intp]) -> float:
+    """Return the mean share of right labels over the classes that (N,) `y` holds, 0 to 1; N > 0."""
+    return float(np.mean([np.mean(labels[y == k] == k) for k in np.unique(y)]))
+
+
 def rank_auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
     """Return the share of positive-negative pairs in the right order, ties half (Mann-Whitney).
 

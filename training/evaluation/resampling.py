@@ -77,9 +77,7 @@ def holm_adjusted(p_values: Sequence[float]) -> list[float]:
 
 
 def _resample(
-    groups: Sequence[str],
-    statistic: Callable[[NDArray[np.intp]], float | None],
-    n_resamples: int,
+    groups: Sequence[str], statistic: Callable[[NDArray[np.intp]], float | None], n_resamples: int
 ) -> list[float]:
     names, inverse = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
     if len(names) < 2:

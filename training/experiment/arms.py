@@ -34,7 +34,8 @@ from training.experiment.fits import (
     network_arm,
     soften,
 )
-from training.gan import GanSettings, generate_samples, open_gans
+from training.gan import GanSettings, generate_samples
+from training.gan.paper import open_gans
 from training.learners.features import fit_boosted, fit_features
 
 N_GENERATED = 150

@@ -8,12 +8,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from device.analysis.crops import CROP_PX
 from device.errors import ConfigError
 from training.dataset import UNLABELED, read_dataset
 from training.dataset.apart import require_apart
 from training.dataset.samples import Samples, join_samples
-from training.labeling import bundle_samples
+from training.fields import bundle_samples
 
 Ratio = Literal["equal", "natural"]
 CLASSES = ("live", "dead")
@@ -55,11 +54,6 @@ def read_material(folder: Path, unit: str, split: str) -> Material:
     if split == "test":
         everything = join_samples([train, bundle_samples(unit, CLASSES, dataset, "val")])
     for name, samples in (("train", train), (split, judged)):
-        if samples.x.shape[1:] != (CROP_PX, CROP_PX) or samples.x.dtype != np.uint8:
-            raise ConfigError(
-                f"{folder} gives {samples.x.dtype} images of {samples.x.shape[1:]} px; "
-                f"expected uint8 of {CROP_PX} x {CROP_PX}"
-            )
         empty = [label for label, n in samples.count().items() if n == 0]
         if empty:
             raise ConfigError(

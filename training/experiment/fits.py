@@ -11,7 +11,7 @@ from training.cotraining.shares import estimate_shares, shift_to_shares
 from training.dataset.folds import group_folds
 from training.dataset.samples import Samples, join_samples
 from training.fitting import FitSettings, fit_network, fit_temperature, predict_logits
-from training.learners.features import fit_features, measure_features
+from training.learners.features import fit_features, measure_features, spread_scores
 
 Logits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Gives (N, K) calibrated logits of (N, 28, 28) images: their softmax is the probability. N may be 0."""
@@ -68,20 +68,14 @@ def fit_forest(samples: Samples, seed: int) -> Logits:
     trees = RandomForestClassifier(200, class_weight="balanced", random_state=seed)
     trees.fit(measure_features(samples.x), samples.y)
 
-    def logits(x: NDArray[np.uint8]) -> NDArray[np.float32]:
-        given = np.full((len(x), len(samples.classes)), 1e-3)
-        if len(x):
-            given[:, trees.classes_] = trees.predict_proba(measure_features(x)).clip(1e-3)
-        return np.asarray(np.log(given), np.float32)
+    def score(x: NDArray[np.uint8]) -> NDArray[np.float64]:
+        return np.asarray(np.log(trees.predict_proba(measure_features(x)).clip(1e-3)), np.float64)
 
-    return logits
+    return spread_scores(score, trees.classes_, samples, np.log(1e-3))
 
 
 def fit_turned(
-    samples: Samples,
-    settings: FitSettings,
-    *,
-    start: Sequence[NDArray[np.float32]] | None = None,
+    samples: Samples, settings: FitSettings, *, start: Sequence[NDArray[np.float32]] | None = None
 ) -> Logits:
     """Return the mean logits of a fitted network over the four rotations of an image."""
     model = fit_network(samples, None, settings, start=start).model

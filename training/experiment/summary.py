@@ -167,16 +167,9 @@ def _line(row: Row) -> str:
     if row.difference is not None:
         against = f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f})"
         against = f"**{against}**" if row.differs else against
-    pairs = [
-        _with_sd(row.balanced_accuracy, row.balanced_accuracy_sd),
-        _with_sd(row.f1_dead, row.f1_dead_sd),
-        _with_sd(row.auc, row.auc_sd),
-        _with_sd(row.nll, row.nll_sd),
+    pairs = [(getattr(row, name), getattr(row, f"{name}_sd")) for name in MEASURES[:4]]
+    told = [
+        "-" if mean is None else f"{mean:.3f}" + (f" ({sd:.3f})" if sd is not None else "")
+        for mean, sd in pairs
     ]
-    return f"| {row.budget} | {row.arm} | {' | '.join(pairs)} | {against} |"
-
-
-def _with_sd(mean: float | None, sd: float | None) -> str:
-    if mean is None:
-        return "-"
-    return f"{mean:.3f}" + ("" if sd is None else f" ({sd:.3f})")
+    return f"| {row.budget} | {row.arm} | {' | '.join(told)} | {against} |"

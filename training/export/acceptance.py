@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device.analysis.assess import AnalysisSettings, CellClassifier, assess
+from device.analysis.assess import AnalysisSettings, assess
+from device.analysis.judgment import CellClassifier
 from device.records import DEAD_CLASSES, NO_LABELS, CellClass, Frame, Interval, Reading, Scale
 from training.dataset import FIELD_LABELS, TrueCell
 from training.dataset.samples import Samples

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.classifier import softmax
-from training.evaluation.binary import expected_calibration_error
+from training.evaluation.binary import balanced_accuracy, expected_calibration_error
 from training.evaluation.resampling import group_bootstrap
 
 NEAR_TIE = 0.05
@@ -189,11 +189,6 @@ def draw_changes(path: Path, changes: NDArray[np.float32]) -> None:
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
-
-
-def balanced_accuracy(labels: NDArray[np.intp], y: NDArray[np.intp]) -> float:
-    """Return the mean share of right labels over the classes that (N,) `y` holds, 0 to 1; N > 0."""
-    return float(np.mean([np.mean(labels[y == k] == k) for k in np.unique(y)]))
 
 
 def _calibration_error(probabilities: NDArray[np.float32], y: NDArray[np.intp]) -> float:

@@ -1,9 +1,9 @@
-"""GANs. Here profile `paper`: the DCGAN behind the paper's log lines, one for each class, and what all share.
+"""GANs: what the profiles `paper` and `robust`, a file each beside this one, share.
 
-Its "epoch" is one mini-batch, so it is called a step here. Generated images are training data only.
+The paper's "epoch" is one mini-batch, so it is called a step here. Generated images are training data only.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,22 +115,6 @@ class Gan:
         return np.asarray(np.clip(np.rint(images * 128 + 128), 0, 255), np.uint8)
 
 
-def open_gan(settings: GanSettings) -> Gan:
-    """Return an untrained GAN."""
-    import keras
-    import tensorflow as tf
-
-    tf.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(settings.seed)
-    generator, discriminator = _build_generator(settings), _build_discriminator(settings)
-    return Gan(generator, discriminator, settings, _make_step(generator, discriminator, settings))
-
-
-def open_gans(settings: GanSettings, classes: Iterable[int]) -> dict[int, Gan]:
-    """Return an untrained GAN for each class, each with a seed of its own."""
-    return {int(k): open_gan(replace(settings, seed=settings.seed + int(k))) for k in classes}
-
-
 def fit_gan(
     gan: Gan,
     real: Samples,
@@ -222,7 +206,7 @@ def generate_samples(
     measure : callable, optional
         As in `fit_gan`.
     """
-    parts = [real.take(np.zeros(0, np.intp))]
+    parts = [replace(real.take(np.zeros(0, np.intp)), split="train", source=GENERATED)]
     classes = np.unique(real.y) if count else np.zeros(0, np.intp)
     for k, class_index in enumerate(classes):
         gan = gans[int(class_index)]
@@ -236,8 +220,7 @@ def generate_samples(
         images = gan.generate(share, seed, int(class_index))
         group = np.full(share, GENERATED)
         parts.append(Samples(images, np.full(share, class_index), group, "train", GENERATED, real.classes))
-    made = join_samples(parts)
-    return Samples(made.x, made.y, made.group, "train", GENERATED, made.classes)
+    return join_samples(parts)
 
 
 def tile_images(images: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
@@ -270,74 +253,28 @@ def write_gan_figures(folder: Path, name: str, gan: Gan) -> list[str]:
     return names
 
 
-def _build_generator(settings: GanSettings) -> "keras.Model":
-    import keras
-    from keras import layers
-
-    from training.gan.upsampling import UpConv2D
-
-    latent = keras.Input((settings.latent,))
-    x = layers.Dense(7 * 7 * 128, activation="relu")(latent)
-    x = layers.Reshape((7, 7, 128))(x)
-    for filters in (128, 64):
-        x = UpConv2D(filters)(x)
-        x = layers.BatchNormalization(momentum=settings.momentum)(x)
-        x = layers.ReLU()(x)
-    return keras.Model(latent, layers.Conv2D(1, 3, padding="same", activation="tanh")(x), name="generator")
-
-
-def _build_discriminator(settings: GanSettings) -> "keras.Model":
-    import keras
-    from keras import layers
-
-    image = keras.Input((28, 28, 1))
-    x = image
-    for filters, stride in ((32, 2), (64, 2), (128, 2), (256, 1)):
-        x = layers.Conv2D(filters, 3, strides=stride, padding="same")(x)
-        if filters > 32:
-            x = layers.BatchNormalization(momentum=settings.momentum)(x)
-        x = layers.LeakyReLU(negative_slope=settings.slope)(x)
-        x = layers.Dropout(settings.dropout)(x)
-    return keras.Model(image, layers.Dense(1)(layers.Flatten()(x)), name="discriminator")
-
-
-def _make_step(generator: "keras.Model", discriminator: "keras.Model", settings: GanSettings) -> Step:
-    """Return the function of one step: real batch in; D loss, D accuracy and G loss out."""
-    import keras
+def judge_losses(on_real: "tf.Tensor", on_fake: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
+    """Return the losses, nats, of discriminator and generator by its logits for real and for made images."""
     import tensorflow as tf
 
-    d_adam, g_adam = (keras.optimizers.Adam(settings.learning_rate, beta_1=settings.beta_1) for _ in range(2))
-    d_adam.build(discriminator.trainable_variables)
-    g_adam.build(generator.trainable_variables)
+    def entropy(logits: "tf.Tensor", target: float) -> "tf.Tensor":
+        labels = tf.fill(tf.shape(logits), target)
+        return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits))
 
-    # of any batch: the images of a class become more from round to round
-    @tf.function(input_signature=[tf.TensorSpec((None, 28, 28, 1))])  # type: ignore[untyped-decorator]  # no types
-    def step(real: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor, tf.Tensor]":
-        latent = tf.random.normal((tf.shape(real)[0], settings.latent))
-        # one batch of fakes serves both updates: a quarter less work than drawing two
-        with tf.GradientTape() as d_tape, tf.GradientTape() as g_tape:
-            fake = generator(latent, training=True)
-            on_real = discriminator(real, training=True)
-            on_fake = discriminator(fake, training=True)
-            d_loss = (cross_entropy(on_real, 1.0) + cross_entropy(on_fake, 0.0)) / 2
-            g_loss = cross_entropy(on_fake, 1.0)
-        variables = discriminator.trainable_variables
-        d_adam.apply_gradients(zip(d_tape.gradient(d_loss, variables), variables, strict=True))
-        variables = generator.trainable_variables
-        g_adam.apply_gradients(zip(g_tape.gradient(g_loss, variables), variables, strict=True))
-        right = [tf.reduce_mean(tf.cast(v, tf.float32)) for v in (on_real > 0, on_fake < 0)]
-        return d_loss, (right[0] + right[1]) / 2, g_loss
-
-    def run(real: NDArray[np.float32], _: NDArray[np.intp]) -> "tuple[tf.Tensor, tf.Tensor, tf.Tensor]":
-        result: tuple[tf.Tensor, tf.Tensor, tf.Tensor] = step(real)
-        return result
-
-    return run
+    return (entropy(on_real, 1.0) + entropy(on_fake, 0.0)) / 2, entropy(on_fake, 1.0)
 
 
-def cross_entropy(logits: "tf.Tensor", target: float) -> "tf.Tensor":
-    """Return the mean cross entropy, nats, of logits of `real` against one target of all."""
+def descend(
+    tape: "tf.GradientTape", loss: "tf.Tensor", network: "keras.Model", adam: "keras.optimizers.Adam"
+) -> None:
+    """Change the weights of a network by one step down its loss."""
+    variables = network.trainable_variables
+    adam.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+
+
+def accuracy(on_real: "tf.Tensor", on_fake: "tf.Tensor") -> "tf.Tensor":
+    """Return the mean share of real and of made images that the discriminator takes for what they are."""
     import tensorflow as tf
 
-    labels = tf.fill(tf.shape(logits), target)
-    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits))
+    right = [tf.reduce_mean(tf.cast(v, tf.float32)) for v in (on_real > 0, on_fake < 0)]
+    return (right[0] + right[1]) / 2

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from training.gan import Gan, GanSettings, Step, cross_entropy
+from training.gan import Gan, GanSettings, Step, accuracy, descend, judge_losses
 
 if TYPE_CHECKING:
     import keras
@@ -166,23 +166,19 @@ def _make_step(
             with tf.GradientTape() as r1_tape:
                 r1_tape.watch(real)
                 on_real = discriminator([diff_augment(real, settings), label], training=True)
-            d_loss = (cross_entropy(on_real, 1.0) + cross_entropy(on_fake, 0.0)) / 2
-            g_loss = cross_entropy(on_fake, 1.0)
+            d_loss, g_loss = judge_losses(on_real, on_fake)
             penalty = 0.0
             if penalized:
                 slopes = tf.reduce_sum(tf.square(r1_tape.gradient(on_real, real)), axis=(1, 2, 3))
                 penalty = settings.r1_gamma / 2 * settings.r1_every * tf.reduce_mean(slopes)
             total = d_loss + penalty
-        variables = discriminator.trainable_variables
-        d_adam.apply_gradients(zip(d_tape.gradient(total, variables), variables, strict=True))
-        variables = generator.trainable_variables
-        g_adam.apply_gradients(zip(g_tape.gradient(g_loss, variables), variables, strict=True))
+        descend(d_tape, total, discriminator, d_adam)
+        descend(g_tape, g_loss, generator, g_adam)
         for kernel, direction in zip(kernels, directions, strict=True):
             bound_norm(kernel, direction)
         for kept, new in zip(mean.weights, generator.weights, strict=True):
             kept.assign(decay * kept + (1 - decay) * new)
-        right = [tf.reduce_mean(tf.cast(v, tf.float32)) for v in (on_real > 0, on_fake < 0)]
-        return d_loss, (right[0] + right[1]) / 2, g_loss
+        return d_loss, accuracy(on_real, on_fake), g_loss
 
     n_done = 0
 

@@ -1,8 +1,10 @@
 """Learners that can be fitted: one file a kind, the kind is the file's name.
 
 A kind defines `build(n_classes, step_noise) -> keras.Model`: input (N, 28, 28, 1) real from
-`model_card.network_input`, two named outputs, `logits` (N, n_classes) and `features` (N, D), the layer
-before. It never sets a seed: the trainer does. Listing kinds imports none of them, and so not TensorFlow.
+`model_card.network_input`, two named outputs, `logits` (N, n_classes), n_classes > 1, and `features` (N, D),
+the layer before. No softmax: it stays in float on the host. `step_noise`, >= 0, is the standard deviation of
+the noise on activations of 0 to 6 in training. It never sets a seed: the trainer does. Listing kinds imports
+none of them, and so not TensorFlow.
 `features` is no network: its `build` says so, and co-training fits it by its own `fit_features`.
 """
 

@@ -61,7 +61,6 @@ def fit_features(samples: Samples, seed: int) -> Callable[[NDArray[np.uint8]], N
     Logits are the mean of the logarithms of the trees' votes and of three times the machine's distances:
     both spread about alike then. Nobody has calibrated them.
     """
-    n_classes = len(samples.classes)
     balanced = _balance(samples)
     measured = measure_features(samples.x)
     trees = ExtraTreesClassifier(_N_TREES, random_state=seed)
@@ -71,15 +70,27 @@ def fit_features(samples: Samples, seed: int) -> Callable[[NDArray[np.uint8]], N
         trees.fit(measured, samples.y, balanced)
         kernel.fit(measured, samples.y, svc__sample_weight=balanced)
 
+    def score(x: NDArray[np.uint8]) -> NDFloat:
+        seen = measure_features(x)
+        votes = np.log(trees.predict_proba(seen) * _N_TREES + 1)
+        return np.asarray((votes + 3 * class_distances(kernel, seen)) / 2, np.float64)
+
+    return spread_scores(score, trees.classes_, samples, -10.0)
+
+
+def spread_scores(
+    score: Callable[[NDArray[np.uint8]], NDFloat], known: NDArray[np.intp], samples: Samples, never: float
+) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """Return how crops get a logit of each class of `samples`, from scores of those `known` to a learner.
+
+    A class that it knows no sample of has the logit `never`. Of no crops nothing is asked.
+    """
+
     def logits(x: NDArray[np.uint8]) -> NDArray[np.float32]:
-        if not len(x):
-            return np.zeros((0, n_classes), np.float32)
-        given = np.full((len(x), n_classes), -10.0)
-        with threadpool_limits(1):
-            seen = measure_features(x)
-            votes = np.log(trees.predict_proba(seen) * _N_TREES + 1)
-            distance = class_distances(kernel, seen)
-        given[:, trees.classes_] = (votes + 3 * distance) / 2
+        given = np.full((len(x), len(samples.classes)), never)
+        if len(x):
+            with threadpool_limits(1):  # threads would only wait for each other
+                given[:, known] = score(x)
         return np.asarray(given, np.float32)
 
     return logits
@@ -121,14 +132,10 @@ def fit_boosted(samples: Samples, seed: int) -> Callable[[NDArray[np.uint8]], ND
     with threadpool_limits(1, "openmp"):  # trees of tens of samples: threads would only wait for each other
         trees.fit(measure_features(samples.x), samples.y, _balance(samples))
 
-    def logits(x: NDArray[np.uint8]) -> NDArray[np.float32]:
-        given = np.full((len(x), len(samples.classes)), 1e-6)
-        if len(x):
-            with threadpool_limits(1, "openmp"):
-                given[:, trees.classes_] = trees.predict_proba(measure_features(x)).clip(1e-6)
-        return np.asarray(np.log(given), np.float32)
+    def score(x: NDArray[np.uint8]) -> NDFloat:
+        return np.asarray(np.log(trees.predict_proba(measure_features(x)).clip(1e-6)), np.float64)
 
-    return logits
+    return spread_scores(score, trees.classes_, samples, np.log(1e-6))
 
 
 @remember

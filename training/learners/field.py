@@ -9,19 +9,7 @@ FILTERS = (8, 24, 48)
 
 
 def build(n_classes: int, step_noise: float = 0.0) -> keras.Model:
-    """Return the untrained network.
-
-    Parameters
-    ----------
-    n_classes : int
-        Logits, > 1.
-    step_noise : float
-        Standard deviation of the noise on activations of 0 to 6 in training, >= 0.
-
-    Returns
-    -------
-    keras.Model
-        Outputs `logits` (N, n_classes) and `features` (N, 48). No softmax: it stays in float on the host.
+    """Return the untrained network, of 48 features.
 
     Notes
     -----

@@ -8,19 +8,7 @@ N_FEATURES = 32
 
 
 def build(n_classes: int, step_noise: float = 0.0) -> keras.Model:
-    """Return the untrained network.
-
-    Parameters
-    ----------
-    n_classes : int
-        Logits, > 1.
-    step_noise : float
-        Standard deviation of the noise on activations of 0 to 6 in training, >= 0.
-
-    Returns
-    -------
-    keras.Model
-        Outputs `logits` (N, n_classes) and `features` (N, 32). No softmax: it stays in float on the host.
+    """Return the untrained network, of 32 features.
 
     Notes
     -----

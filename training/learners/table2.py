@@ -10,17 +10,7 @@ SLOPE = 0.1
 
 
 def build(n_classes: int, _step_noise: float = 0.0) -> keras.Model:
-    """Return the untrained network.
-
-    Parameters
-    ----------
-    n_classes : int
-        Logits, > 1; the paper has 2. It knows no noise: a second argument changes nothing.
-
-    Returns
-    -------
-    keras.Model
-        Outputs `logits` (N, n_classes) and `features` (N, 128). No softmax: it stays in float on the host.
+    """Return the untrained network, of 128 features. It knows no noise: a second argument changes nothing.
 
     Notes
     -----

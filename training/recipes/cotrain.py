@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,27 +14,25 @@ from training.cotraining.contrast import ContrastSettings, cell_views, learn_emb
 from training.cotraining.fixmatch import FixMatchSettings, fit_fixmatch
 from training.cotraining.paper import choose_labeled
 from training.cotraining.robust import (
-    Fit,
-    Logits,
     RobustCoTraining,
     RobustRound,
     RobustSettings,
     check_start,
     co_train_robust,
 )
+from training.cotraining.trust import Fit, Logits
 from training.dataset.apart import require_apart
 from training.dataset.samples import Samples, join_samples
 from training.evaluation.binary import BinaryScores
 from training.export.acceptance import score_crops
 from training.fitting import FitSettings, fit_network, predict_symmetric
 from training.recipes import Recipe
-from training.recipes.make import Material, require_classes, write_fit
+from training.recipes.make import Material, Progress, require_classes, write_fit
 from training.recipes.paper import draw_samples
 
 if TYPE_CHECKING:
     import keras
 
-Progress = Callable[[str], None]
 View = tuple[str, Fit]
 """Name and fit of a learner."""
 
@@ -113,9 +111,7 @@ def co_train_material_robust(
     the shares of the classes; the network of the run is not, and the export calibrates it on split val.
     """
     require_classes(material.train, material.val)
-    labeled, rest = forget_labels(material.train, judged, options, unlabeled)
-    unlabeled = draw_samples(rest, options.max_unlabeled, options.seed)
-    progress(f"labeled {labeled.count()}, unlabeled {len(unlabeled)}")
+    labeled, unlabeled = forget_labels(material.train, judged, options, unlabeled, progress)
     check_start(labeled, unlabeled)  # before the minutes that an embedding takes
     (name_a, fit_a), (name_b, fit_b) = views or _name_cell_views(labeled, unlabeled, options.seed, progress)
     found = co_train_robust(
@@ -160,9 +156,9 @@ def co_train_material_robust(
 
 
 def forget_labels(
-    train: Samples, judged: Samples, options: RobustOptions, unlabeled: Samples | None
+    train: Samples, judged: Samples, options: RobustOptions, more: Samples | None, progress: Progress
 ) -> tuple[Samples, Samples]:
-    """Return the labeled samples of a budget, and all others with `unlabeled` among them.
+    """Return the labeled samples of a budget, and of all others, `more` among them, those that are used.
 
     Raises
     ------
@@ -170,9 +166,11 @@ def forget_labels(
         If `judged` is not apart from them.
     """
     labeled, rest = choose_labeled(train, options.n_labeled, options.seed)
-    rest = rest if unlabeled is None else join_samples([rest, unlabeled])
+    rest = rest if more is None else join_samples([rest, more])
     require_apart(join_samples([labeled, rest]), judged)
-    return labeled, rest
+    unlabeled = draw_samples(rest, options.max_unlabeled, options.seed)
+    progress(f"labeled {labeled.count()}, unlabeled {len(unlabeled)}")
+    return labeled, unlabeled
 
 
 def fit_material_fixmatch(
@@ -190,9 +188,7 @@ def fit_material_fixmatch(
     Parameters are those of `co_train_material_robust`; of the options only the numbers of samples and the
     seed count. All labels are fitted to: the temperature stays 1 until the export fits it on split val.
     """
-    labeled, rest = forget_labels(material.train, judged, options, unlabeled)
-    unlabeled = draw_samples(rest, options.max_unlabeled, options.seed)
-    progress(f"labeled {labeled.count()}, unlabeled {len(unlabeled)}")
+    labeled, unlabeled = forget_labels(material.train, judged, options, unlabeled, progress)
     settings = FixMatchSettings(recipe.fit)
     fitted = fit_fixmatch(labeled, unlabeled, settings, progress)
     write_fit(recipe, replace(material, train=labeled), fitted, out)

@@ -11,11 +11,12 @@ from sklearn.preprocessing import StandardScaler
 from device.classifier import open_cell_classifier
 from device.model_card import Bundle, settings_from_card
 from device.records import Assay, Reading
-from training.cotraining.robust import Fit, Logits
+from training.cotraining.trust import Fit, Logits
 from training.dataset import Dataset
 from training.dataset.samples import Samples
 from training.export.acceptance import read_fields
-from training.labeling import TOXIC_ABOVE, dataset_fields, field_input
+from training.fields import TOXIC_ABOVE, field_input
+from training.labeling import dataset_fields
 
 NDFloat = NDArray[np.float64]
 Counts = Mapping[bytes, NDFloat]

@@ -9,7 +9,8 @@ from device.model_card import RENDERED_ONLY, DataSource
 from device.records import Assay, Modality, Scale
 from training.dataset import Dataset
 from training.dataset.samples import join_samples
-from training.labeling import LabeledField, dataset_fields, tile_samples
+from training.fields import tile_samples
+from training.labeling import LabeledField, dataset_fields
 from training.recipes import BlendSettings, FieldSettings, Recipe
 from training.recipes.make import Material, blended_fields, describe_source
 from training.recipes.mosaics import draw_mosaics

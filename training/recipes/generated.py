@@ -15,6 +15,7 @@ from training.cotraining.paper import split_groups
 from training.dataset import MANIFEST, Dataset
 from training.dataset.folds import N_FOLDS, draw_folds
 from training.dataset.samples import Samples, join_samples
+from training.evaluation.binary import balanced_accuracy
 from training.evaluation.gate import FIDELITY_MIN, GateResult, PairedResult, pass_gate
 from training.evaluation.generated import (
     SUBSET_MAX,
@@ -26,9 +27,9 @@ from training.evaluation.generated import (
     measure_overfit,
 )
 from training.evaluation.resampling import share_wilson
-from training.export.parity import balanced_accuracy
 from training.fitting import FitSettings, fit_network, predict, predict_logits
-from training.gan import GENERATED, Gan, GanSettings, generate_samples, open_gans
+from training.gan import GENERATED, Gan, GanSettings, generate_samples
+from training.gan.paper import open_gans
 from training.gan.robust import RobustSettings, open_robust_gan
 from training.provenance import PROVENANCE_FILE
 from training.recipes.make import GanGate, Progress

@@ -22,9 +22,10 @@ from training.dataset import FIELD_LABELS, MANIFEST, Dataset
 from training.dataset.apart import find_copies_of, require_apart
 from training.dataset.blend import blend_rounded
 from training.dataset.samples import Samples, join_samples
+from training.fields import field_samples
 from training.fitting import FitSettings, Fitted, fit_network
 from training.gan import GENERATED
-from training.labeling import LabeledField, cell_samples, dataset_fields, field_samples
+from training.labeling import LabeledField, cell_samples, dataset_fields
 from training.provenance import SIMULATED, Run, RunSamples, tool_versions, write_run
 from training.recipes import BlendSettings, Recipe
 from training.rendered import RENDERED_SCALE, rendered_fields

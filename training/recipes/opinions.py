@@ -15,7 +15,8 @@ from device.models import default_bundle
 from device.records import Assay, Frame, Modality, Scale
 from training.evaluation.binary import measure, rank_auc
 from training.export.acceptance import NO_TIME
-from training.labeling import TOXIC_ABOVE, LabeledField, TrueField, true_label
+from training.fields import TOXIC_ABOVE, TrueField, true_label
+from training.labeling import LabeledField
 from training.recipes import Recipe
 from training.recipes.field import Progress, RealImages, field_sets
 

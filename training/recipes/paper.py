@@ -1,7 +1,6 @@
 """The paper's recipe from labels by counting to the int8 model, each of its figures beside ours."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from device.analysis.assess import AnalysisSettings, CellClassifier
+from device.analysis.assess import AnalysisSettings
 from device.analysis.crops import CROP_PX, cut_crops
+from device.analysis.judgment import CellClassifier
 from device.classifier import softmax
 from device.errors import ConfigError
 from device.model_card import Bundle
@@ -20,20 +20,15 @@ from training.dataset.samples import Samples, join_samples
 from training.evaluation.binary import BinaryScores
 from training.export.acceptance import ANY, FieldResult, read_fields, score_crops
 from training.export.bundle import export_run
+from training.fields import TOXIC_ABOVE, bundle_samples, field_input
 from training.fitting import FitSettings
 from training.gan import GanSettings
-from training.labeling import (
-    TOXIC_ABOVE,
-    LabeledField,
-    bundle_samples,
-    dataset_fields,
-    field_input,
-    find_candidates,
-)
+from training.labeling import LabeledField, dataset_fields, find_candidates
 from training.recipes import Recipe
 from training.recipes.generated import Generation, write_quality
 from training.recipes.make import (
     Material,
+    Progress,
     describe_source,
     drop_copies,
     improvise,
@@ -42,8 +37,6 @@ from training.recipes.make import (
     write_fit,
 )
 from training.recipes.report import write_report
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +224,7 @@ def _counted_cells(
         told = [cell for cell in field_.cells if cell.label]
         for true, found in result.matches[ANY].pairs:
             cell = result.reading.cells[found]
-            center = (np.array([[cell.row, cell.col]]) + 0.5) / candidates.pyramid.zoom - 0.5
+            center = candidates.pyramid.from_frame(np.array([[cell.row, cell.col]]))
             x.append(cut_crops(candidates.relative, center))
             y.append(int(told[true].label != "live"))
             group.append(field_.group)

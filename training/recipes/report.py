@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from training.cotraining import describe
 from training.dataset import Dataset
 from training.evaluation.detection import detection_scores
 from training.export.acceptance import ANY
-from training.fitting import predict_logits
 from training.gan import write_gan_figures
 
 if TYPE_CHECKING:
@@ -144,7 +144,8 @@ def _pseudo(outcome: "PaperOutcome") -> str:
 
 def _classifier(outcome: "PaperOutcome") -> str:
     run, judged = outcome.run, outcome.judged
-    right, n = _validation(outcome)
+    table = _confusion(outcome)
+    right, n = int(table.trace()), int(table.sum())
     share = f" ({right / n:.0%})" if n else ""
     parameters = f"{run.fitted.model.count_params():,}"
     lines = [
@@ -167,11 +168,13 @@ def _classifier(outcome: "PaperOutcome") -> str:
     return "\n".join(lines)
 
 
-def _validation(outcome: "PaperOutcome") -> tuple[int, int]:
-    val = outcome.run.val
-    if not len(val):
-        return 0, 0
-    return int(np.sum(predict_logits(outcome.run.fitted.model, val.x).argmax(axis=1) == val.y)), len(val)
+def _confusion(outcome: "PaperOutcome") -> NDArray[np.int64]:
+    """Return how many validation images of each label (row) TC says are of each class."""
+    val, n_classes = outcome.run.val, len(outcome.labeled.classes)
+    table = np.zeros((n_classes, n_classes), np.int64)
+    if len(val):
+        np.add.at(table, (val.y, outcome.run.fitted.logits(val.x).argmax(axis=1)), 1)
+    return table
 
 
 def _write_curves(out: Path, outcome: "PaperOutcome") -> str:
@@ -189,10 +192,7 @@ def _write_curves(out: Path, outcome: "PaperOutcome") -> str:
 def _write_confusion(out: Path, outcome: "PaperOutcome") -> str:
     from matplotlib.figure import Figure
 
-    val, classes = outcome.run.val, outcome.labeled.classes
-    table = np.zeros((len(classes), len(classes)), int)
-    if len(val):
-        np.add.at(table, (val.y, predict_logits(outcome.run.fitted.model, val.x).argmax(axis=1)), 1)
+    table, classes = _confusion(outcome), outcome.labeled.classes
     figure = Figure(figsize=(4, 3.5), layout="constrained")
     axes = figure.add_subplot(xlabel="said", ylabel="label", title="Validation of TC")
     axes.imshow(table, cmap="Greys")
