@@ -15,7 +15,7 @@ from device.analysis.pyramid import build_pyramid
 from device.analysis.rulings import Pattern, join_periods, measure_period
 from device.config import Config
 from device.errors import CameraError, ConfigError, ImageError
-from device.messages import rfc3339
+from device.messages.sealing import rfc3339
 from device.model_card.strict import read_record, write_record
 from device.records import Frame, Scale
 

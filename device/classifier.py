@@ -15,7 +15,8 @@ from device.analysis.crops import view_field
 from device.analysis.judgment import CellClassifier, FieldClassifier, Judgment
 from device.analysis.ood import find_odd
 from device.errors import ModelError
-from device.model_card import Bundle, Opinion, Quantization, network_input
+from device.model_card import Bundle, Quantization, network_input
+from device.model_card.opinions import Opinion
 from device.records import Assay, CellClass, Modality
 
 try:

@@ -24,7 +24,7 @@ from urllib.parse import quote
 from tqdm import tqdm
 
 from device.errors import ConfigError
-from device.messages import canonical
+from device.messages.sealing import canonical
 from device.plates import write_whole
 
 T = TypeVar("T")

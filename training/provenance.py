@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from device.analysis.quality import FocusReference
 from device.errors import ConfigError
-from device.model_card import DataSource, Metric, Recipe, Scalar
+from device.model_card import DataSource, Recipe, Scalar
+from device.model_card.opinions import Metric
 from device.plates import DATASET_FILE, file_sha256
 from device.records import Assay, Modality, ScaleSource
 

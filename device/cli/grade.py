@@ -97,7 +97,8 @@ def _write(
     """Write the table and the report that were asked for; the fields it shows are read once more."""
     from device.analysis.overlay import overlay_jpeg
     from device.cli import installed_version
-    from device.messages import payload, rfc3339
+    from device.messages import payload
+    from device.messages.sealing import rfc3339
     from device.plates import write_table, write_whole
     from device.report import pick_fields, render_report
     from device.report.table import table_rows

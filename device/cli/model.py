@@ -147,7 +147,7 @@ def run_rollback(args: argparse.Namespace) -> int:
 def _journal_of(args: argparse.Namespace) -> "Iterator[tuple[Config, Callable[..., None], str]]":
     """Give the configuration, the journal's `note` and the time; JournalError where the station runs."""
     from device.journal import Journal
-    from device.messages import rfc3339
+    from device.messages.sealing import rfc3339
     from device.station.instruments import load_config
 
     config = load_config(args.config)

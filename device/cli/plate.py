@@ -220,8 +220,9 @@ class RunningStation:
     def ask(self, name: str, args: dict[str, Any]) -> dict[str, Any]:
         """Return what a command gives; PublishError without an answer, StationError if it is refused."""
         from device.errors import PublishError
-        from device.messages import MAX_MESSAGE_BYTES, canonical, rfc3339
+        from device.messages import MAX_MESSAGE_BYTES
         from device.messages.commands import MAX_AGE_S
+        from device.messages.sealing import canonical, rfc3339
         from device.publishers import Message, Received
 
         transaction, now = uuid.uuid4().hex, rfc3339(datetime.now(UTC))

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Make one control run; return 0 in control or while the baseline is learned, 3 otherwise."""
     from device.baseline import control_run, qc_file, run_state
     from device.cli import DONE, REFUSED
-    from device.messages import rfc3339
+    from device.messages.sealing import rfc3339
     from device.station.instruments import load_config
 
     config, readings = load_config(args.config), []

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the report; fields whose kept frame cannot be shown are named on stderr."""
     from device.cli import DONE, installed_version
     from device.journal.read import find_plate, is_complete
-    from device.messages import rfc3339
+    from device.messages.sealing import rfc3339
     from device.plates import write_whole
     from device.report import render_report
 

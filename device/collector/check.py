@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from device.collector.validate import fault_of
-from device.messages import is_sealed, parse
+from device.messages.sealing import is_sealed, parse
 from device.publishers import Received
 
 EVENTS = ("reading", "verdict", "plate", "alert")

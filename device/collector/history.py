@@ -13,7 +13,7 @@ from device.collector.gaps import Gaps
 from device.collector.store import FORM
 from device.errors import JournalError
 from device.journal.read import PlateRun, open_read_only, plate_runs
-from device.messages import rfc3339
+from device.messages.sealing import rfc3339
 
 Payload = dict[str, Any]
 """As published."""

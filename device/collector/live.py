@@ -14,7 +14,8 @@ from typing import Any
 
 from device.collector.check import Kept
 from device.collector.validate import fault_of
-from device.messages import OVERLAY, parse
+from device.messages import OVERLAY
+from device.messages.sealing import parse
 from device.publishers import Received
 
 Payload = dict[str, Any]

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from device.errors import PublishError
-from device.messages import MAX_MESSAGE_BYTES, Topics, canonical, rfc3339
+from device.messages import MAX_MESSAGE_BYTES, Topics
 from device.messages.commands import MAX_AGE_S
 from device.messages.replies import REPLY_EXPIRY_S
+from device.messages.sealing import canonical, rfc3339
 from device.publishers import Message
 
 Reply = dict[str, Any]

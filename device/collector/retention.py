@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from device.collector.gaps import Gaps
 from device.journal.checkpoints import used_bytes
-from device.messages import rfc3339
+from device.messages.sealing import rfc3339
 
 _AT_ONCE = 500
 """Most records let go in one transaction, so that what comes meanwhile does not wait."""

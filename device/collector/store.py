@@ -13,7 +13,7 @@ from device.collector.gaps import Gaps
 from device.collector.retention import Keep, oldest_segment
 from device.errors import JournalError
 from device.journal.file import guarded, lock
-from device.messages import rfc3339
+from device.messages.sealing import rfc3339
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from nicegui import ui
 from device.collector.history import Finished, History
 from device.dashboard.frame import Lab, guarded, outcome_tag, page_frame, station_path
 from device.journal.read import PlateRun
-from device.messages import rfc3339
+from device.messages.sealing import rfc3339
 from device.report import render_report, sections
 from device.report.markup import Html, join, section, table, tag
 from device.report.words import explain_all

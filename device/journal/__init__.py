@@ -30,16 +30,8 @@ from device.journal.ledger import (
     read_ledger,
 )
 from device.journal.verify import CHECKPOINT, CHECKPOINT_ROWS, FIRST_HASH, event_hash, verify_journal
-from device.messages import (
-    Head,
-    Identity,
-    Published,
-    Sealed,
-    canonical,
-    rfc3339,
-    schema_of,
-    seal_record,
-)
+from device.messages import Head, Identity, Published, Sealed, schema_of, seal_record
+from device.messages.sealing import canonical, rfc3339
 from device.records import ClockState
 
 __all__ = ["FIRST_HASH", "Journal", "Row", "StorageFullError"]

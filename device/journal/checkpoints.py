@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from device.journal.verify import CHECKPOINT
-from device.messages import rfc3339
+from device.messages.sealing import rfc3339
 
 
 class Segment(NamedTuple):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from device.errors import JournalError
-from device.messages import is_sealed
+from device.messages.sealing import is_sealed
 
 FIRST_HASH = "0" * 64
 """`prev_hash` of the first record, and of the first event."""

@@ -12,15 +12,16 @@ complete record and `full_sha256` ties it to the message.
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import Enum
 from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 
+from device.messages.sealing import NO_HASH, canonical, rfc3339, sealed
 from device.records import Alert, ClockState, Health, Latest, ModelId, PlateReport, Reading, Verdict
 
 MAX_MESSAGE_BYTES = 16 * 1024
@@ -173,9 +174,7 @@ verdict outlives its sample."""
 _LATEST_BYTES = 160
 """Room that `latest` wants around a verdict."""
 
-_NO_HASH, _HASH_PART = "0" * 64, b',"hash":"%s"'
 _AS_IT_IS = {str, int, bool, type(None)}
-_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 _CUTS: dict[str, tuple[str, ...]] = {
     "reading/1": ("cells",),
     "verdict/1": ("reference.fields", "fields"),
@@ -244,69 +243,6 @@ def _plain(value: object, name: str) -> Any:  # noqa: ANN401 - any JSON value
     return payload(value)
 
 
-def rfc3339(time: datetime) -> str:
-    """Return `time` as RFC 3339 in UTC with milliseconds; ValueError if it has no zone."""
-    if time.tzinfo is None:
-        raise ValueError(f"time {time} has no zone; expected an aware datetime")
-    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def canonical(values: Mapping[str, Any]) -> bytes:
-    """Return the one JSON text of `values` that is sent and hashed: sorted keys, no spaces, UTF-8, no NaN."""
-    return _encode(values).encode()
-
-
-def parse(message: bytes) -> dict[str, Any]:
-    """Return the object that a message holds.
-
-    Raises
-    ------
-    ValueError
-        For anything else, and for what canonical JSON never says: NaN, a number beyond a float's, a key
-        twice, of which readers take one or the other, or what UTF-8 cannot tell.
-    RecursionError
-        If it lies too deep within itself.
-    """
-    values: object = _decode(message.decode())
-    if not isinstance(values, dict):
-        raise ValueError(f"it is a {type(values).__name__}; expected an object")  # noqa: TRY004 - what came is wrong
-    if b"\\u" in message:
-        canonical(values)  # half of a pair of surrogates can only come as an escape
-    return values
-
-
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        raise ValueError("a key stands twice")
-    return values
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text[:20]} is not JSON compliant")
-    return value
-
-
-_decode = json.JSONDecoder(object_pairs_hook=_once, parse_float=_finite, parse_constant=_finite).decode
-
-
-def seal(values: Mapping[str, Any]) -> str:
-    """Return the `hash` of a payload: SHA-256 over its canonical JSON without `hash` itself."""
-    body = {key: value for key, value in values.items() if key != "hash"}
-    return hashlib.sha256(canonical(body)).hexdigest()
-
-
-def is_sealed(message: bytes, sha256: str) -> bool:
-    """Return whether `sha256` is the `hash` that a message holds, and that of its bytes without it.
-
-    These are its canonical JSON; to tell anew what was parsed would take as long as all else.
-    """
-    part = _HASH_PART % sha256.encode()
-    return part in message and hashlib.sha256(message.replace(part, b"", 1)).hexdigest() == sha256
-
-
 @dataclass(frozen=True, slots=True)
 class Sealed:
     """A published record as bytes."""
@@ -329,7 +265,7 @@ def seal_record(record: Published, identity: Identity) -> Sealed:
         If the record holds NaN, or is above 16 KiB with every list that may be left out gone.
     """
     body = payload(record)
-    values = body | payload(identity) | {"hash": _NO_HASH}
+    values = body | payload(identity) | {"hash": NO_HASH}
     limit = MAX_MESSAGE_BYTES - _LATEST_BYTES * isinstance(record, Verdict)
     full, cuts = None, iter(_CUTS.get(identity.schema, ()))
     while len(message := canonical(values)) > limit:
@@ -346,10 +282,7 @@ def seal_record(record: Published, identity: Identity) -> Sealed:
         if table.get(last):
             table[last] = []
             values["left_out"].append(path)
-    # what `seal` gives, without telling it all as JSON once more
-    before, after = message.split(_HASH_PART % _NO_HASH.encode(), 1)
-    sha256 = hashlib.sha256(before + after).hexdigest()
-    message = before + _HASH_PART % sha256.encode() + after
+    message, sha256 = sealed(message)
     return Sealed(identity.schema, identity.seq, sha256, message, full)
 
 

@@ -13,7 +13,8 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 from device.analysis.evidence import Evidence
 from device.analysis.grading import RULES, Rule, rule_sha256
 from device.analysis.verdict import PLANNED, judge_well
-from device.messages import Published, canonical, payload, schema_of
+from device.messages import Published, payload, schema_of
+from device.messages.sealing import canonical
 from device.records import PlateReport, Reason, Reference, Verdict
 
 R = TypeVar("R")

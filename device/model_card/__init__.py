@@ -26,6 +26,7 @@ from device.analysis.ood import Familiar
 from device.analysis.pyramid import WORKING_UM_PER_PX
 from device.analysis.quality import FocusReference, limits_for
 from device.errors import ModelError
+from device.model_card.opinions import CHANCE, Metric, Opinion, may_speak
 from device.model_card.strict import parse_record
 from device.records import DEAD_CLASSES, Assay, CellClass, Method, Modality, ModelId, ScaleSource
 
@@ -36,11 +37,6 @@ SUMS_FILE = "SHA256SUMS"
 BUNDLE_FILES = (MODEL_FILE, CARD_FILE, GOLDEN_FILE)
 FIELD_CLASSES = ("non_toxic", "toxic")
 """Classes of a field model, in the order of its logits."""
-
-CHANCE = 0.5
-RENDERED_ONLY = "synthetic"
-"""What `Metric.data` begins with where nothing in the images is real."""
-"""AUC of a model that knows nothing."""
 
 _FAMILIAR = ("energy_max", "distance_max")
 THRESHOLDS = {"cell": ("accept_min", "dead_min", *_FAMILIAR), "field": ("toxic_min", "non_toxic_max")}
@@ -80,51 +76,6 @@ class Recipe:
 
     name: str
     sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One measured figure with its 95 % interval and the images it was measured on."""
-
-    value: float
-    low: float | None
-    """Lower end of the 95 % interval; null where none was made."""
-    high: float | None
-    n: int
-    """Crops, cells or fields behind it."""
-    data: str
-    """Which images: synthetic, semi-synthetic or real, set and split."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opinion:
-    """What a field model is worth on one kind of images."""
-
-    assay: Assay
-    modality: Modality
-    auc: Metric
-    """Of toxic against non-toxic fields, its interval over groups."""
-    abstains: bool
-    """Whether the station does not ask it: true unless `may_speak` of its AUC."""
-    temperature: float
-    """Divides the logit of toxic against non-toxic less `offset`, > 0; fitted on validation fields."""
-    offset: float
-    """Logit that means p_toxic 0.5 there."""
-
-
-def opinion_on(
-    assay: Assay, modality: Modality, auc: Metric, temperature: float, offset: float = 0.0
-) -> Opinion:
-    """Return what an AUC makes of a field model: it abstains unless that lets it speak."""
-    return Opinion(assay, modality, auc, not may_speak(auc), temperature, offset)
-
-
-def may_speak(auc: Metric) -> bool:
-    """Return whether a field model has shown on images with something real in them that it beats chance.
-
-    One that told rendered fields apart, with an AUC of 0.94, called 19 of 24 healthy real ones toxic.
-    """
-    return (auc.low or 0.0) > CHANCE and not auc.data.startswith(RENDERED_ONLY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,6 @@ from device.config import Config, to_toml
 from device.errors import CameraError, StationError
 from device.journal import Journal
 from device.journal.reviews import find_fault
-from device.messages import rfc3339
 from device.messages.replies import (
     ActiveModels,
     Captured,
@@ -37,6 +36,7 @@ from device.messages.replies import (
     Result,
     Reviewed,
 )
+from device.messages.sealing import rfc3339
 from device.records import Frame, Reading, Reason
 from device.service import blink
 from device.station.activation import activate, roll_back

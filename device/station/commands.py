@@ -9,9 +9,10 @@ from typing import Any
 
 from device.errors import CameraError, ConfigError, ImageError, ModelError, StationError
 from device.journal import StorageFullError
-from device.messages import MAX_MESSAGE_BYTES, Topics, canonical, payload
+from device.messages import MAX_MESSAGE_BYTES, Topics, payload
 from device.messages.commands import TRANSACTION
 from device.messages.replies import REPLY_EXPIRY_S, PlateStatus, Refusal, Reply, Result
+from device.messages.sealing import canonical
 from device.publishers import Message, Received
 from device.station.bench_commands import BenchCommands
 from device.station.orders import LARGE, LARGEST_BYTES, Order, RefusedError, read_json, read_order

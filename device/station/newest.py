@@ -10,7 +10,8 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from device.journal import Journal, Row
-from device.messages import OVERLAY, RETAINED, Info, State, Topics, canonical, payload
+from device.messages import OVERLAY, RETAINED, Info, State, Topics, payload
+from device.messages.sealing import canonical
 from device.publishers import Message
 from device.records import Health, Latest
 

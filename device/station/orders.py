@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from device.messages import parse, rfc3339
 from device.messages.commands import COMMANDS, MAX_AGE_S, Command
 from device.messages.replies import Refusal, Result
+from device.messages.sealing import parse, rfc3339
 from device.publishers import Received
 from device.tables import TableReader, shorten
 

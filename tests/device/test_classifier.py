@@ -9,7 +9,8 @@ import pytest
 
 from device import classifier
 from device.errors import ModelError
-from device.model_card import Card, Metric, Opinion, Quantization
+from device.model_card import Card, Quantization
+from device.model_card.opinions import Metric, Opinion
 from device.models import find_bundle
 from device.records import CellClass
 

@@ -14,7 +14,8 @@ import pytest
 from device import cli
 from device.journal import Journal
 from device.journal.read import read_records
-from device.messages import Topics, rfc3339
+from device.messages import Topics
+from device.messages.sealing import rfc3339
 from device.plates import read_dataset_info
 from device.publishers import Received
 from device.records import Scale

@@ -14,7 +14,8 @@ from device.collector.gaps import Gaps
 from device.collector.store import Store
 from device.errors import JournalError
 from device.journal import Journal, StorageFullError
-from device.messages import canonical, seal, stub
+from device.messages import stub
+from device.messages.sealing import canonical, seal
 from device.publishers import Connected, Lost, Received, mqtt
 from device.records import PlateReport
 

@@ -17,7 +17,7 @@ from device.collector import History
 from device.collector.check import Kept
 from device.collector.store import Store
 from device.errors import JournalError
-from device.messages import canonical, rfc3339
+from device.messages.sealing import canonical, rfc3339
 
 N = 1_000_000 if os.environ.get("NANOTOX_LONG") else 20_000
 START = datetime(2026, 3, 2, tzinfo=UTC)

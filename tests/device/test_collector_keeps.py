@@ -18,7 +18,8 @@ from device.collector.retention import Keep
 from device.collector.store import Store
 from device.errors import JournalError
 from device.journal import Journal
-from device.messages import canonical, seal, stub
+from device.messages import stub
+from device.messages.sealing import canonical, seal
 from device.publishers import Received
 from device.records import Alert, Cell, CellClass
 

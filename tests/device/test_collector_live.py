@@ -10,7 +10,8 @@ from device.collector import Collector, live
 from device.collector.orders import Orders
 from device.errors import PublishError
 from device.journal import Journal
-from device.messages import Info, State, canonical, payload, rfc3339
+from device.messages import Info, State, payload
+from device.messages.sealing import canonical, rfc3339
 from device.publishers import Received, mqtt
 from device.records import Alert, Health, PlateReport
 

@@ -11,8 +11,9 @@ import pytest
 from device.collector.check import check
 from device.collector.store import Store
 from device.collector.validate import fault_of
-from device.messages import Identity, State, body_of, canonical, payload, schema_of, seal, seal_record, stub
+from device.messages import Identity, State, body_of, payload, schema_of, seal_record, stub
 from device.messages.schema import json_schema
+from device.messages.sealing import canonical, seal
 from device.publishers import Received
 from device.records import Alert, Cell, CellClass
 

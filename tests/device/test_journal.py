@@ -12,7 +12,8 @@ import pytest
 
 from device.errors import JournalError
 from device.journal import FIRST_HASH, Journal, StorageFullError
-from device.messages import MAX_MESSAGE_BYTES, seal
+from device.messages import MAX_MESSAGE_BYTES
+from device.messages.sealing import seal
 from device.records import Cell, CellClass, Outcome, Quality, Reading, Reason, Tally
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 891000, tzinfo=UTC)

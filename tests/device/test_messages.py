@@ -17,17 +17,13 @@ from device.messages import (
     Info,
     State,
     Topics,
-    canonical,
-    is_sealed,
-    parse,
     payload,
-    rfc3339,
     schema_of,
-    seal,
     seal_record,
 )
 from device.messages.commands import COMMANDS
 from device.messages.schema import asyncapi, field_docs, json_schema
+from device.messages.sealing import canonical, is_sealed, parse, rfc3339, seal
 from device.records import (
     Cell,
     CellClass,

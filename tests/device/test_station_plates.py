@@ -23,7 +23,7 @@ from device.config import to_toml
 from device.errors import CameraError, JournalError
 from device.journal import Journal
 from device.journal.reviews import read_reviews
-from device.messages import rfc3339
+from device.messages.sealing import rfc3339
 from device.plates import parse_plate
 from device.publishers import Connected, Received, Settled
 from device.records import Frame, ModelId, Outcome, Quality, Reading, Reason, Tally

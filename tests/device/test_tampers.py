@@ -15,7 +15,8 @@ from device import cli
 from device.journal import Journal
 from device.journal.read import read_heads
 from device.journal.verify import CHECKPOINT, CHECKPOINT_ROWS, verify_journal
-from device.messages import canonical, payload, seal
+from device.messages import payload
+from device.messages.sealing import canonical, seal
 from device.records import Cell, CellClass
 
 IS_LONG = bool(os.environ.get("NANOTOX_LONG"))

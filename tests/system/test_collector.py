@@ -8,7 +8,8 @@ from queue import SimpleQueue
 import pytest
 
 from device.collector import Collector
-from device.messages import State, canonical, payload
+from device.messages import State, payload
+from device.messages.sealing import canonical
 from device.publishers import Connected, Message, Received, Setup, mqtt, open_publisher
 
 pytestmark = pytest.mark.system

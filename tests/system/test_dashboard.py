@@ -33,9 +33,10 @@ from device.collector.store import Store
 from device.errors import JournalError
 from device.journal import Journal
 from device.journal.reviews import read_reviews
-from device.messages import Identity, Info, State, Topics, body_of, canonical, rfc3339, seal
+from device.messages import Identity, Info, State, Topics, body_of
 from device.messages.recompute import parse
 from device.messages.schema import json_schema
+from device.messages.sealing import canonical, rfc3339, seal
 from device.publishers import mqtt, open_publisher
 from device.records import Outcome, Verdict
 from device.station.sender import Sender

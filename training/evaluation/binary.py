@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
-from device.model_card import Metric
+from device.model_card.opinions import Metric
 from training.evaluation.resampling import group_bootstrap
 
 BINS = 10

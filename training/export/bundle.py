@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from device.analysis.crops import PREPROCESSING, view_of, view_um_per_px
 from device.classifier import Int8Network, dequantize, open_network, runtime_name, softmax
 from device.errors import ConfigError
-from device.model_card import RENDERED_ONLY, Bundle, Card, Golden, Scalar, opinion_on
+from device.model_card import Bundle, Card, Golden, Scalar
+from device.model_card.opinions import RENDERED_ONLY, opinion_on
 from device.models import find_bundle, write_bundle
 from device.records import CellClass
 from training.evaluation.binary import measure, rank_auc

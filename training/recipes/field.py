@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from device.errors import ConfigError
-from device.model_card import RENDERED_ONLY, DataSource
+from device.model_card import DataSource
+from device.model_card.opinions import RENDERED_ONLY
 from device.records import Assay, Modality, Scale
 from training.dataset import Dataset
 from training.dataset.samples import join_samples

@@ -10,7 +10,8 @@ from scipy.special import expit, logit
 
 from device.analysis.assess import assess
 from device.classifier import open_cell_classifier, open_field_classifier
-from device.model_card import RENDERED_ONLY, Bundle, Card, Metric, opinion_on, settings_from_card
+from device.model_card import Bundle, Card, settings_from_card
+from device.model_card.opinions import RENDERED_ONLY, Metric, opinion_on
 from device.models import default_bundle
 from device.records import Assay, Frame, Modality, Scale
 from training.evaluation.binary import measure, rank_auc

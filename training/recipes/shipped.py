@@ -8,7 +8,8 @@ import numpy as np
 
 from device.classifier import open_cell_classifier
 from device.errors import ModelError
-from device.model_card import Bundle, Card, Metric, settings_from_card
+from device.model_card import Bundle, Card, settings_from_card
+from device.model_card.opinions import Metric
 from device.models import TRUST_FILE, find_bundle, write_bundle
 from device.records import CellClass, Method, Scale
 from training.dataset import Dataset, read_dataset
