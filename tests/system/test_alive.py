@@ -26,7 +26,9 @@ def proofs():
     """The script tools/check-station as a module."""
     loader = SourceFileLoader("check_station", str(ROOT / "tools/check-station"))
     tool = module_from_spec(spec_from_loader(loader.name, loader))
-    loader.exec_module(tool)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "tools"))
+        loader.exec_module(tool)
     return tool
 
 
