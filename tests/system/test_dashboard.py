@@ -562,7 +562,7 @@ def test_a_review_by_keyboard_alone_arrives_in_the_dataset_bundle(watch, lab):
     options = ("--frames=frames", "--config=bench-2.toml", "--out=to-label", "--count=1000")
     assert lab.start("dataset", "bundle", "bench-2.db", *options).wait(120) == 0, lab.logs()
     chosen, reviews = (
-        list(csv.DictReader((lab.folder / "to-label" / name).open(newline="")))
+        list(csv.DictReader((lab.folder / "to-label" / name).read_text().splitlines()))
         for name in ("manifest.csv", "reviews.csv")
     )
     (mine,) = (row for row in chosen if int(row["seq"]) == seq)
