@@ -127,13 +127,17 @@ def test_threads_of_a_station_change_places_often(lab, monkeypatch):
 def test_the_sender_has_a_record_before_the_store_loop_goes_on(lab, monkeypatch):
     said = []
     monkeypatch.setattr("device.station.sender.Sender.stored", lambda _: said.append("stored"))
-    monkeypatch.setattr(
-        "device.station.time.sleep",
-        lambda s: said.append(s) if threading.current_thread().name == "store" else None,
-    )
+    wait = threading.Event.wait
+
+    def note(event, timeout=None):
+        if threading.current_thread().name == "store":
+            said.append(timeout)
+        return wait(event, timeout)
+
+    monkeypatch.setattr(threading.Event, "wait", note)
     lab.draw(1)
     lab.run()
-    assert said[-2:] == ["stored", station_module.GIVE_WAY_S]
+    assert said[said.index("stored") + 1] == station_module.GIVE_WAY_S
 
 
 def test_birth_comes_first_and_the_end_last(lab):
