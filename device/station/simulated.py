@@ -120,6 +120,7 @@ def simulate(
             return sum(n for n, _ in counts), sum(n_unsent for _, n_unsent in counts)
         finally:
             gc.set_threshold(*thresholds)
+            gc.unfreeze()
             senders.removeFilter(once)
             for station in made:
                 station.close()

@@ -93,8 +93,11 @@ class Subscriber:
         return [p["seq"] for leaf in ("reading", "verdict", "plate", "alert") for p in self.payloads(leaf)]
 
     def close(self):
-        self._client.disconnect()
-        self._client.loop_stop()
+        client = self._client
+        client.disconnect()
+        client.loop_stop()
+        # Held by its own callbacks it would go with a collection, which may finish its sockets before it.
+        client.on_connect = client.on_subscribe = client.on_message = None
 
 
 def _brokers(parent):

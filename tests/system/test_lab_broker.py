@@ -154,7 +154,14 @@ class Peer:
 
     def close(self):
         self.client.disconnect()
-        self.client.loop_stop()
+        self.stop()
+
+    def stop(self):
+        """End without a goodbye; held by its callbacks its sockets might be finished before it."""
+        client = self.client
+        client.loop_stop()
+        client.on_connect = client.on_subscribe = client.on_unsubscribe = None
+        client.on_message = client.on_publish = None
 
 
 @pytest.mark.parametrize("retain", [False, True])
@@ -209,7 +216,7 @@ def test_a_will_is_told_only_where_its_client_may_write(kit, start):
     for name, topic in wills:
         peer = Peer(kit, broker.port, name, will=topic)
         peer.client.socket().shutdown(socket.SHUT_RDWR)
-        peer.client.loop_stop()
+        peer.stop()
         client_id = peer.client._client_id.decode()
         assert wait_for_line(broker, f"Client {client_id} (closed|disconnected)")
     for watcher in watchers:
