@@ -34,8 +34,8 @@ SAMPLES_FILE = "samples.npz"
 PROVENANCE_FILE = "provenance.json"
 
 
-SIMULATED = "simulated"
-"""What `DataSource.origin` begins with where a dataset holds no real image."""
+SIMULATED, RENDERED = "simulated", "rendered by device.analysis.phantom"
+"""What `DataSource.origin` begins with where no image is real: of a dataset, and of a recipe."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from training.export.familiar import learn_familiar
 from training.export.parity import Parity, draw_changes, measure_parity, probability_changes, whole_fields
 from training.export.twin import twin_logits
 from training.fitting import CALIBRATION_MIN, fit_temperature, predict_logits
-from training.provenance import NETWORK_FILE, SIMULATED, Run, RunSamples, read_run, tool_versions
+from training.provenance import NETWORK_FILE, RENDERED, SIMULATED, Run, RunSamples, read_run, tool_versions
 
 if TYPE_CHECKING:
     import keras
@@ -81,7 +81,7 @@ def export_run(
         golden = replace(golden, means=familiar.means, whitening=familiar.whitening)
     if run.kind == "field" and len(set(y.tolist())) == 2:
         own = [str(i) for i in range(len(y))]
-        rendered = all(source.origin.startswith(SIMULATED) for source in run.data)
+        rendered = all(source.origin.startswith((SIMULATED, RENDERED)) for source in run.data)
         data = f"{RENDERED_ONLY if rendered else 'real'}: its own validation fields, each taken as a group"
         auc = measure(rank_auc, (logits[:, 1] - logits[:, 0]).astype(np.float64), y == 1, own, data)
         card = replace(card, opinions=(opinion_on(run.assay, run.modality, auc, temperature),))

@@ -12,6 +12,7 @@ from training.dataset import Dataset
 from training.dataset.samples import join_samples
 from training.fields import tile_samples
 from training.labeling import LabeledField, dataset_fields
+from training.provenance import RENDERED
 from training.recipes import BlendSettings, FieldSettings, Recipe
 from training.recipes.make import Material, blended_fields, describe_source
 from training.recipes.mosaics import draw_mosaics
@@ -65,8 +66,7 @@ def field_sets(recipe: Recipe, real: RealImages, split: str, progress: Progress)
         fields = tuple(rendered_fields(recipe.render, modality, split))
         name = f"rendered-{modality}"
         sha256 = hashlib.sha256(b"".join(field.image.tobytes() for field in fields)).hexdigest()
-        origin = "rendered by device.analysis.phantom"
-        source = DataSource(name, sha256, origin, "Apache-2.0", len(fields))
+        source = DataSource(name, sha256, RENDERED, "Apache-2.0", len(fields))
         data = f"{RENDERED_ONLY}: {name}, {split}"
         yield FieldSet("adherent", modality, RENDERED_SCALE, fields, data, source)
     if settings.healthy:

@@ -26,7 +26,7 @@ from training.fields import field_samples
 from training.fitting import FitSettings, Fitted, fit_network
 from training.gan import GENERATED
 from training.labeling import LabeledField, cell_samples, dataset_fields
-from training.provenance import SIMULATED, Run, RunSamples, tool_versions, write_run
+from training.provenance import RENDERED, SIMULATED, Run, RunSamples, tool_versions, write_run
 from training.recipes import BlendSettings, Recipe
 from training.rendered import RENDERED_SCALE, rendered_fields
 
@@ -279,7 +279,7 @@ def _describe(
         return describe_source(dataset, n)
     settings = json.dumps(asdict(recipe)["render"], sort_keys=True).encode()
     sha256 = hashlib.sha256(settings + b"".join(field.image.tobytes() for field in fields)).hexdigest()
-    return DataSource(name, sha256, "rendered by device.analysis.phantom", "Apache-2.0", n)
+    return DataSource(name, sha256, RENDERED, "Apache-2.0", n)
 
 
 def _cells(
